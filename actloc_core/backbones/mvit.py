@@ -1,0 +1,354 @@
+"""MViTv2 (Li et al., CVPR 2022, the paper's [19]): multiscale attention over space-time tokens.
+
+One class for every size. Parameter names and shapes are those of the published PySlowFast weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+Grid = tuple[int, int, int]
+
+
+def mvitv2_s(*, frames: int = 16, crop: int = 256, last_pool: bool = False, drop_path: float = 0.2) -> MViT:
+    """MViTv2-S 16x4 as in Table 1: 16 blocks; 8x16x16 tokens of 768 at 256 without the last pool."""
+    return MViT(
+        input_size=(frames, crop, crop),
+        patch_kernel=(3, 7, 7),
+        patch_stride=(2, 4, 4),
+        depths=(1, 2, 11, 2),
+        dims=(96, 192, 384, 768),
+        heads=(1, 2, 4, 8),
+        kv_strides=(8, 4, 2, 1),
+        last_pool=last_pool,
+        drop_path=drop_path,
+        cls_token=True,
+    )
+
+
+def mvitv2_tiny(*, frames: int = 16, crop: int = 64, last_pool: bool = False, drop_path: float = 0.0) -> MViT:
+    """Two stages and 0.2 M parameters, for laptops: 8x8x8 tokens of 64 at 64 without the last pool."""
+    return MViT(
+        input_size=(frames, crop, crop),
+        patch_kernel=(3, 9, 9),
+        patch_stride=(2, 8, 8),
+        depths=(1, 2),
+        dims=(48, 64),
+        heads=(1, 2),
+        kv_strides=(2, 1),
+        last_pool=last_pool,
+        drop_path=drop_path,
+        cls_token=False,
+    )
+
+
+class MViT(nn.Module):
+    """Stages of pooling-attention blocks; each stage's first block pools the queries and widens.
+
+    input_size: (T, H, W) the tables of relative positions are made for; other sizes are
+        interpolated in the forward, so any T, H, W that the strides divide will run.
+    depths, dims, heads, kv_strides: one entry a stage. kv_strides is the spatial stride of keys and
+        values over the block's input, which in a pooling stage's first block is the finer grid.
+    last_pool: False leaves out the last stage's query pooling, the paper's change (Table 1). The
+        strides of keys and values stay as they are.
+    cls_token: carried through the attention as in pre-training, and dropped from the output.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_size: Grid,
+        patch_kernel: Grid,
+        patch_stride: Grid,
+        depths: Sequence[int],
+        dims: Sequence[int],
+        heads: Sequence[int],
+        kv_strides: Sequence[int],
+        last_pool: bool,
+        drop_path: float,
+        cls_token: bool,
+    ) -> None:
+        super().__init__()
+        self.out_dim = dims[-1]
+        self.patch_stride = patch_stride
+        self.patch_embed = PatchEmbed(dims[0], patch_kernel, patch_stride)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dims[0])) if cls_token else None
+        grid = tuple(size // stride for size, stride in zip(input_size, patch_stride, strict=True))
+        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        blocks: list[Block] = []
+        dim = dims[0]
+        for stage, depth in enumerate(depths):
+            pools = stage > 0 and (last_pool or stage < len(depths) - 1)
+            for i in range(depth):
+                block = Block(
+                    dim,
+                    dims[stage],
+                    heads[stage],
+                    grid=grid,
+                    q_stride=2 if pools and i == 0 else 1,
+                    kv_stride=kv_strides[stage],
+                    drop_path=rates[len(blocks)],
+                )
+                blocks.append(block)
+                dim, grid = dims[stage], pooled(grid, block.attn.q_stride)
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = LayerNorm(dim)
+        self.apply(_init)
+        if self.cls_token is not None:
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, t, h, w, out_dim), normalised tokens in time, row, column order."""
+        for name, size, stride in zip("THW", clip.shape[2:], self.patch_stride, strict=True):
+            if size % stride:
+                raise ValueError(f"clip {name}={size} is not a multiple of the patch stride {stride}")
+        x = self.patch_embed(clip)  # (B, t, h, w, dim)
+        grid: Grid = x.shape[1:4]
+        x = x.flatten(1, 3)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        for block in self.blocks:
+            x, grid = block(x, grid)
+        x = self.norm(x)
+        if self.cls_token is not None:
+            x = x[:, 1:]
+        return x.unflatten(1, grid)
+
+
+class PatchEmbed(nn.Module):
+    """Overlapping space-time patches by one convolution: (B, 3, T, H, W) -> (B, t, h, w, dim)."""
+
+    def __init__(self, dim: int, kernel: Grid, stride: Grid) -> None:
+        super().__init__()
+        padding = tuple(k // 2 for k in kernel)
+        self.proj = nn.Conv3d(3, dim, kernel, stride, padding)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.proj(clip).movedim(1, -1)
+
+
+class Block(nn.Module):
+    """Pooling attention and an MLP, each with a residual. The width changes inside the attention."""
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        heads: int,
+        *,
+        grid: Grid,
+        q_stride: int,
+        kv_stride: int,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(dim)
+        self.attn = PoolingAttention(dim, dim_out, heads, grid=grid, q_stride=q_stride, kv_stride=kv_stride)
+        self.norm2 = LayerNorm(dim_out)
+        self.mlp = Mlp(dim_out)
+        self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """x (B, [1 +] thw, dim) -> (B, [1 +] t'h'w', dim_out) and the new grid."""
+        normed = self.norm1(x)
+        update, new_grid = self.attn(normed, grid)
+        if self.proj is not None:
+            x = self.proj(normed)
+        if new_grid != grid:
+            x = _max_pool(x, grid, self.attn.q_stride)
+        x = x + self._drop(update)
+        return x + self._drop(self.mlp(self.norm2(x))), new_grid
+
+    def _drop(self, update: Tensor) -> Tensor:
+        """Stochastic depth: leaves out the whole update of a random share of the clips."""
+        if not self.training or self.drop_path == 0:
+            return update
+        keep = 1 - self.drop_path
+        return update * (update.new_empty(len(update), 1, 1).bernoulli_(keep) / keep)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with exact (not tanh) GELU, four times as wide inside."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class PoolingAttention(nn.Module):
+    """Attention over pooled queries, keys and values, with decomposed relative positions.
+
+    softmax(q k^T / sqrt(d) + q.R_h + q.R_w + q.R_t) v + q: the bias is a sum of one term an axis,
+    and the pooled query is added to the output (residual pooling), but for the class token's.
+    """
+
+    def __init__(
+        self, dim: int, dim_out: int, heads: int, *, grid: Grid, q_stride: int, kv_stride: int
+    ) -> None:
+        super().__init__()
+        self.heads, self.q_stride, self.kv_stride = heads, q_stride, kv_stride
+        head_dim = dim_out // heads
+        self.qkv = nn.Linear(dim, 3 * dim_out)
+        self.proj = nn.Linear(dim_out, dim_out)
+        for name in "qkv":
+            self.add_module(f"pool_{name}", DepthwiseWeight(head_dim))
+            self.add_module(f"norm_{name}", LayerNorm(head_dim))
+        # Tables are sized for the unrounded quotient of the grid, as the published weights are.
+        for axis, i in (("h", 1), ("w", 2)):
+            longest = max(grid[i] // q_stride, grid[i] // kv_stride)
+            table = nn.Parameter(torch.empty(2 * longest - 1, head_dim))
+            self.register_parameter(f"rel_pos_{axis}", table)
+        self.rel_pos_t = nn.Parameter(torch.empty(2 * grid[0] - 1, head_dim))
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """x (B, [1 +] thw, dim) -> (B, [1 +] t'h'w', dim_out) and the grid of the queries."""
+        batch, length, _ = x.shape
+        has_cls = length > grid[0] * grid[1] * grid[2]
+        qkv = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, q_grid = self._pool(qkv[0], grid, "q", self.q_stride)
+        k, k_grid = self._pool(qkv[1], grid, "k", self.kv_stride)
+        v, _ = self._pool(qkv[2], grid, "v", self.kv_stride)
+        out = self._attend(q, k, v, q_grid, k_grid, has_cls)
+        if has_cls:
+            out = torch.cat([out[:, :, :1], out[:, :, 1:] + q[:, :, 1:]], dim=2)
+        else:
+            out = out + q
+        return self.proj(out.transpose(1, 2).flatten(2)), q_grid
+
+    def _pool(self, x: Tensor, grid: Grid, name: str, stride: int) -> tuple[Tensor, Grid]:
+        """x (B, heads, [1 +] thw, d) -> the same over the pooled grid, normalised."""
+        tokens = grid[0] * grid[1] * grid[2]
+        cls, x = x.split([x.shape[2] - tokens, tokens], dim=2)
+        dense = x.reshape(-1, *grid, x.shape[-1])
+        dense = depthwise_conv3d(dense, getattr(self, f"pool_{name}").weight, stride)
+        new_grid: Grid = dense.shape[1:4]
+        x = torch.cat([cls, dense.view(*x.shape[:2], -1, x.shape[-1])], dim=2)
+        return getattr(self, f"norm_{name}")(x), new_grid
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, k_grid: Grid, has_cls: bool) -> Tensor:
+        """One unmasked attention that has the positions folded in.
+
+        The bias of query i and key j is r_h[i, row of j] + r_w[i, column of j] + r_t[i, time of j].
+        With the r appended to q, and one-hot rows, columns and times appended to k, the product
+        of the longer vectors is score plus bias, and no (queries x keys) bias is ever made.
+        """
+        d = q.shape[-1]
+        on_grid = q[:, :, 1:] if has_cls else q
+        on_grid = on_grid.unflatten(2, q_grid)  # (B, heads, t, h, w, d)
+        tables = [
+            relative_table(table, q_size, k_size)
+            for table, q_size, k_size in zip(
+                (self.rel_pos_t, self.rel_pos_h, self.rel_pos_w), q_grid, k_grid, strict=True
+            )
+        ]
+        features = torch.cat(
+            [
+                torch.einsum("bnthwd,tkd->bnthwk", on_grid, tables[0]),
+                torch.einsum("bnthwd,hkd->bnthwk", on_grid, tables[1]),
+                torch.einsum("bnthwd,wkd->bnthwk", on_grid, tables[2]),
+            ],
+            dim=-1,
+        ).flatten(2, 4)
+        one_hot = _one_hot_positions(k_grid, k)
+        if has_cls:  # neither the class token's query nor its key has a position
+            features, one_hot = F.pad(features, (0, 0, 1, 0)), F.pad(one_hot, (0, 0, 1, 0))
+        longer_q = torch.cat([q * d**-0.5, features], dim=-1)
+        longer_k = torch.cat([k, one_hot.expand(*k.shape[:2], -1, -1)], dim=-1)
+        padded_v = F.pad(v, (0, longer_k.shape[-1] - d))  # the fused kernels want equal widths
+        return F.scaled_dot_product_attention(longer_q, longer_k, padded_v, scale=1.0)[..., :d]
+
+
+class DepthwiseWeight(nn.Module):
+    """The weight of a depthwise 3x3x3 convolution, (C, 1, 3, 3, 3), without bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, 1, 3, 3, 3))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # nn.Conv3d's
+
+
+def depthwise_conv3d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Depthwise 3x3x3 convolution with padding 1 and stride (1, stride, stride), channels last.
+
+    x (N, t, h, w, C), weight (C, 1, 3, 3, 3) -> (N, t, h', w', C). Computed as one 2D convolution
+    an offset in time, shifted and added: the same sums as conv3d, whose CPU kernels for depthwise
+    weights are several times slower.
+    """
+    n, t, _, _, channels = x.shape
+    frames = x.reshape(n * t, *x.shape[2:]).permute(0, 3, 1, 2)  # channels-last (N t, C, h, w)
+    past, now, future = (
+        F.conv2d(frames, weight[:, :, i], stride=stride, padding=1, groups=channels)
+        .permute(0, 2, 3, 1)
+        .unflatten(0, (n, t))
+        for i in range(3)
+    )
+    # Output frame i takes the past weights on frame i - 1 and the future ones on frame i + 1.
+    return now + F.pad(past[:, :-1], _FIRST_FRAME) + F.pad(future[:, 1:], _LAST_FRAME)
+
+
+_FIRST_FRAME = (0, 0, 0, 0, 0, 0, 1, 0)
+_LAST_FRAME = (0, 0, 0, 0, 0, 0, 0, 1)
+
+
+def relative_table(table: Tensor, q_size: int, k_size: int) -> Tensor:
+    """Rows of one axis' relative positions for each query and key: (length, d) -> (q, k, d).
+
+    A table made for another size is interpolated linearly first (align_corners=False).
+    """
+    length = 2 * max(q_size, k_size) - 1
+    if len(table) != length:
+        table = F.interpolate(table.T[None], size=length, mode="linear")[0].T
+    # Distances in units of the finer of the two grids.
+    q_step, k_step = max(k_size / q_size, 1.0), max(q_size / k_size, 1.0)
+    q, k = torch.arange(q_size) * q_step, torch.arange(k_size) * k_step
+    index = (q[:, None] - k[None, :] + (k_size - 1) * k_step).long()
+    return table[index.to(table.device)]
+
+
+def pooled(grid: Grid, stride: int) -> Grid:
+    """The grid after a kernel-3 padding-1 pooling of this spatial stride; time is never pooled."""
+    return grid[0], (grid[1] - 1) // stride + 1, (grid[2] - 1) // stride + 1
+
+
+def _one_hot_positions(grid: Grid, like: Tensor) -> Tensor:
+    """(thw, t + h + w): each token's time, row and column as three one-hot vectors."""
+    eyes = [torch.eye(size, dtype=like.dtype, device=like.device) for size in grid]
+    t, h, w = grid
+    return torch.cat(
+        [
+            eyes[0][:, None, None].expand(t, h, w, t),
+            eyes[1][None, :, None].expand(t, h, w, h),
+            eyes[2][None, None, :].expand(t, h, w, w),
+        ],
+        dim=-1,
+    ).flatten(0, 2)
+
+
+def _max_pool(x: Tensor, grid: Grid, stride: int) -> Tensor:
+    """The residual's pooling, kernel stride + 1 in space: x (B, [1 +] thw, C)."""
+    tokens = grid[0] * grid[1] * grid[2]
+    cls, x = x.split([x.shape[1] - tokens, tokens], dim=1)
+    frames = x.reshape(-1, grid[1], grid[2], x.shape[-1]).permute(0, 3, 1, 2)
+    frames = F.max_pool2d(frames, stride + 1, stride, padding=(stride + 1) // 2)
+    x = frames.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[-1])
+    return torch.cat([cls, x], dim=1)
+
+
+def _init(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+    if isinstance(module, PoolingAttention):
+        for table in (module.rel_pos_h, module.rel_pos_w, module.rel_pos_t):
+            nn.init.trunc_normal_(table, std=0.02)

@@ -1,0 +1,45 @@
+"""The three heads of Fig. 2: each candidate's box, actor likelihood and action logits, by small MLPs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(dim: int, hidden_layers: int, out: int) -> nn.Sequential:
+    """Linear-GELU `hidden_layers` times at width `dim`, then a linear layer to `out`."""
+    layers: list[nn.Module] = []
+    for _ in range(hidden_layers):
+        layers += [nn.Linear(dim, dim), nn.GELU()]
+    return nn.Sequential(*layers, nn.Linear(dim, out))
+
+
+def grid_bias(h: int, w: int, *, anchor: str = "centre") -> Tensor:
+    """The logits that put each candidate's default box on its own cell of the h x w grid.
+
+    -> (hw, 4) float32 logits of cxcywh, rows of the grid first; sigmoid gives the cell's centre and
+    its size (1/w, 1/h). anchor "corner" is OWL-ViT's choice: the default centre is the cell's
+    bottom-right corner, so the last row and column start saturated (clamped to 1 - 1e-4 here).
+    """
+    if anchor not in ("centre", "corner"):
+        raise ValueError(f"grid bias anchor must be 'centre' or 'corner', got {anchor!r}")
+    offset = 0.5 if anchor == "centre" else 1.0
+    ys, xs = (torch.arange(h) + offset) / h, (torch.arange(w) + offset) / w
+    y, x = torch.meshgrid(ys, xs, indexing="ij")
+    size = torch.tensor([1 / w, 1 / h]).expand(h * w, 2)
+    default = torch.cat([x.reshape(-1, 1), y.reshape(-1, 1), size], dim=1)
+    return torch.logit(default.clamp(1e-4, 1 - 1e-4))
+
+
+class Heads(nn.Module):
+    """Box MLP of three linear layers (as OWL-ViT), actor and action MLPs of two.
+
+    The depths are our reading of Table 1, which names the widths only: of all that were counted,
+    these come nearest to the printed GFLOPs.
+    """
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.box = mlp(dim, 2, 4)
+        self.actor = mlp(dim, 1, 2)
+        self.action = mlp(dim, 1, num_classes)

@@ -1,0 +1,95 @@
+"""The single-stage detector: backbone, projection, token selection, three heads (Fig. 1c, Fig. 2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from actloc_core import selection as selections
+from actloc_core.boxes import cxcywh_to_xyxy
+from actloc_core.heads import Heads, grid_bias
+from actloc_core.structures import Predictions
+
+
+class ActionLocalizer(nn.Module):
+    """Clip (B, 3, T, H, W) -> Predictions with L candidates a clip. No detector, decoder or queries.
+
+    backbone: clip -> tokens (B, t, h, w, D), with D as `.out_dim`.
+    selection: the name of a function in `actloc_core.selection`.
+    dim: width of the candidates, 512 in Table 1.
+    anchor: `heads.grid_bias`'s.
+    frame_embedding: adds one learned vector to the actor tokens of each of the two central frames,
+        which are near-twins otherwise. 2(C+T) only; not in the paper.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        selection: str,
+        num_classes: int,
+        dim: int = 512,
+        anchor: str = "centre",
+        frame_embedding: bool = False,
+    ) -> None:
+        super().__init__()
+        if frame_embedding and selection != "two_c_t":
+            raise ValueError(
+                "frame_embedding tells the two central frames of 2(C+T) apart; "
+                f"it means nothing with selection {selection!r}"
+            )
+        self.backbone = backbone
+        self.select = getattr(selections, selection)
+        self.proj = nn.Linear(backbone.out_dim, dim)
+        self.heads = Heads(dim, num_classes)
+        self.anchor = anchor
+        # Drawn like the backbone's position embeddings: two zero vectors would stay twins at first.
+        self.frame_embedding = (
+            nn.Parameter(nn.init.trunc_normal_(torch.empty(2, dim), std=0.02)) if frame_embedding else None
+        )
+
+    def forward(self, clip: Tensor) -> Predictions:
+        tokens = self.proj(self.backbone(clip))  # (B, t, h, w, dim)
+        h, w = tokens.shape[2:4]
+        actor, action = self.select(tokens)  # (B, L, dim) each
+        if self.frame_embedding is not None:
+            actor = actor + self.frame_embedding.repeat_interleave(h * w, dim=0)
+        bias = grid_bias(h, w, anchor=self.anchor).to(actor)  # (hw, 4)
+        boxes = torch.sigmoid(self.heads.box(actor) + bias.repeat(actor.shape[1] // (h * w), 1))
+        action_logits = self.heads.action(action)
+        if action_logits.dim() == 4:  # (B, t, L, C), selection.max_pooling
+            action_logits = action_logits.amax(1)
+        return Predictions(boxes, self.heads.actor(actor), action_logits)
+
+
+class Found(NamedTuple):
+    """The K candidates of a batch of clips that are taken for actors."""
+
+    clip: Tensor
+    """(K,) int64, the clip's place in the batch."""
+    boxes: Tensor
+    """(K, 4) float xyxy in [0, 1]."""
+    p_actor: Tensor
+    """(K,) p(alpha)."""
+    scores: Tensor
+    """(K, C) score of each action."""
+
+
+def keep_actors(predictions: Predictions, *, theta: float, score: str) -> Found:
+    """Inference of section 3.4: candidates with p(alpha) > theta; no NMS.
+
+    score: "action", the sigmoid of the action logit (what the text says), or "product", that
+    times p(alpha). Computed in float32 whatever the model ran in.
+    """
+    if score not in ("action", "product"):
+        raise ValueError(f"score must be 'action' or 'product', got {score!r}")
+    p_actor = predictions.p_actor
+    clip, candidate = torch.nonzero(p_actor > theta, as_tuple=True)
+    p = p_actor[clip, candidate]
+    scores = predictions.action_logits[clip, candidate].float().sigmoid()
+    if score == "product":
+        scores = scores * p[:, None]
+    boxes = cxcywh_to_xyxy(predictions.boxes[clip, candidate].float()).clamp(0, 1)
+    return Found(clip, boxes, p, scores)

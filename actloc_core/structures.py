@@ -1,0 +1,52 @@
+"""The two values that travel between model, matcher, loss and evaluation.
+
+B clips, L candidates, C action classes, N people. Boxes are cxcywh, normalised to the frame, in [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+ACTOR, NO_ACTOR = 0, 1
+"""Columns of `Predictions.actor_logits`."""
+
+
+class Predictions(NamedTuple):
+    """What every model returns: L independent triplets <box, p(alpha), p(a)> for each clip."""
+
+    boxes: Tensor
+    """(B, L, 4) cxcywh in [0, 1], at the keyframe."""
+    actor_logits: Tensor
+    """(B, L, 2), columns ACTOR and NO_ACTOR; p(alpha) is their softmax's first column."""
+    action_logits: Tensor
+    """(B, L, C), independent sigmoids: a person does several actions at once."""
+
+    @property
+    def p_actor(self) -> Tensor:
+        """p(alpha), (B, L)."""
+        return self.actor_logits.float().softmax(-1)[..., ACTOR]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The people annotated at one clip's keyframe."""
+
+    boxes: Tensor
+    """(N, 4) float cxcywh in [0, 1]; N may be 0."""
+    labels: Tensor
+    """(N, C) float, 1 where the person does the action, else 0; all zeros where nobody is labelled."""
+
+    def __post_init__(self) -> None:
+        n = len(self.boxes)
+        if self.boxes.shape != (n, 4) or self.labels.dim() != 2 or len(self.labels) != n:
+            raise ValueError(
+                f"Targets: boxes must be (N, 4) and labels (N, C), "
+                f"got {tuple(self.boxes.shape)} and {tuple(self.labels.shape)}"
+            )
+
+    def to(self, device: torch.device | str) -> Targets:
+        return Targets(self.boxes.to(device), self.labels.to(device))

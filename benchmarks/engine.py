@@ -1,0 +1,169 @@
+"""Training and prediction: one engine for every model that returns `Predictions`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from actloc_core.loss import LossWeights, set_loss
+from actloc_core.matcher import CostWeights, match
+from actloc_core.model import keep_actors
+from actloc_core.structures import Targets
+from benchmarks.experiments import Experiment
+from datasets.ava import AvaSplit
+from datasets.transforms import Augmentation, TestView, TrainingView, collate
+from evaluators.frame_map import Detections
+
+Batch = tuple[Tensor, list[Targets]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known after one training step."""
+
+    step: int
+    """From 1."""
+    steps: int
+    losses: dict[str, float]
+    lr: float
+
+
+def fit(
+    model: nn.Module,
+    train: AvaSplit,
+    exp: Experiment,
+    device: torch.device,
+    *,
+    workers: int = 0,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> None:
+    """Train in place by the experiment's recipe: AdamW, warm-up, cosine to 0, clipped gradients.
+
+    Order, views and dropped paths follow from exp.seed. Raises FloatingPointError naming the step
+    and its clips where the loss is not finite.
+    """
+    per_epoch = len(train) // exp.batch
+    if per_epoch == 0:
+        raise ValueError(f"{len(train)} training clips do not fill one batch of {exp.batch}")
+    steps, warmup = round(exp.epochs * per_epoch), round(exp.warmup_epochs * per_epoch)
+    strength = Augmentation(flip=exp.flip, colour=exp.colour, box=exp.box_jitter)
+    order = list(batches(len(train), exp.batch, steps, exp.seed))
+    loader = DataLoader(
+        TrainingView(train, strength, exp.seed),
+        batch_sampler=order,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    optimizer = torch.optim.AdamW(weight_groups(model), lr=exp.lr, weight_decay=exp.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, warmup))
+    cost = CostWeights(l1=exp.l1, giou=exp.giou, actor=exp.actor, action=exp.match_action)
+    weights = LossWeights(l1=exp.l1, giou=exp.giou, actor=exp.actor, action=exp.action, eos_coef=exp.eos_coef)
+    model.train()
+    for step, (clips, targets) in enumerate(loader, 1):
+        targets = [target.to(device) for target in targets]
+        with autocast(device):
+            predictions = model(clips.to(device, non_blocking=True))
+        losses = set_loss(predictions, targets, match(predictions, targets, cost), weights)
+        if not torch.isfinite(losses["loss"]):
+            where = [train.keyframes[index] for _, index in order[step - 1]]
+            raise FloatingPointError(f"the loss is {losses['loss']} at step {step}, clips {where}")
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        nn.utils.clip_grad_norm_(model.parameters(), exp.clip_norm)
+        optimizer.step()
+        lr = schedule.get_last_lr()[0]
+        schedule.step()
+        on_step(Step(step, steps, {name: x.item() for name, x in losses.items()}, lr))
+
+
+def weight_groups(model: nn.Module) -> list[dict[str, object]]:
+    """Weight decay for matrices and kernels; none for biases, norms and embeddings (1D or named)."""
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        embeds = any(key in name for key in ("rel_pos", "cls_token", "embedding"))
+        (plain if parameter.dim() == 1 or embeds else decayed).append(parameter)
+    return [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+
+
+def warmup_cosine(step: int, steps: int, warmup: int) -> float:
+    """The learning rate's factor at a step from 0: linear from 1/warmup to 1, then cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def batches(length: int, batch: int, steps: int, seed: int) -> Iterator[list[tuple[int, int]]]:
+    """`steps` lists of (epoch, index): a new permutation each epoch, its incomplete batch left out."""
+    per_epoch = length // batch
+    for step in range(steps):
+        epoch, place = divmod(step, per_epoch)
+        if place == 0:
+            order = np.random.default_rng((seed, epoch)).permutation(length)
+        yield [(epoch, int(i)) for i in order[place * batch : (place + 1) * batch]]
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 on a GPU; plain float32 on a CPU, where bfloat16 was slower."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    split: AvaSplit,
+    device: torch.device,
+    *,
+    theta: float,
+    score: str,
+    batch: int,
+    workers: int = 0,
+) -> tuple[Detections, Detections]:
+    """Run a split through the model: -> (detections, persons), for the evaluators.
+
+    detections: one row for each kept candidate and action, label the action's id.
+    persons: one row for each kept candidate, label 0, score p(alpha).
+    theta, score: `actloc_core.model.keep_actors`'s.
+    """
+    videos = tuple(sorted({video for video, _ in split.keyframes}))
+    number = {video: i for i, video in enumerate(videos)}
+    loader = DataLoader(TestView(split), batch_size=batch, collate_fn=collate, num_workers=workers)
+    was_training = model.training
+    model.eval()
+    clips, boxes, p_actor, scores = [], [], [], []
+    for first, (pixels, _) in enumerate(loader):
+        with autocast(device):
+            predictions = model(pixels.to(device, non_blocking=True))
+        found = keep_actors(predictions, theta=theta, score=score)
+        clips.append(found.clip.cpu().numpy() + first * batch)
+        boxes.append(found.boxes.cpu().double().numpy())
+        p_actor.append(found.p_actor.cpu().double().numpy())
+        scores.append(found.scores.cpu().double().numpy())
+    model.train(was_training)
+    clip, box = np.concatenate(clips), np.concatenate(boxes)
+    video = np.array([number[video] for video, _ in split.keyframes])[clip]
+    second = np.array([second for _, second in split.keyframes])[clip]
+    ids = np.array(list(split.classes))
+    detections = Detections(
+        videos=videos,
+        video=video.repeat(len(ids)),
+        frame=second.repeat(len(ids)),
+        box=box.repeat(len(ids), axis=0),
+        label=np.tile(ids, len(clip)),
+        score=np.concatenate(scores).ravel(),
+    )
+    persons = Detections(
+        videos=videos,
+        video=video,
+        frame=second,
+        box=box,
+        label=np.zeros(len(clip), np.int64),
+        score=np.concatenate(p_actor),
+    )
+    return detections, persons

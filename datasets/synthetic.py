@@ -1,0 +1,310 @@
+"""A small AVA-shaped benchmark made from a seed: H.264 videos, AVA csv, label maps, exclusions.
+
+Ten actions that need time: no single frame tells them apart. Every annotated second of a video is
+a scene of its own, `FPS` frames long with the keyframe in the middle. A scene holds
+
+- actors: a body with a red core, a bright bar and one or more of the ten actions, annotated;
+- idle persons: the same look, but they do nothing, so they are not actors and not annotated;
+- distractors: bodies with a blue core that move and change like actors, and are not annotated.
+
+Everything an action changes (position, size, visibility, the bar's angle) has at the keyframe the
+same distribution whatever the action is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import av
+import numpy as np
+
+ACTIONS = ("left", "right", "up", "down", "start", "stop", "grow", "shrink", "blink", "rotate")
+"""Names of the action ids 1..10."""
+FLIPPED = {"left": "right", "right": "left"}
+"""What a horizontal flip makes of the actions that have a direction."""
+
+FPS = 16
+WIDTH, HEIGHT = 80, 64
+FIRST_SECOND = 902  # of AVA's annotated range; a file starts at second 900
+VERSION = 1
+"""Part of every cached copy's name: to be raised by a change of what is drawn or written."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is made. The default is what the tiny scale trains and reports on."""
+
+    train: int = 3000
+    val: int = 300
+    test: int = 600
+    seed: int = 0
+    scenes_per_video: int = 30
+
+
+@dataclass(frozen=True)
+class Person:
+    """One body: state at the keyframe, and what it does around it."""
+
+    x: float
+    y: float
+    size: float
+    shade: tuple[float, float, float]
+    angle: float
+    core: str  # "red" | "blue"
+    actions: tuple[str, ...]
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """xyxy in pixels at the keyframe."""
+        return (
+            self.x - self.size * ASPECT / 2,
+            self.y - self.size / 2,
+            self.x + self.size * ASPECT / 2,
+            self.y + self.size / 2,
+        )
+
+
+ASPECT = 0.75  # a body's width over its height
+SPEED = 0.9  # pixels a frame
+GROWTH = 0.045  # relative size a frame
+SPIN = 0.22  # radians a frame
+
+
+def make(root: Path, size: Size | None = None, *, progress: Callable[[int, int], None] | None = None) -> Path:
+    """The folder of the benchmark of this size, made under `root` where it is not there yet.
+
+    A copy is used again only if every file has the hash its manifest says; a damaged one is an
+    error that names the file. Written to a temporary folder and renamed when whole.
+    progress: called with (videos done, videos in all).
+    """
+    size = size or Size()
+    spec = json.dumps({"version": VERSION, **asdict(size)}, sort_keys=True)
+    target = root / f"synthetic-ava-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
+    if target.exists():
+        check(target)
+        return target
+    root.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=root))
+    try:
+        _write(building, size, progress or (lambda done, total: None))
+        manifest = {"spec": json.loads(spec), "files": _hashes(building)}
+        (building / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
+        building.chmod(0o755)  # mkdtemp's own is for nobody else's eyes
+        try:
+            building.rename(target)
+        except OSError:  # another process finished the same benchmark first
+            check(target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return target
+
+
+def fingerprint(root: Path) -> str:
+    """The content hash of a made benchmark: of every file's name and SHA-256."""
+    manifest = json.loads((root / "manifest.json").read_text())
+    return hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check(root: Path) -> None:
+    """Raise ValueError naming the first file that is not as its manifest says."""
+    manifest = root / "manifest.json"
+    if not manifest.is_file():
+        raise ValueError(f"{root}: no manifest.json, so this copy is not whole; delete the folder")
+    recorded, found = json.loads(manifest.read_text())["files"], _hashes(root)
+    for name in sorted(recorded.keys() | found.keys()):
+        if recorded.get(name) != found.get(name):
+            raise ValueError(
+                f"{root / name}: changed, missing or not part of the benchmark; "
+                f"delete {root} and it will be made again"
+            )
+
+
+def _hashes(root: Path) -> dict[str, str]:
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.name != "manifest.json"
+    }
+
+
+def _write(root: Path, size: Size, progress: Callable[[int, int], None]) -> None:
+    annotations = root / "annotations"
+    annotations.mkdir()
+    (root / "videos").mkdir()
+    labels = "".join(
+        f'label {{\n  name: "{name}"\n  label_id: {i}\n  label_type: PERSON_MOVEMENT\n}}\n'
+        for i, name in enumerate(ACTIONS, 1)
+    )
+    (annotations / "ava_action_list_v2.2.pbtxt").write_text(labels)
+    items = "".join(f'item {{\n  name: "{n}"\n  id: {i}\n}}\n' for i, n in enumerate(ACTIONS, 1))
+    (annotations / "ava_action_list_v2.2_for_activitynet_2019.pbtxt").write_text(items)
+
+    jobs = []  # (split, its number, video, scenes in it)
+    for split, name in enumerate(("train", "val", "test")):
+        left, number = getattr(size, name), 0
+        while left > 0:
+            scenes = min(left, size.scenes_per_video)
+            jobs.append((name, split, number, scenes))
+            left, number = left - scenes, number + 1
+    rows: dict[str, list[str]] = {}
+    excluded: dict[str, list[str]] = {}
+    done = 0
+    progress(0, len(jobs))
+    # Spawned, not forked: the caller may hold threads (torch, Ray), which do not survive a fork.
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        futures = {
+            pool.submit(_make_video, root / "videos", name, (size.seed, split, number), scenes): job
+            for job in jobs
+            for name, split, number, scenes in [job]
+        }
+        for future in as_completed(futures):
+            name, _, number, _ = futures[future]
+            rows[f"{name}{number:06d}"], excluded[f"{name}{number:06d}"] = future.result()
+            done += 1
+            progress(done, len(jobs))
+    for name in ("train", "val", "test"):
+        keys = sorted(key for key in rows if key.startswith(name))
+        (annotations / f"ava_{name}_v2.2.csv").write_text("".join("".join(rows[k]) for k in keys))
+        (annotations / f"ava_{name}_excluded_timestamps_v2.2.csv").write_text(
+            "".join("".join(excluded[k]) for k in keys)
+        )
+
+
+def _make_video(
+    folder: Path, split: str, seed: tuple[int, int, int], scenes: int
+) -> tuple[list[str], list[str]]:
+    """Write one video; -> its annotation rows and its excluded seconds, as csv lines."""
+    rng = np.random.default_rng(seed)
+    video = f"{split}_{seed[2]:03d}"
+    rows, excluded = [], []
+    clips = []
+    for second in range(FIRST_SECOND, FIRST_SECOND + scenes):
+        people = sample_scene(rng)
+        clips.append(render(people, rng))
+        for person_id, person in enumerate(p for p in people if p.core == "red" and p.actions):
+            x1, y1, x2, y2 = np.clip(np.array(person.box) / (WIDTH, HEIGHT, WIDTH, HEIGHT), 0, 1).round(3)
+            rows += [
+                f"{video},{second:04d},{x1:.3f},{y1:.3f},{x2:.3f},{y2:.3f},"
+                f"{ACTIONS.index(action) + 1},{person_id}\n"
+                for action in person.actions
+            ]
+        if rng.random() < 0.01:  # a few seconds that evaluation must leave out, as in AVA
+            excluded.append(f"{video},{second:04d}\n")
+    # Second s is frame (s - 900) * FPS and a scene starts FPS / 2 earlier: a plain lead-in.
+    lead_in = np.full(((FIRST_SECOND - 900) * FPS - FPS // 2, HEIGHT, WIDTH, 3), 96, np.uint8)
+    _encode(folder / f"{video}.mp4", np.concatenate([lead_in, *clips]))
+    return rows, excluded
+
+
+def sample_scene(rng: np.random.Generator) -> list[Person]:
+    """1-3 actors, 1-3 distractors and now and then an idle person, apart at the keyframe."""
+    kinds = ["actor"] * rng.integers(1, 4) + ["distractor"] * rng.integers(1, 4)
+    kinds += ["idle"] * int(rng.random() < 0.3)
+    people: list[Person] = []
+    for kind in kinds:
+        actions = () if kind == "idle" else _sample_actions(rng)
+        for _ in range(50):
+            size = rng.uniform(13, 22)
+            person = Person(
+                x=rng.uniform(size * ASPECT / 2 + 1, WIDTH - size * ASPECT / 2 - 1),
+                y=rng.uniform(size / 2 + 1, HEIGHT - size / 2 - 1),
+                size=size,
+                shade=tuple(rng.uniform(0.35, 0.8, 3)),
+                angle=rng.uniform(0, np.pi),
+                core="blue" if kind == "distractor" else "red",
+                actions=actions,
+            )
+            if all(_overlap(person.box, other.box) < 0.1 for other in people):
+                people.append(person)
+                break
+    return people
+
+
+def _sample_actions(rng: np.random.Generator) -> tuple[str, ...]:
+    """One to five actions that go together, about 2.3 on average."""
+    actions: list[str] = []
+    while not actions:
+        across = rng.choice(["", "left", "right"], p=[0.4, 0.3, 0.3])
+        along = rng.choice(["", "up", "down"], p=[0.4, 0.3, 0.3])
+        timing = rng.choice(["", "start", "stop"], p=[0.4, 0.3, 0.3]) if across or along else ""
+        scale = rng.choice(["", "grow", "shrink"], p=[0.64, 0.18, 0.18])
+        blink = "blink" if rng.random() < 0.2 else ""
+        rotate = "rotate" if rng.random() < 0.2 else ""
+        actions = [str(a) for a in (across, along, timing, scale, blink, rotate) if a]
+    return tuple(actions)
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Intersection over the smaller of two xyxy boxes."""
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    smaller = min((x[2] - x[0]) * (x[3] - x[1]) for x in (a, b))
+    return width * height / smaller
+
+
+def render(people: list[Person], rng: np.random.Generator) -> np.ndarray:
+    """A scene's frames, (FPS, HEIGHT, WIDTH, 3) uint8 RGB; the keyframe is frame FPS // 2."""
+    ys, xs = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32) + 0.5
+    low, high = rng.uniform(0.1, 0.6, (2, 3))
+    ramp = (np.cos(rng.uniform(0, np.pi)) * xs / WIDTH + ys / HEIGHT)[..., None]
+    still = np.clip(low + (high - low) * ramp, 0.05, 0.7).astype(np.float32)
+    frames = np.repeat(still[None], FPS, axis=0)
+    time = np.arange(FPS) - FPS // 2
+    for person in people:
+        _draw(frames, person, time, xs, ys)
+    return (frames * 255).round().astype(np.uint8)
+
+
+def _draw(frames: np.ndarray, person: Person, time: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> None:
+    does = person.actions
+    moving = np.ones(len(time))
+    if "start" in does:
+        moving = (time > 0).astype(float)
+    if "stop" in does:
+        moving = (time < 0).astype(float)
+    step = time * moving * SPEED
+    x = person.x + step * (("right" in does) - ("left" in does))
+    y = person.y + step * (("down" in does) - ("up" in does))
+    size = person.size * (1 + GROWTH * time * (("grow" in does) * 1.0 - ("shrink" in does)))
+    angle = person.angle + SPIN * time * ("rotate" in does)
+    seen = np.ones(len(time))
+    if "blink" in does:  # two frames on, two frames off, on at the keyframe
+        seen = np.where(time // 2 % 2 == 0, 1.0, 0.25)
+
+    def per_frame(values: np.ndarray) -> np.ndarray:
+        return values.astype(np.float32)[:, None, None]
+
+    dx, dy = xs - per_frame(x), ys - per_frame(y)
+    half_w, half_h = per_frame(size * ASPECT / 2), per_frame(size / 2)
+    body = np.clip(0.5 + np.minimum(half_w - np.abs(dx), half_h - np.abs(dy)), 0, 1)
+    cos, sin = per_frame(np.cos(angle)), per_frame(np.sin(angle))
+    along, off = np.abs(dx * cos + dy * sin), np.abs(dx * sin - dy * cos)
+    bar = np.clip(0.5 + np.minimum(half_w * 0.95 - along, 1.4 - off), 0, 1)
+    core = np.clip(0.5 + size[:, None, None] * 0.17 - np.hypot(dx, dy), 0, 1)
+    red_or_blue = (0.95, 0.05, 0.05) if person.core == "red" else (0.1, 0.2, 0.95)
+    for mask, colour in ((body, person.shade), (bar, (0.95, 0.95, 0.9)), (core, red_or_blue)):
+        mask = (mask * per_frame(seen)).astype(np.float32)[..., None]
+        frames *= 1 - mask
+        frames += mask * np.asarray(colour, np.float32)
+
+
+def _encode(path: Path, frames: np.ndarray) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.gop_size = FPS // 2  # scenes start on multiples of half a second: cheap seeks
+        stream.thread_count = 1  # the encoder's output depends on the number of its threads
+        stream.options = {"preset": "veryfast", "crf": "18", "sc_threshold": "0"}
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())

@@ -1,0 +1,56 @@
+"""The project's commands: `nox -s ablations`, `nox -s tests`; `nox -l` lists them all."""
+
+from __future__ import annotations
+
+import argparse
+
+import nox
+
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """This checkout, editable, with all its folders need, in the tested versions."""
+    tools = [tool for group in groups for tool in PYPROJECT["dependency-groups"][group]]
+    session.install("-q", "-c", "constraints.txt", "-e", ".[benchmarks]", *tools)
+
+
+@nox.session
+def ablations(session: nox.Session) -> None:
+    """Train and score the rows of the paper's tables, then print and write the tables."""
+    install(session)
+    session.run("python", "-m", "benchmarks.ablations", *session.posargs)
+    if {"-h", "--help", "--list"} & set(session.posargs):
+        return
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--out", default="out")
+    shared.add_argument("--scale", default="tiny")
+    known, _ = shared.parse_known_args(session.posargs)
+    session.run("python", "-m", "reports", "--out", known.out, "--scale", known.scale)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests but the slow ones: offline, on a CPU, within five minutes."""
+    install(session, "tests")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff's rules and format, and the directions that imports may take."""
+    session.install("-q", "-c", "constraints.txt", *PYPROJECT["dependency-groups"]["lint"])
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", env={"PYTHONPATH": "."})
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, over the five packages."""
+    install(session, "types")
+    session.run("mypy")

@@ -1,0 +1,1 @@
+"""Tables from the result store. Reads results only; trains nothing. Run from the checkout, not installed."""

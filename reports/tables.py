@@ -1,0 +1,114 @@
+"""The paper's tables, its numbers beside ours: Markdown and CSV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.experiments import TABLES, at_scale
+from benchmarks.run import TABLE_THETA, Result, read_result
+
+TITLES = {
+    "2a": "Table 2a. Output resolution: the last pool on and off",
+    "2b": "Table 2b. Token selection",
+}
+TINY_WARNING = (
+    "These are tiny-scale numbers on a synthetic benchmark. They show that training works and that "
+    "the variants differ; they do not confirm or refute the paper's order, which is of another "
+    "network, other data and 25 epochs from Kinetics weights. The difference to the paper's number "
+    "is printed for completeness, and at this scale means nothing. One seed a row: differences of a few "
+    "points between rows are within the noise."
+)
+MISSING = "not run"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the paper. `cells` has a row for each experiment, numbers in per cent, NaN where none."""
+
+    name: str
+    title: str
+    cells: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def published() -> pd.DataFrame:
+    """The paper's numbers by row name, in per cent, each with its source."""
+    return pd.read_csv(Path(__file__).with_name("paper_results.csv"), index_col="row")
+
+
+def table(name: str, scale: str, runs: Path) -> Table:
+    """Table `name` with the results found in `runs`; rows without one say so."""
+    paper = published()
+    rows, results = [], []
+    for row, exp in TABLES[name].items():
+        printed = paper.loc[f"{name}/{row}"]
+        experiment = at_scale(exp, scale)
+        path = runs / experiment.hash / "result.json"
+        result = read_result(path) if path.exists() else None
+        results += [result] if result else []
+        rows.append(
+            {
+                "method": printed["method"],
+                "paper GFLOPs": printed["gflops"],
+                "paper mAP": printed["map"],
+                "our mAP": percent(result and result.mAP),
+                "difference": percent(result and result.mAP) - printed["map"],
+                "paper precision": printed["precision"],
+                "our precision": percent(result and result.precision),
+                "paper recall": printed["recall"],
+                "our recall": percent(result and result.recall),
+                "untrained mAP": percent(result and result.mAP_untrained),
+                "seeds": 1 if result else 0,
+                "protocol": result.protocol if result else MISSING,
+                "scale": scale,
+                "split": result.split if result else MISSING,
+                "run": experiment.hash,
+                "source": printed["source"],
+            }
+        )
+    return Table(name, TITLES[name], pd.DataFrame(rows), notes(scale, results))
+
+
+def percent(fraction: float | None) -> float:
+    return float("nan") if fraction is None else 100 * fraction
+
+
+def notes(scale: str, results: list[Result]) -> tuple[str, ...]:
+    """What a reader must know beside the numbers."""
+    lines = [
+        f"mAP: frame-mAP at IoU 0.5, protocol `standard`, in per cent. Precision and recall: of persons "
+        f"with p(alpha) > {TABLE_THETA}. Untrained mAP: the same network before its first step. "
+        f"Scale: {scale}."
+    ]
+    chance = {(r.split, r.clips, round(percent(r.mAP_random_classes), 1)) for r in results}
+    lines += [
+        f"Reference on the {split} split of {clips} clips: perfect boxes with random classes {value} mAP."
+        for split, clips, value in sorted(chance)
+    ]
+    if scale == "tiny":
+        lines.append(TINY_WARNING)
+    return tuple(lines)
+
+
+SHOWN = (
+    "method", "paper mAP", "our mAP", "difference", "paper precision", "our precision",
+    "paper recall", "our recall", "untrained mAP", "seeds",
+)  # fmt: skip
+
+
+def markdown(table: Table) -> str:
+    """The table for people: no column that is empty throughout, one decimal, "not run" in words."""
+    cells = table.cells
+    shown = cells[[name for name in SHOWN if name == "our mAP" or cells[name].notna().any()]].astype(object)
+    for name in shown.columns[1:]:
+        if name != "seeds":
+            signed = "{:+.1f}" if name == "difference" else "{:.1f}"
+            shown[name] = [signed.format(x) if pd.notna(x) else "" for x in cells[name]]
+    shown.loc[cells["seeds"] == 0, "our mAP"] = MISSING
+    text = shown.to_markdown(
+        index=False, disable_numparse=True, colalign=["left"] + ["right"] * (shown.shape[1] - 1)
+    )
+    return "\n\n".join([f"## {table.title}", text, *table.notes]) + "\n"
