@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from actloc_core import selection as selections
 from actloc_core.boxes import cxcywh_to_xyxy
 from actloc_core.heads import Heads, grid_bias
-from actloc_core.structures import Predictions
+from actloc_core.structures import Backbone, Predictions
 
 
 class ActionLocalizer(nn.Module):
@@ -26,7 +26,7 @@ class ActionLocalizer(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         *,
         selection: str,
         num_classes: int,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 ACTOR, NO_ACTOR = 0, 1
 """Columns of `Predictions.actor_logits`."""
@@ -29,6 +29,12 @@ class Predictions(NamedTuple):
     def p_actor(self) -> Tensor:
         """p(alpha), (B, L)."""
         return self.actor_logits.float().softmax(-1)[..., ACTOR]
+
+
+class Backbone(nn.Module):
+    """What a backbone is: called with a clip (B, 3, T, H, W) it returns tokens (B, t, h, w, out_dim)."""
+
+    out_dim: int
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
-    names = {}
+    names: dict[str, str] = {}
     for name, exp in rows.items():  # one run may stand in several tables
         names[exp.hash] = f"{names[exp.hash]} = {name}" if exp.hash in names else name
     missing = {}
@@ -94,12 +94,12 @@ def data_roots(given: list[str], rows: Mapping[str, Experiment], made: Path) -> 
     wanted = {exp.dataset for exp in rows.values()}
     for name in sorted(roots.keys() - wanted):
         raise ValueError(f"--data {name}=...: no chosen row uses it; they use {', '.join(sorted(wanted))}")
-    if "synthetic_ava" in wanted and "synthetic_ava" not in roots:
-        roots["synthetic_ava"] = make_synthetic(made)
+    for name in sorted(wanted & synthetic.SIZES.keys() - roots.keys()):
+        roots[name] = make_synthetic(made, synthetic.SIZES[name])
     return roots
 
 
-def make_synthetic(made: Path) -> Path:
+def make_synthetic(made: Path, size: synthetic.Size) -> Path:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -109,7 +109,7 @@ def make_synthetic(made: Path) -> Path:
     with Progress(*columns) as bar:
         task = bar.add_task("synthetic benchmark: videos", total=None)
         root = synthetic.make(
-            made, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            made, size, progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
         bar.update(task, visible=False)
     print(f"data: {root} ({synthetic.fingerprint(root)})")

@@ -17,7 +17,7 @@ from actloc_core.model import keep_actors
 from actloc_core.structures import Targets
 from benchmarks.experiments import Experiment
 from datasets.ava import AvaSplit
-from datasets.transforms import Augmentation, TestView, TrainingView, collate
+from datasets.transforms import Augmentation, EvaluationView, TrainingView, collate
 from evaluators.frame_map import Detections
 
 Batch = tuple[Tensor, list[Targets]]
@@ -78,14 +78,15 @@ def fit(
         losses["loss"].backward()
         nn.utils.clip_grad_norm_(model.parameters(), exp.clip_norm)
         optimizer.step()
-        lr = schedule.get_last_lr()[0]
+        lr = float(schedule.get_last_lr()[0])
         schedule.step()
-        on_step(Step(step, steps, {name: x.item() for name, x in losses.items()}, lr))
+        on_step(Step(step, steps, {name: float(x.item()) for name, x in losses.items()}, lr))
 
 
 def weight_groups(model: nn.Module) -> list[dict[str, object]]:
     """Weight decay for matrices and kernels; none for biases, norms and embeddings (1D or named)."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         embeds = any(key in name for key in ("rel_pos", "cls_token", "embedding"))
         (plain if parameter.dim() == 1 or embeds else decayed).append(parameter)
@@ -133,7 +134,7 @@ def predict(
     """
     videos = tuple(sorted({video for video, _ in split.keyframes}))
     number = {video: i for i, video in enumerate(videos)}
-    loader = DataLoader(TestView(split), batch_size=batch, collate_fn=collate, num_workers=workers)
+    loader = DataLoader(EvaluationView(split), batch_size=batch, collate_fn=collate, num_workers=workers)
     was_training = model.training
     model.eval()
     clips, boxes, p_actor, scores = [], [], [], []

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -204,13 +205,18 @@ def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
     if exp.dataset not in roots:
         raise ValueError(f"no folder is given for dataset {exp.dataset!r}: --data {exp.dataset}=FOLDER")
     root = roots[exp.dataset]
-    size = {"frames": exp.frames, "stride": exp.stride, "crop": exp.crop}
-    if exp.dataset == "synthetic_ava":
-        train, val, test = (
-            ava.load(root, split, **size, flipped=synthetic.FLIPPED) for split in ("train", "val", "test")
-        )
-        return Data(train, val, test, "test", synthetic.fingerprint(root))
-    train, val = (ava.load(root, split, **size) for split in ("train", "val"))
+    synthetic_one = exp.dataset in synthetic.SIZES
+    load = partial(
+        ava.load,
+        root,
+        frames=exp.frames,
+        stride=exp.stride,
+        crop=exp.crop,
+        flipped=synthetic.FLIPPED if synthetic_one else None,
+    )
+    train, val = load("train"), load("val")
+    if synthetic_one:
+        return Data(train, val, load("test"), "test", synthetic.fingerprint(root))
     return Data(train, val, val, "val", ava.fingerprint(root))
 
 

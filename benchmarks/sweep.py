@@ -70,7 +70,7 @@ def sweep(
             object_store_memory=128 * 2**20,
         )
     logging.getLogger("ray").setLevel(logging.ERROR)
-    resources = {"cpu": 4, "gpu": 1} if gpus else {"cpu": 1}
+    resources: dict[str, float] = {"cpu": 4, "gpu": 1} if gpus else {"cpu": 1}
     trainable = tune.with_parameters(
         _trial,
         experiments={key: asdict(exp) for key, exp in experiments.items()},
@@ -124,6 +124,10 @@ class _Relay(tune.Callback):
 
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray writes its callbacks to disk; the observer, a live display perhaps, stays here."""
+        return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.observer.started(trial.config["trial"])

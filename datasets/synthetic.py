@@ -50,6 +50,10 @@ class Size:
     scenes_per_video: int = 30
 
 
+SIZES = {"synthetic_ava": Size(), "synthetic_ava_smoke": Size(train=64, val=30, test=30)}
+"""The two that experiments name."""
+
+
 @dataclass(frozen=True)
 class Person:
     """One body: state at the keyframe, and what it does around it."""

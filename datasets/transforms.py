@@ -81,7 +81,8 @@ def augment(
 class Split(Protocol):
     """What a dataset file's `load` returns, as far as training needs it."""
 
-    flipped_columns: Tensor
+    @property
+    def flipped_columns(self) -> Tensor: ...
 
     def __len__(self) -> int: ...
 
@@ -102,7 +103,7 @@ class TrainingView(Dataset[tuple[Tensor, Targets]]):
         return normalise(clip), targets
 
 
-class TestView(Dataset[tuple[Tensor, Targets]]):
+class EvaluationView(Dataset[tuple[Tensor, Targets]]):
     """A split as it is, normalised: the single view of evaluation."""
 
     def __init__(self, split: Split) -> None:

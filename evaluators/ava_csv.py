@@ -292,7 +292,8 @@ def _slow_columns(path: Path, data: bytes, names: tuple[str, ...], widths: tuple
             advice = f"separate {','.join(names[:width])} by commas"
             if '"' in text:
                 advice += " and leave out the quotes"
-            _refuse(path, line, f"found {len(fields)} columns instead of {wanted}", advice)
+            plural = "s" if len(fields) > 1 else ""
+            _refuse(path, line, f"found {len(fields)} column{plural} instead of {wanted}", advice)
         for name, field in zip(names, fields, strict=False):
             if name in _NUMBERS and not _NUMBER_TEXT.fullmatch(field):
                 _refuse_field(path, line, names.index(name), name, field, "a number is needed")
@@ -399,10 +400,10 @@ def _refuse_field(path: Path, line: int, column: int, name: str, field: str, adv
     if '"' in field:
         advice = "AVA's files have no quotes: write the bare value"
     found = f"found {field[:60]!r}" if field else "the field is empty"
-    _refuse(path, line, f"column {column + 1} ({name}): {found}", advice)
+    _refuse(path, f"{line}, column {column + 1} ({name})", found, advice)
 
 
-def _refuse(path: Path, line: int | None, found: str, advice: str) -> NoReturn:
+def _refuse(path: Path, line: int | str | None, found: str, advice: str) -> NoReturn:
     where = f"{path}, line {line}" if line else f"{path}"
     raise AvaFileError(f"{where}: {found}; {advice}")
 

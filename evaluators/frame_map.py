@@ -131,7 +131,7 @@ def frame_map(
 
     truth_kept, found_kept = truth_class >= 0, found_class >= 0
     if capped:  # before inverted boxes go: the peers let those take a place among the 50
-        found_kept &= _best_rows(found_frame, found.score, found_kept)
+        found_kept = _best_rows(found_frame, found.score, found_kept)
     if head:  # any row makes a frame count, also of a class that is not evaluated
         found_kept &= lookup(np.unique(truth_frame), found_frame) >= 0
     else:
@@ -345,12 +345,16 @@ def _overlap(a: Floats, b: Floats) -> Floats:
 def _best_rows(frame: Ints, score: Floats, among: Bools) -> Bools:
     """(M,): the ROWS_KEPT best-scored rows of each frame, of those in `among`; ties by row."""
     rows = np.flatnonzero(among)
+    rows = rows[np.argsort(frame[rows], kind="stable")]
+    start = np.flatnonzero(_starts(frame[rows]))
+    size = np.diff(np.append(start, len(rows)))
+    rows = rows[np.repeat(size > ROWS_KEPT, size)]  # only crowded frames need the second sort
+    size = size[size > ROWS_KEPT]
+
     rows = rows[np.lexsort((-score[rows], frame[rows]))]
-    new_frame = _starts(frame[rows])
-    number = np.arange(len(rows))
-    place = number - np.maximum.accumulate(np.where(new_frame, number, 0))
-    kept = np.zeros(len(frame), dtype=np.bool_)
-    kept[rows[place < ROWS_KEPT]] = True
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(size) - size, size)
+    kept = among.copy()
+    kept[rows[place >= ROWS_KEPT]] = False
     return kept
 
 
@@ -372,7 +376,7 @@ def _settle(rows: GroundTruth | Detections) -> None:
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise ValueError(f"{what}.videos names {twice!r} twice; every video stands there once")
 
-    length = len(np.asarray(rows.video))
+    length = len(np.atleast_1d(rows.video))
     scored = ("score",) if isinstance(rows, Detections) else ()
     for field in ("video", "frame", "label", "box", *scored):
         values = np.asarray(getattr(rows, field))

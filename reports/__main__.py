@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from benchmarks.experiments import SCALES, TABLES
@@ -26,9 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     for made in tables:
         text = markdown(made)
         print(text)
-        save(folder / f"table_{made.name}.md", lambda path, text=text: path.write_text(text))
+        save(folder / f"table_{made.name}.md", partial(Path.write_text, data=text))
         csv = made.cells.to_csv(index=False, float_format="%.4f")
-        save(folder / f"table_{made.name}.csv", lambda path, csv=csv: path.write_text(csv))
+        save(folder / f"table_{made.name}.csv", partial(Path.write_text, data=csv))
     print(f"tables: {folder}/table_*.md and .csv; runs: {args.out / 'runs'}/<run>/, named in the csv:")
     print("  result.json, detections.csv, persons.csv, checkpoint.pt, log.csv")
     return 0

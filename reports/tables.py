@@ -54,13 +54,13 @@ def table(name: str, scale: str, runs: Path) -> Table:
                 "method": printed["method"],
                 "paper GFLOPs": printed["gflops"],
                 "paper mAP": printed["map"],
-                "our mAP": percent(result and result.mAP),
-                "difference": percent(result and result.mAP) - printed["map"],
+                "our mAP": percent(result, "mAP"),
+                "difference": percent(result, "mAP") - printed["map"],
                 "paper precision": printed["precision"],
-                "our precision": percent(result and result.precision),
+                "our precision": percent(result, "precision"),
                 "paper recall": printed["recall"],
-                "our recall": percent(result and result.recall),
-                "untrained mAP": percent(result and result.mAP_untrained),
+                "our recall": percent(result, "recall"),
+                "untrained mAP": percent(result, "mAP_untrained"),
                 "seeds": 1 if result else 0,
                 "protocol": result.protocol if result else MISSING,
                 "scale": scale,
@@ -72,8 +72,10 @@ def table(name: str, scale: str, runs: Path) -> Table:
     return Table(name, TITLES[name], pd.DataFrame(rows), notes(scale, results))
 
 
-def percent(fraction: float | None) -> float:
-    return float("nan") if fraction is None else 100 * fraction
+def percent(result: Result | None, name: str) -> float:
+    """A result's field, a fraction, in per cent; NaN where there is no result or no number."""
+    fraction = None if result is None else getattr(result, name)
+    return float("nan") if fraction is None else 100.0 * fraction
 
 
 def notes(scale: str, results: list[Result]) -> tuple[str, ...]:
@@ -83,7 +85,7 @@ def notes(scale: str, results: list[Result]) -> tuple[str, ...]:
         f"with p(alpha) > {TABLE_THETA}. Untrained mAP: the same network before its first step. "
         f"Scale: {scale}."
     ]
-    chance = {(r.split, r.clips, round(percent(r.mAP_random_classes), 1)) for r in results}
+    chance = {(r.split, r.clips, round(percent(r, "mAP_random_classes"), 1)) for r in results}
     lines += [
         f"Reference on the {split} split of {clips} clips: perfect boxes with random classes {value} mAP."
         for split, clips, value in sorted(chance)

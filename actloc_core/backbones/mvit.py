@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from actloc_core.structures import Backbone
+
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 Grid = tuple[int, int, int]
 
@@ -41,14 +43,14 @@ def mvitv2_tiny(*, frames: int = 16, crop: int = 64, last_pool: bool = False, dr
         depths=(1, 2),
         dims=(48, 64),
         heads=(1, 2),
-        kv_strides=(2, 1),
+        kv_strides=(2, 2),
         last_pool=last_pool,
         drop_path=drop_path,
         cls_token=False,
     )
 
 
-class MViT(nn.Module):
+class MViT(Backbone):
     """Stages of pooling-attention blocks; each stage's first block pools the queries and widens.
 
     input_size: (T, H, W) the tables of relative positions are made for; other sizes are
@@ -79,8 +81,12 @@ class MViT(nn.Module):
         self.patch_stride = patch_stride
         self.patch_embed = PatchEmbed(dims[0], patch_kernel, patch_stride)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dims[0])) if cls_token else None
-        grid = tuple(size // stride for size, stride in zip(input_size, patch_stride, strict=True))
-        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        grid: Grid = (
+            input_size[0] // patch_stride[0],
+            input_size[1] // patch_stride[1],
+            input_size[2] // patch_stride[2],
+        )
+        rates = [drop_path * i / (sum(depths) - 1) for i in range(sum(depths))]
         blocks: list[Block] = []
         dim = dims[0]
         for stage, depth in enumerate(depths):
@@ -126,7 +132,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, dim: int, kernel: Grid, stride: Grid) -> None:
         super().__init__()
-        padding = tuple(k // 2 for k in kernel)
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         self.proj = nn.Conv3d(3, dim, kernel, stride, padding)
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -215,10 +221,11 @@ class PoolingAttention(nn.Module):
         """x (B, [1 +] thw, dim) -> (B, [1 +] t'h'w', dim_out) and the grid of the queries."""
         batch, length, _ = x.shape
         has_cls = length > grid[0] * grid[1] * grid[2]
-        qkv = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, q_grid = self._pool(qkv[0], grid, "q", self.q_stride)
-        k, k_grid = self._pool(qkv[1], grid, "k", self.kv_stride)
-        v, _ = self._pool(qkv[2], grid, "v", self.kv_stride)
+        # unbind and split, not indexing: the backward of a slice fills a whole tensor with zeros.
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind()
+        q, q_grid = self._pool(q, grid, "q", self.q_stride)
+        k, k_grid = self._pool(k, grid, "k", self.kv_stride)
+        v, _ = self._pool(v, grid, "v", self.kv_stride)
         out = self._attend(q, k, v, q_grid, k_grid, has_cls)
         if has_cls:
             out = torch.cat([out[:, :, :1], out[:, :, 1:] + q[:, :, 1:]], dim=2)
@@ -229,11 +236,12 @@ class PoolingAttention(nn.Module):
     def _pool(self, x: Tensor, grid: Grid, name: str, stride: int) -> tuple[Tensor, Grid]:
         """x (B, heads, [1 +] thw, d) -> the same over the pooled grid, normalised."""
         tokens = grid[0] * grid[1] * grid[2]
-        cls, x = x.split([x.shape[2] - tokens, tokens], dim=2)
+        cls, x = (None, x) if x.shape[2] == tokens else x.split([1, tokens], dim=2)
         dense = x.reshape(-1, *grid, x.shape[-1])
         dense = depthwise_conv3d(dense, getattr(self, f"pool_{name}").weight, stride)
-        new_grid: Grid = dense.shape[1:4]
-        x = torch.cat([cls, dense.view(*x.shape[:2], -1, x.shape[-1])], dim=2)
+        new_grid = (dense.shape[1], dense.shape[2], dense.shape[3])
+        x = dense.view(*x.shape[:2], -1, x.shape[-1])
+        x = x if cls is None else torch.cat([cls, x], dim=2)
         return getattr(self, f"norm_{name}")(x), new_grid
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, k_grid: Grid, has_cls: bool) -> Tensor:
@@ -247,10 +255,8 @@ class PoolingAttention(nn.Module):
         on_grid = q[:, :, 1:] if has_cls else q
         on_grid = on_grid.unflatten(2, q_grid)  # (B, heads, t, h, w, d)
         tables = [
-            relative_table(table, q_size, k_size)
-            for table, q_size, k_size in zip(
-                (self.rel_pos_t, self.rel_pos_h, self.rel_pos_w), q_grid, k_grid, strict=True
-            )
+            relative_table(self.get_parameter(f"rel_pos_{axis}"), q_size, k_size)
+            for axis, q_size, k_size in zip("thw", q_grid, k_grid, strict=True)
         ]
         features = torch.cat(
             [
@@ -294,11 +300,11 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
         for i in range(3)
     )
     # Output frame i takes the past weights on frame i - 1 and the future ones on frame i + 1.
-    return now + F.pad(past[:, :-1], _FIRST_FRAME) + F.pad(future[:, 1:], _LAST_FRAME)
-
-
-_FIRST_FRAME = (0, 0, 0, 0, 0, 0, 1, 0)
-_LAST_FRAME = (0, 0, 0, 0, 0, 0, 0, 1)
+    out: Tensor = now.contiguous()
+    if t > 1:
+        out[:, 1:] += past.split([t - 1, 1], 1)[0]
+        out[:, :-1] += future.split([1, t - 1], 1)[1]
+    return out
 
 
 def relative_table(table: Tensor, q_size: int, k_size: int) -> Tensor:
@@ -338,11 +344,11 @@ def _one_hot_positions(grid: Grid, like: Tensor) -> Tensor:
 def _max_pool(x: Tensor, grid: Grid, stride: int) -> Tensor:
     """The residual's pooling, kernel stride + 1 in space: x (B, [1 +] thw, C)."""
     tokens = grid[0] * grid[1] * grid[2]
-    cls, x = x.split([x.shape[1] - tokens, tokens], dim=1)
+    cls, x = (None, x) if x.shape[1] == tokens else x.split([1, tokens], dim=1)
     frames = x.reshape(-1, grid[1], grid[2], x.shape[-1]).permute(0, 3, 1, 2)
     frames = F.max_pool2d(frames, stride + 1, stride, padding=(stride + 1) // 2)
     x = frames.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[-1])
-    return torch.cat([cls, x], dim=1)
+    return x if cls is None else torch.cat([cls, x], dim=1)
 
 
 def _init(module: nn.Module) -> None:
@@ -350,5 +356,5 @@ def _init(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
     if isinstance(module, PoolingAttention):
-        for table in (module.rel_pos_h, module.rel_pos_w, module.rel_pos_t):
-            nn.init.trunc_normal_(table, std=0.02)
+        for axis in "thw":
+            nn.init.trunc_normal_(module.get_parameter(f"rel_pos_{axis}"), std=0.02)

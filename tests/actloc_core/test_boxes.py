@@ -1,0 +1,45 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actloc_core.boxes import cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh
+
+unit = st.floats(0, 1, width=32)
+
+
+def test_a_box_in_both_notations():
+    assert cxcywh_to_xyxy(torch.tensor([0.5, 0.25, 0.5, 0.5])).tolist() == [0.25, 0.0, 0.75, 0.5]
+    assert xyxy_to_cxcywh(torch.tensor([0.25, 0.0, 0.75, 0.5])).tolist() == [0.5, 0.25, 0.5, 0.5]
+
+
+def test_half_shifted_squares():
+    """Unit squares half a side apart: 1/2 shared of 3/2; their hull of 3/2 is full."""
+    iou, giou = iou_and_giou(torch.tensor([0.0, 0, 1, 1]), torch.tensor([0.5, 0, 1.5, 1]))
+    assert iou.item() == pytest.approx(1 / 3)
+    assert giou.item() == pytest.approx(1 / 3)
+
+
+def test_apart_squares_are_pulled_by_giou():
+    """Unit squares with a unit gap: hull 3, union 2, so 0 - 1/3."""
+    iou, giou = iou_and_giou(torch.tensor([0.0, 0, 1, 1]), torch.tensor([2.0, 0, 3, 1]))
+    assert iou.item() == 0
+    assert giou.item() == pytest.approx(-1 / 3)
+
+
+def test_boxes_without_area_are_finite():
+    point = torch.zeros(4, requires_grad=True)
+    iou, giou = iou_and_giou(point, point)
+    (iou + giou).sum().backward()
+    assert iou.item() == 0
+    assert torch.isfinite(giou)
+    assert torch.isfinite(point.grad).all()
+
+
+@given(st.lists(unit, min_size=8, max_size=8))
+def test_iou_is_symmetric_and_bounds_giou(values):
+    a, b = torch.tensor(values, dtype=torch.float64).view(2, 2, 2).sort(1).values.flatten(1)
+    iou, giou = iou_and_giou(a, b)
+    assert torch.equal(torch.stack(iou_and_giou(b, a)), torch.stack([iou, giou]))
+    assert 0 <= iou <= 1
+    assert -1 <= giou <= iou + 1e-12

@@ -1,0 +1,110 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from actloc_core.structures import Predictions
+from benchmarks.engine import batches, fit, predict, warmup_cosine, weight_groups
+from benchmarks.experiments import OURS, at_scale
+from benchmarks.run import build_model
+from datasets import ava, synthetic
+
+EXP = replace(at_scale(OURS, "smoke"), frames=4, crop=32, epochs=1)
+
+
+@pytest.fixture(scope="module")
+def split(small_benchmark):
+    whole = ava.load(small_benchmark, "train", frames=4, stride=4, crop=32, flipped=synthetic.FLIPPED)
+    return replace(whole, keyframes=whole.keyframes[:64])
+
+
+def train(split, exp, seed=0):
+    torch.manual_seed(seed)
+    model, steps = build_model(exp, len(split.classes)), []
+    fit(model, split, exp, torch.device("cpu"), on_step=steps.append)
+    return model, steps
+
+
+def test_warmup_then_cosine_to_zero():
+    factors = [warmup_cosine(step, 12, 4) for step in range(13)]
+    assert factors[:5] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert factors[8] == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
+    assert factors[12] == pytest.approx(0)
+
+
+def test_each_epoch_is_a_new_permutation_of_whole_batches():
+    every = list(batches(10, 4, 6, seed=0))
+    assert [epoch for batch in every for epoch, _ in batch] == [0] * 8 + [1] * 8 + [2] * 8
+    firsts = [[i for batch in every[2 * e : 2 * e + 2] for _, i in batch] for e in range(3)]
+    assert all(len(set(order)) == 8 for order in firsts)
+    assert firsts[0] != firsts[1]
+    assert every == list(batches(10, 4, 6, seed=0))
+    assert every != list(batches(10, 4, 6, seed=1))
+
+
+def test_no_weight_decay_for_biases_norms_and_positions():
+    decayed, plain = weight_groups(build_model(replace(EXP, frame_embedding=True), 10))
+    assert all(p.dim() > 1 for p in decayed["params"])
+    assert plain["weight_decay"] == 0
+    shapes = {tuple(p.shape) for p in plain["params"] if p.dim() > 1}
+    assert (2, 64) in shapes, "the frame embedding"
+    assert (3, 48) in shapes, "a table of relative positions in time"
+
+
+def test_training_is_the_same_twice_and_lowers_the_loss(split):
+    exp = replace(EXP, epochs=6, lr=1e-3)
+    model, steps = train(split, exp)
+    again, _ = train(split, exp)
+    for a, b in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    losses = [step.losses["loss"] for step in steps]
+    assert [step.step for step in steps] == list(range(1, 25))
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_clips_named(split):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, clip):
+            n = len(clip)
+            actor = torch.full((n, 8, 2), float("inf")) * self.scale
+            return Predictions(torch.full((n, 8, 4), 0.5) * self.scale, actor, torch.zeros(n, 8, 10))
+
+    with pytest.raises(FloatingPointError, match="not finite"):
+        fit(Broken(), split, EXP, torch.device("cpu"))
+
+
+def test_too_few_clips_for_a_batch(split):
+    with pytest.raises(ValueError, match="3 training clips do not fill one batch of 16"):
+        train(replace(split, keyframes=split.keyframes[:3]), EXP)
+
+
+def test_predictions_become_rows_of_the_right_clip(split):
+    """A model that tells the clip's brightness as p(alpha): each row must carry its own clip's."""
+
+    class Brightness(nn.Module):
+        def forward(self, clip):
+            mean = clip.mean((1, 2, 3, 4))
+            actor = torch.stack([mean, torch.zeros_like(mean)], -1)[:, None]
+            box = torch.tensor([0.5, 0.5, 0.5, 0.5]).expand(len(clip), 1, 4)
+            return Predictions(box, actor, torch.arange(10.0).expand(len(clip), 1, 10))
+
+    detections, persons = predict(
+        Brightness(), split, torch.device("cpu"), theta=0.0, score="action", batch=7
+    )
+    assert len(persons.score) == 64
+    assert len(detections.score) == 640
+    for row in (0, 6, 7, 63):
+        video, second = persons.videos[persons.video[row]], int(persons.frame[row])
+        index = split.keyframes.index((video, second))
+        assert index == row
+        brightness = (split[index][0].mean() - 0.45) / 0.225
+        assert persons.score[row] == pytest.approx(brightness.sigmoid().item(), abs=1e-5)
+    assert detections.label[:10].tolist() == list(split.classes)
+    assert detections.score[:10] == pytest.approx(torch.arange(10.0).sigmoid().numpy())
+    assert detections.box[0].tolist() == [0.25, 0.25, 0.75, 0.75]

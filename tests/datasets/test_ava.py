@@ -1,0 +1,141 @@
+"""The reader on files in AVA's formats, written by hand, and every way they can be wrong."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from datasets import ava
+
+FULL = "".join(
+    f'label {{\n  name: "{n}"\n  label_id: {i}\n  label_type: PERSON_MOVEMENT\n}}\n'
+    for i, n in ((11, "sit"), (12, "stand"), (80, "watch"))
+)
+EVALUATED = 'item {\n  name: "stand"\n  id: 12\n}\nitem {\n  name: "watch"\n  id: 80\n}\n'
+ROWS = (
+    "movie,0902,0.100,0.200,0.300,0.600,12,0\n"
+    "movie,0902,0.100,0.200,0.300,0.600,80,0\n"
+    "movie,0902,0.500,0.200,0.900,0.600,11,1\n"
+    "movie,0904,0.000,0.000,1.000,1.000,80,0\n"
+)
+
+
+@pytest.fixture
+def root(tmp_path, small_benchmark):
+    """One video of the synthetic benchmark under another name, with annotations of its own."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "annotations").mkdir()
+    shutil.copy(small_benchmark / "videos" / "train_000.mp4", tmp_path / "videos" / "movie.mp4")
+    write(tmp_path, ROWS)
+    return tmp_path
+
+
+def write(root, rows, excluded="", labels=FULL):
+    folder = root / "annotations"
+    for split in ("train", "val"):
+        (folder / f"ava_{split}_v2.2.csv").write_text(rows)
+        (folder / f"ava_{split}_excluded_timestamps_v2.2.csv").write_text(excluded)
+    (folder / "ava_action_list_v2.2.pbtxt").write_text(labels)
+    (folder / "ava_action_list_v2.2_for_activitynet_2019.pbtxt").write_text(EVALUATED)
+
+
+def load(root, split="train", **kwargs):
+    return ava.load(root, split, **{"frames": 4, "stride": 1, "crop": 32} | kwargs)
+
+
+def test_rows_of_one_person_become_one_target(root):
+    split = load(root)
+    assert split.classes == {11: "sit", 12: "stand", 80: "watch"}
+    assert split.evaluated == {12: "stand", 80: "watch"}
+    assert split.keyframes == (("movie", 902), ("movie", 904))
+    clip, targets = split[0]
+    assert clip.shape == (3, 4, 32, 32)
+    assert clip.dtype == torch.float32
+    assert 0 <= clip.min() <= clip.max() <= 1
+    assert targets.boxes.tolist() == [
+        pytest.approx([0.2, 0.4, 0.2, 0.4]),
+        pytest.approx([0.7, 0.4, 0.4, 0.4]),
+    ]
+    assert targets.labels.tolist() == [[0, 1, 1], [1, 0, 0]]
+
+
+def test_two_people_with_one_box_stay_two(root):
+    write(root, "movie,0902,0.1,0.2,0.3,0.6,12,0\nmovie,0902,0.1,0.2,0.3,0.6,80,1\n")
+    assert load(root)[0][1].labels.tolist() == [[0, 1, 0], [0, 0, 1]]
+
+
+def test_evaluation_looks_at_every_second_that_the_video_holds(root):
+    """The video has 30 scenes: seconds 902..931, whoever is annotated in them."""
+    split = load(root, "val")
+    assert split.keyframes == tuple(("movie", s) for s in range(902, 932))
+    assert split[1][1].boxes.shape == (0, 4)
+    assert split[1][1].labels.shape == (0, 3)
+
+
+def test_excluded_seconds_are_left_out(root):
+    write(root, ROWS, excluded="movie,0904\nmovie,0910\n")
+    assert load(root).keyframes == (("movie", 902),)
+    assert ("movie", 910) not in load(root, "val").keyframes
+
+
+def test_second_and_frame():
+    assert ava.frame_of(902, 30.0) == 60
+    assert ava.frame_of(902, 29.97) == 60
+    assert ava.frame_of(1798, 25.0) == 22450
+
+
+def test_the_clip_is_centred_on_the_second(root):
+    from actloc_core.clip import read_frames
+    from datasets.transforms import to_tensor
+
+    clip, _ = load(root)[0]
+    keyframe = to_tensor(read_frames(root / "videos" / "movie.mp4", np.array([32])), 32)
+    torch.testing.assert_close(clip[:, 2], keyframe[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("movie,0902,0.1,0.2,0.3,0.6,99,0\n", r"ava_train_v2\.2\.csv.*1.*99"),
+        (ROWS + "movie,0905,0.5,0.2,0.4,0.6,12,0\n", r"ava_train_v2\.2\.csv.*5"),
+        (ROWS + "movie,0905,0.5,0.2,1.4,0.6,12,0\n", r"ava_train_v2\.2\.csv.*5.*1\.4"),
+        (ROWS + "movie,0905,0.5\n", r"ava_train_v2\.2\.csv.*5"),
+        (ROWS + "movie,0905,a,0.2,0.4,0.6,12,0\n", r"ava_train_v2\.2\.csv.*5.*a"),
+        ("", r"ava_train_v2\.2\.csv"),
+        ("other,0902,0.1,0.2,0.3,0.6,12,0\n", r"annotates video 'other', but .*videos"),
+        ("movie,1200,0.1,0.2,0.3,0.6,12,0\n", r"annotated at second 1200, but .*ends at"),
+    ],
+)
+def test_bad_annotations_name_file_and_line(root, rows, says):
+    write(root, rows)
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        load(root)
+
+
+def test_a_video_without_frames(root):
+    (root / "videos" / "movie.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"movie\.mp4: not a readable video"):
+        load(root)
+
+
+def test_missing_folders(root, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such data folder; give it as --data ava=FOLDER"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="no folder annotations/"):
+        load(root / "videos")
+    (root / "annotations" / "ava_action_list_v2.2.pbtxt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"ava_action_list_v2\.2\.pbtxt"):
+        load(root)
+
+
+def test_the_other_name_of_the_annotations_folder(root):
+    (root / "annotations").rename(root / "annotations_v2.2")
+    assert len(load(root)) == 2
+
+
+def test_the_fingerprint_follows_the_annotations(root):
+    before = ava.fingerprint(root)
+    assert ava.fingerprint(root) == before
+    write(root, ROWS + "movie,0905,0.5,0.2,0.9,0.6,12,0\n")
+    assert ava.fingerprint(root) != before

@@ -1,0 +1,501 @@
+"""AVA's files: what is read, what is refused and in which words, and what is written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import evaluators
+from evaluators import (
+    AvaFileError,
+    Detections,
+    GroundTruth,
+    frame_map,
+    read_annotations,
+    read_detections,
+    read_exclusions,
+    read_groundtruth,
+    read_label_map,
+    read_persons,
+    write_detections,
+    write_persons,
+)
+
+TRUTH = b"""\
+1j20qq1JyX4,0902,0.002,0.118,0.714,0.977,12,1
+1j20qq1JyX4,0902,0.002,0.118,0.714,0.977,79,1
+-5KQ66BBWC4,1798,0,.25,1.0,1,80,0
+"""
+FOUND = b"""\
+a,0902,0.1,0.2,0.3,0.4,12,0.9
+b,0903,-0.1,0.2,1.3,0.4,80,1e-3
+a,0902,0.5,0.2,0.3,0.4,1,-2.5
+"""
+PERSONS = b"a,0902,0.1,0.2,0.3,0.4,0.9\nb,0903,0.5,0.2,0.3,0.4,0.7\n"
+PUBLIC_PERSONS = b"a,0902,0.1,0.2,0.3,0.4,,0.9\nb,0903,0.5,0.2,0.3,0.4,,0.7\n"
+
+
+@pytest.fixture(params=["fast", "slow"])
+def road(request, monkeypatch):
+    """Every story that asks for it is told twice: Arrow reads, and Arrow refuses to."""
+    module = sys.modules[read_groundtruth.__module__]
+    if request.param == "slow":
+        monkeypatch.setattr(module, "_fast_columns", lambda data, names: None)
+    return request.param
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(data):
+        path = tmp_path / "file.csv"
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+def names(rows):
+    return [rows.videos[i] for i in rows.video]
+
+
+# --- what is read --------------------------------------------------------------------------------
+
+
+def test_ground_truth_with_person_ids(road, file):
+    truth, person = read_annotations(file(TRUTH))
+    assert truth.videos == ("1j20qq1JyX4", "-5KQ66BBWC4")
+    assert truth.video.tolist() == [0, 0, 1]
+    assert truth.frame.tolist() == [902, 902, 1798]
+    first = [0.002, 0.118, 0.714, 0.977]
+    assert truth.box.tolist() == [first, first, [0, 0.25, 1, 1]]
+    assert truth.label.tolist() == [12, 79, 80]
+    assert person.tolist() == [1, 1, 0]
+
+
+def test_older_ground_truth_has_seven_columns(road, file):
+    truth, person = read_annotations(file(b"a,0902,0.1,0.2,0.3,0.4,12\n"))
+    assert person is None
+    assert truth.label.tolist() == [12]
+    assert read_groundtruth(file(TRUTH)).label.tolist() == [12, 79, 80]
+
+
+def test_detections_are_taken_as_they_are(road, file):
+    found = read_detections(file(FOUND))
+    assert names(found) == ["a", "b", "a"]
+    assert found.frame.tolist() == [902, 903, 902]
+    assert found.box.tolist() == [
+        [0.1, 0.2, 0.3, 0.4],
+        [-0.1, 0.2, 1.3, 0.4],
+        [0.5, 0.2, 0.3, 0.4],  # inside out: for scoring to drop
+    ]
+    assert found.label.tolist() == [12, 80, 1]
+    assert found.score.tolist() == [0.9, 0.001, -2.5]
+
+
+@pytest.mark.parametrize("data", [PERSONS, PUBLIC_PERSONS])
+def test_persons_in_our_form_and_in_avas(road, file, data):
+    persons = read_persons(file(data))
+    assert names(persons) == ["a", "b"]
+    assert persons.box.tolist() == [[0.1, 0.2, 0.3, 0.4], [0.5, 0.2, 0.3, 0.4]]
+    assert persons.score.tolist() == [0.9, 0.7]
+    assert persons.label.tolist() == [0, 0]
+
+
+def test_exclusions(road, file):
+    excluded = read_exclusions(file(b"a,0902\n-FLn0aeA6EU,0913\na,1184\na,902\n"))
+    assert excluded == {("a", 902), ("-FLn0aeA6EU", 913), ("a", 1184)}
+
+
+@pytest.mark.parametrize("name", ["007", "1e5", "NA", "nan", "-5KQ66BBWC4", "null", "True", "0x1", "#"])
+def test_a_video_name_is_text_whatever_it_looks_like(road, file, name):
+    row = f"{name},0902,0.1,0.2,0.3,0.4,12".encode()
+    assert read_groundtruth(file(row)).videos == (name,)
+    assert read_detections(file(row + b",0.5")).videos == (name,)
+    assert read_persons(file(row[:-2] + b"0.5")).videos == (name,)
+    assert read_exclusions(file(row[: row.index(b",0.1")])) == {(name, 902)}
+
+
+@pytest.mark.parametrize("read", [read_detections, read_persons])
+@pytest.mark.parametrize("data", [b"", b"\n\r\n", b"\xef\xbb\xbf"])
+def test_an_empty_file_of_findings_is_nothing_found(road, file, read, data):
+    found = read(file(data))
+    assert found.videos == ()
+    assert found.box.shape == (0, 4)
+    assert read_exclusions(file(data)) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.replace(b"\n", b"\r\n"),
+        lambda data: data.replace(b"\n", b"\r"),
+        lambda data: b"\xef\xbb\xbf" + data,
+        lambda data: data + b"\n\r\n  \n",
+        lambda data: data.rstrip(b"\n"),
+        lambda data: data.replace(b",0.", b", 0."),
+        lambda data: data.replace(b",0.", b",\t+0."),
+    ],
+    ids=["CRLF", "CR", "BOM", "blank lines at the end", "no last line end", "spaces", "signs"],
+)
+def test_what_changes_nothing(road, file, change):
+    plain, odd = read_detections(file(FOUND)), read_detections(file(change(FOUND)))
+    assert change(FOUND) != FOUND
+    assert odd.videos == plain.videos
+    for field in ("video", "frame", "box", "label", "score"):
+        np.testing.assert_array_equal(getattr(odd, field), getattr(plain, field))
+
+
+def test_good_files_take_the_fast_road(file, monkeypatch):
+    def broken(*_):
+        raise AssertionError("the slow road was taken")
+
+    monkeypatch.setattr(sys.modules[read_groundtruth.__module__], "_slow_columns", broken)
+    assert len(read_groundtruth(file(TRUTH)).video) == 3
+    assert len(read_detections(file(FOUND.replace(b"\n", b"\r\n") + b"\n")).video) == 3
+    assert len(read_persons(file(PUBLIC_PERSONS)).video) == 2
+
+
+def test_a_file_longer_than_one_block_of_arrow(road, file):
+    rows = [f"video {i // 4000},{i % 1800},0.1,0.2,0.3,0.4,{i % 80 + 1},{i}" for i in range(36_000)]
+    found = read_detections(file("\n".join(rows).encode()))
+    assert found.videos == tuple(f"video {i}" for i in range(9))
+    expected = np.arange(36_000)
+    np.testing.assert_array_equal(found.video, expected // 4000)
+    np.testing.assert_array_equal(found.frame, expected % 1800)
+    np.testing.assert_array_equal(found.label, expected % 80 + 1)
+    np.testing.assert_array_equal(found.score, expected)
+    rows[35_000] = rows[35_000].replace(",0.1,", ",?,")
+    assert ", line 35001, column 3 (x1)" in refusal(read_detections, file("\n".join(rows).encode()))
+
+
+def test_other_action_ids_can_be_allowed(road, file):
+    row = b"a,0902,0.1,0.2,0.3,0.4,%d"
+    assert read_groundtruth(file(row % 100), known_ids={5, 100}).label.tolist() == [100]
+    assert read_detections(file(row % 0 + b",0.5"), known_ids=range(3)).label.tolist() == [0]
+
+
+ITEMS = b"""\
+item {
+  name: "bend/bow (at the waist)"
+  id: 1
+}
+# a note { of someone
+item {  id: 80  name: "say \\"{#}\\""  display_name: "x" }
+"""
+LABELS = b"""\
+label {
+  name: "crawl"
+  label_id: 2
+  label_type: PERSON_MOVEMENT
+}
+label {
+  name: "bend"
+  label_id: 1
+  label_type: PERSON_MOVEMENT
+}"""
+
+
+def test_both_forms_of_label_map(file):
+    assert read_label_map(file(ITEMS)) == {1: "bend/bow (at the waist)", 80: 'say "{#}"'}
+    assert list(read_label_map(file(LABELS)).items()) == [(2, "crawl"), (1, "bend")]
+    assert read_label_map(file(b"\xef\xbb\xbf" + LABELS.replace(b"\n", b"\r\n")))[2] == "crawl"
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+ROW = "a,0902,0.1,0.2,0.3,0.4,12,1"
+
+
+def row(**change):
+    """A good ground-truth row with some fields changed: x1="0.9"."""
+    columns = ("video", "second", "x1", "y1", "x2", "y2", "id", "last")
+    return ",".join({**dict(zip(columns, ROW.split(","), strict=True)), **change}.values())
+
+
+EVERYWHERE = [
+    (row(x1="abc"), "column 3 (x1): found 'abc'; a number is needed"),
+    (row(y2=""), "column 6 (y2): the field is empty; a number is needed"),
+    (row(x1="1_0"), "column 3 (x1): found '1_0'; a number is needed"),
+    (row(y1="nan"), "column 4 (y1): found 'nan'; a finite number is needed"),
+    (row(x2="inf"), "column 5 (x2): found 'inf'; a finite number is needed"),
+    (row(x2="-Infinity"), "column 5 (x2): found '-Infinity'; a finite number is needed"),
+    (row(x2="1e999"), "column 5 (x2): found '1e999'; a finite number is needed"),
+    (row(second="902.5"), "column 2 (second): found '902.5'; the second is a whole number"),
+    (row(second="902.0"), "column 2 (second): found '902.0'; the second is a whole number"),
+    (row(second="-902"), "column 2 (second): found '-902'; the second is a whole number"),
+    (row(second="0x10"), "column 2 (second): found '0x10'; the second is a whole number"),
+    (row(second="9" * 12), "column 2 (second): found '999999999999'; the second is a whole"),
+    (row(second=""), "column 2 (second): the field is empty; the second is a whole number"),
+    (row(id="1.5"), "column 7 (action id): found '1.5'; an action id is a whole number"),
+    (row(id="run"), "column 7 (action id): found 'run'; an action id is a whole number"),
+    (row(id="81"), "column 7 (action id): found '81'; the known action ids are 1 to 80"),
+    (row(id="0"), "column 7 (action id): found '0'; the known action ids are 1 to 80; ids count"),
+    (row(id=""), "column 7 (action id): the field is empty; this looks like a person-box file"),
+    (row(video=""), "column 1 (video): the field is empty; a video needs a name"),
+    (row(video=" a"), "column 1 (video): found ' a'; a video needs a name, without quotes"),
+    (row(video='"a"'), "column 1 (video): found '\"a\"'; AVA's files have no quotes"),
+    (row(x1='"0.1"'), "column 3 (x1): found '\"0.1\"'; AVA's files have no quotes"),
+    (row(video='"a,b"'), "found 9 columns instead of 8, as line 1 has; separate video,second,x1"),
+    (row(video='"a,b"'), "and leave out the quotes"),
+    (ROW + ",7", "found 9 columns instead of 8, as line 1 has; separate video,second,x1"),
+    (ROW[:-2], "found 7 columns instead of 8, as line 1 has; separate video,second,x1"),
+    (ROW.replace(",", " "), "found 1 column instead of 8, as line 1 has; separate video,second"),
+    ("", "the line is empty; delete it"),
+]
+GROUND_TRUTH_ONLY = [
+    (row(x1="-0.001"), "column 3 (x1): found '-0.001'; box coordinates lie in [0, 1], not in pix"),
+    (row(y2="320"), "column 6 (y2): found '320'; box coordinates lie in [0, 1], not in pixels"),
+    (row(x1="0.3"), "column 5 (x2): found '0.3'; a box needs x1 < x2; correct or delete the row"),
+    (row(y1="0.9"), "column 6 (y2): found '0.4'; a box needs y1 < y2; correct or delete the row"),
+    (row(last="0.93"), "column 8 (person id): found '0.93'; column 8 of ground truth is the pers"),
+]
+DETECTIONS_ONLY = [
+    (row(last="?"), "column 8 (score): found '?'; a number is needed"),
+    (row(last="nan"), "column 8 (score): found 'nan'; a finite number is needed"),
+]
+
+
+def refusal(read, path):
+    with pytest.raises(AvaFileError) as caught:
+        read(path)
+    assert isinstance(caught.value, ValueError)
+    assert str(caught.value).startswith(str(path))
+    return str(caught.value).removeprefix(str(path))
+
+
+@pytest.mark.parametrize(
+    ("read", "bad", "message"),
+    [
+        *[(read_groundtruth, *case) for case in EVERYWHERE + GROUND_TRUTH_ONLY],
+        *[(read_detections, *case) for case in EVERYWHERE + DETECTIONS_ONLY],
+    ],
+)
+def test_a_bad_row_is_named_with_its_line_and_field(road, file, read, bad, message):
+    path = file(f"{ROW}\n{ROW}\n{bad}\n{ROW}\n".encode())
+    told = refusal(read, path)
+    assert told.startswith(", line 3")
+    assert message in told
+
+
+def test_what_is_refused_in_ground_truth_alone_is_read_in_detections(road, file):
+    for bad, _ in GROUND_TRUTH_ONLY:
+        assert len(read_detections(file(bad.encode())).video) == 1
+
+
+@pytest.mark.parametrize(
+    ("read", "data", "message"),
+    [
+        (read_groundtruth, b"", ": the file is empty; ground truth needs one row per (box, action"),
+        (read_groundtruth, b"\n\n", ": the file is empty"),
+        (read_groundtruth, PERSONS[:27], ", line 1, column 7 (action id): found '0.9'"),
+        (read_groundtruth, PUBLIC_PERSONS, ", line 1, column 7 (action id): the field is empty; t"),
+        (read_groundtruth, b"a,0902\n", ", line 1: found 2 columns instead of 7 or 8; separate vi"),
+        (read_groundtruth, b"video,timestamp,x1,y1,x2,y2,id\n" + TRUTH, ", line 1: 'video,timest"),
+        (read_detections, TRUTH.replace(b",1\n", b"\n"), ", line 1: found 7 columns instead of 8;"),
+        (read_detections, PUBLIC_PERSONS, "this looks like a person-box file; those are read with"),
+        (read_detections, b"v,s,x1,y1,x2,y2,id,score\n" + FOUND, "looks like a header; AVA's file"),
+        (read_detections, b'"v","s","x","y","x","y","id","p"\n', "looks like a header"),
+        (read_detections, b"\n" + FOUND, ", line 1: the line is empty; delete it"),
+        (read_persons, b"video,second,x1,y1,x2,y2,score\n" + PERSONS, ", line 1: 'video,second,x1"),
+        (read_persons, FOUND, ", line 1, column 7 (action id): found '12'; person boxes have no a"),
+        (read_persons, PERSONS + b"a,0902\n", ", line 3: found 2 columns instead of 7"),
+        (read_persons, PERSONS + b"a,x,0,0,1,1,0.1", ", line 3, column 2 (second): found 'x'; the"),
+        (read_persons, PERSONS + b"a,1,0,0,1,1,inf", ", line 3, column 7 (score): found 'inf'; a "),
+        (read_exclusions, b"video,timestamp\na,0902\n", ", line 1: 'video,timestamp' looks like a"),
+        (read_exclusions, b"a,0902\nb\n", ", line 2: found 1 column instead of 2, as line 1 has"),
+        (read_exclusions, b"a,0902\nb,9s\n", ", line 2, column 2 (second): found '9s'; the second"),
+        (read_exclusions, b"a,0902\n,7\n", ", line 2, column 1 (video): the field is empty; a vid"),
+    ],
+)
+def test_the_wrong_file_is_recognised(road, file, read, data, message):
+    assert message in refusal(read, file(data))
+
+
+@pytest.mark.parametrize("read", [read_groundtruth, read_detections, read_persons, read_exclusions])
+def test_text_that_is_not_utf8(road, file, read):
+    good = PERSONS if read is read_persons else ROW.encode() + b"\n"
+    good = b"a,0902\n" if read is read_exclusions else good
+    bad = good.replace(b"a", b"caf\xe9", 1)
+    told = refusal(read, file(good + bad + good))
+    line = good.count(b"\n") + 1
+    assert f", line {line}: the byte 0xe9 is not UTF-8; save the file as UTF-8" in told
+    assert "UTF-16, not UTF-8; save" in refusal(read, file(good.decode().encode("utf-16")))
+
+
+def test_action_ids_outside_a_given_list(road, file):
+    path = file(ROW.encode())
+    for read in (read_groundtruth, read_detections):
+        with pytest.raises(AvaFileError, match=r"found '12'; the known action ids are 3, 5, 9; ids"):
+            read(path, {9, 3, 5})
+        with pytest.raises(AvaFileError, match=r"the known action ids are 1, 3, 5, 7, 9, \.\.; ids"):
+            read(path, range(1, 80, 2))
+
+
+ENTRY = b'item { name: "a" id: 1 }\n'
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", ": the file is empty; a label map lists the classes to evaluate"),
+        (b"# nothing\n\n", ": the file is empty"),
+        (ENTRY + b"\n\nitem { id: 2 }", ", line 4: the entry has name missing and id 2; give it a"),
+        (ENTRY + b'item {\n name: "b"\n}', ', line 2: the entry has name "b" and id missing; give'),
+        (ENTRY + b'item { name: "b" id: x }', ', line 2: the entry has name "b" and id x; give'),
+        (ENTRY + b"item { name: b id: 2 }", ", line 2: the entry has name b and id 2; give it a q"),
+        (ENTRY + b'item { name: "b" id: 1 }', ", line 2: id 1 stands for 'a' and for 'b'; give ev"),
+        (ENTRY + b'item { name: "b" id: 2', ", line 2: cannot read an entry that begins with 'ite"),
+        (TRUTH, ", line 1: cannot read an entry that begins with '1j20qq1JyX4,0902"),
+        (ENTRY + b'item { name: "\xe9" id: 2 }', ", line 2: the byte 0xe9 is not UTF-8; save the"),
+    ],
+)
+def test_label_maps_that_are_none(file, data, message):
+    assert message in refusal(read_label_map, file(data))
+
+
+READERS = [read_groundtruth, read_detections, read_persons, read_exclusions, read_label_map]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_no_file_and_no_file_at_all(tmp_path, read):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.csv: there is no such file; check the p"):
+        read(tmp_path / "nowhere.csv")
+    assert "cannot be read" in refusal(read, tmp_path)
+
+
+# --- what is written -----------------------------------------------------------------------------
+
+
+def detections(*rows):
+    """Detections from (video, second, box, label, score)."""
+    videos = tuple(dict.fromkeys(r[0] for r in rows))
+    return Detections(
+        videos,
+        np.array([videos.index(r[0]) for r in rows], dtype=int),
+        np.array([r[1] for r in rows], dtype=int),
+        np.array([r[2] for r in rows], dtype=float).reshape(-1, 4),
+        np.array([r[3] for r in rows], dtype=int),
+        np.array([r[4] for r in rows], dtype=float),
+    )
+
+
+def test_the_surest_comes_first_and_ties_keep_their_order(tmp_path):
+    box = (0, 0.25, 0.5, 1)
+    rows = [("b", 7, box, 3, 0.5), ("a", 902, box, 80, 0.75), ("a", 12345, box, 1, 0.5)]
+    write_detections(tmp_path / "d.csv", detections(*rows))
+    assert (tmp_path / "d.csv").read_text() == (
+        "a,0902,0,0.25,0.5,1,80,0.75\nb,0007,0,0.25,0.5,1,3,0.5\na,12345,0,0.25,0.5,1,1,0.5\n"
+    )
+    write_persons(tmp_path / "p.csv", detections(*rows))
+    assert (tmp_path / "p.csv").read_text() == (
+        "a,0902,0,0.25,0.5,1,0.75\nb,0007,0,0.25,0.5,1,0.5\na,12345,0,0.25,0.5,1,0.5\n"
+    )
+
+
+float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)
+anything = st.lists(
+    st.tuples(
+        st.sampled_from(["007", "NA", "-x", "\N{SNOWMAN}"]),
+        st.integers(0, 2**31 - 1),
+        st.tuples(float32s, float32s, float32s, float32s),
+        st.integers(1, 80),
+        st.floats(allow_nan=False, allow_infinity=False) | float32s,
+    ),
+    max_size=8,
+)
+quick = settings(max_examples=50, deadline=None, database=None, derandomize=True)
+
+
+@quick
+@given(anything)
+def test_every_number_comes_back_exactly(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("written") / "file.csv"
+    expected = sorted(rows, key=lambda r: -r[4])
+    write_detections(path, detections(*rows))
+    for back in (read_detections(path), slowly(read_detections, path)):
+        box, second = map(tuple, back.box.tolist()), back.frame.tolist()
+        columns = (names(back), second, box, back.label.tolist(), back.score.tolist())
+        assert list(zip(*columns, strict=True)) == expected
+    write_persons(path, detections(*rows))
+    assert read_persons(path).score.tolist() == [r[4] for r in expected]
+
+
+def slowly(read, path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[read.__module__], "_fast_columns", lambda data, names: None)
+        return read(path)
+
+
+def test_a_written_file_scores_as_the_arrays_did_and_slowfast_agrees(tmp_path):
+    rng = np.random.default_rng(0)
+    boxes = np.array([(0, 0, 1, 1), (0, 0, 0.8, 1), (0.1, 0, 1, 0.9)])
+    truth = GroundTruth(
+        ("a",), np.zeros(60, int), np.arange(60) // 2, boxes[rng.integers(3, size=60)],
+        rng.integers(1, 3, size=60),
+    )  # fmt: skip
+    found = Detections(
+        ("b", "a"), rng.integers(2, size=400), rng.integers(30, size=400),
+        boxes[rng.integers(3, size=400)].astype(np.float32), rng.integers(1, 3, size=400),
+        rng.integers(50, size=400).astype(np.float32) / 50,  # many ties
+    )  # fmt: skip
+    classes = {1: "run", 2: "sit"}
+    write_detections(tmp_path / "d.csv", found)
+    back = read_detections(tmp_path / "d.csv")
+    standard = frame_map(truth, found, classes)
+    assert 0 < standard.mAP < 1
+    assert frame_map(truth, back, classes).ap == standard.ap
+    assert frame_map(truth, back, classes, protocol="slowfast").ap == standard.ap
+    assert frame_map(truth, found, classes, protocol="slowfast").ap != standard.ap
+
+
+@pytest.mark.parametrize("name", ["", "a,b", 'a"b', "a\nb", " a", "a\r"])
+def test_a_name_that_the_format_cannot_hold_is_not_written(tmp_path, name):
+    for write in (write_detections, write_persons):
+        with pytest.raises(ValueError, match="cannot stand in an AVA csv file"):
+            write(tmp_path / "d.csv", detections((name, 1, (0, 0, 1, 1), 1, 0.5)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_action_id_below_zero_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="detection row 0 has action id -1"):
+        write_detections(tmp_path / "d.csv", detections(("a", 1, (0, 0, 1, 1), -1, 0.5)))
+
+
+def test_a_failure_half_way_leaves_the_older_file_untouched(tmp_path, monkeypatch):
+    path = tmp_path / "d.csv"
+    path.write_text("older")
+
+    def full(_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_detections(path, detections(("a", 1, (0, 0, 1, 1), 1, 0.5)))
+    assert path.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writing_replaces_an_older_file_and_leaves_nothing_beside_it(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("older")
+    write_detections(path, detections())
+    assert path.read_bytes() == b""
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(FileNotFoundError):
+        write_detections(tmp_path / "nowhere" / "d.csv", detections())
+
+
+# --- the package ---------------------------------------------------------------------------------
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = {"torch", "pandas", "pyarrow", "scipy", "matplotlib", "seaborn"}
+    code = f"import sys, evaluators; sys.exit(', '.join({heavy!r} & sys.modules.keys()) or 0)"
+    root = Path(evaluators.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
