@@ -10,7 +10,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -115,7 +115,7 @@ def run(
         return frame_ap(split, found), found, persons
 
     untrained, _, _ = score(data.report, CURVE_THETA)
-    glimpse = replace(data.val, keyframes=data.val.keyframes[:120])
+    glimpse = ava.first(data.val, 120)
     with open(folder / "log.csv", "w", newline="") as file:
         log = csv.writer(file)
         mAP: float | None = None

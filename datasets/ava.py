@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +127,17 @@ def load(
         stride=stride,
         crop=crop,
     )
+
+
+def first(split: AvaSplit, count: int) -> AvaSplit:
+    """The split's first keyframes, with the ground truth of those alone: for a look during training."""
+    keyframes = split.keyframes[:count]
+    truth, kept = split.ground_truth, set(keyframes)
+    rows = np.array(
+        [(truth.videos[v], int(s)) in kept for v, s in zip(truth.video, truth.frame, strict=True)]
+    )
+    mine = GroundTruth(truth.videos, truth.video[rows], truth.frame[rows], truth.box[rows], truth.label[rows])
+    return replace(split, keyframes=keyframes, ground_truth=mine)
 
 
 def _people(

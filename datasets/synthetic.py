@@ -91,8 +91,7 @@ def make(root: Path, size: Size | None = None, *, progress: Callable[[int, int],
     progress: called with (videos done, videos in all).
     """
     size = size or Size()
-    spec = json.dumps({"version": VERSION, **asdict(size)}, sort_keys=True)
-    target = root / f"synthetic-ava-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
+    target = folder_of(root, size)
     if target.exists():
         check(target)
         return target
@@ -100,7 +99,7 @@ def make(root: Path, size: Size | None = None, *, progress: Callable[[int, int],
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=root))
     try:
         _write(building, size, progress or (lambda done, total: None))
-        manifest = {"spec": json.loads(spec), "files": _hashes(building)}
+        manifest = {"spec": asdict(size), "version": VERSION, "files": _hashes(building)}
         (building / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
         building.chmod(0o755)  # mkdtemp's own is for nobody else's eyes
         try:
@@ -110,6 +109,12 @@ def make(root: Path, size: Size | None = None, *, progress: Callable[[int, int],
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return target
+
+
+def folder_of(root: Path, size: Size) -> Path:
+    """Where `make` puts the benchmark of this size."""
+    spec = json.dumps({"version": VERSION, **asdict(size)}, sort_keys=True)
+    return root / f"synthetic-ava-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
 
 
 def fingerprint(root: Path) -> str:

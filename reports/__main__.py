@@ -1,4 +1,4 @@
-"""`python -m reports`: the tables of the results in OUT/runs, printed and written to OUT/report."""
+"""`python -m reports`: tables and a figure of the results in OUT/runs, into OUT/report; no training."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks.experiments import SCALES, TABLES
-from benchmarks.run import save
+from benchmarks.experiments import ROWS, SCALES, TABLES, at_scale
+from benchmarks.run import load_data, read_result, save
+from datasets import synthetic
+from reports.figures import keyframes
 from reports.tables import markdown, table
 
 
@@ -30,9 +32,31 @@ def main(argv: list[str] | None = None) -> int:
         save(folder / f"table_{made.name}.md", partial(Path.write_text, data=text))
         csv = made.cells.to_csv(index=False, float_format="%.4f")
         save(folder / f"table_{made.name}.csv", partial(Path.write_text, data=csv))
+    if figure := draw_keyframes(args.out, args.scale, folder):
+        print(f"figure: {figure}")
     print(f"tables: {folder}/table_*.md and .csv; runs: {args.out / 'runs'}/<run>/, named in the csv:")
     print("  result.json, detections.csv, persons.csv, checkpoint.pt, log.csv")
     return 0
+
+
+def draw_keyframes(out: Path, scale: str, folder: Path) -> Path | None:
+    """What the best run found, where its (synthetic) data lie under OUT/data; else None."""
+    hashes = {at_scale(exp, scale).hash: at_scale(exp, scale) for exp in ROWS.values()}
+    done = [read_result(p) for h in hashes if (p := out / "runs" / h / "result.json").exists()]
+    if not done:
+        return None
+    best = max(done, key=lambda result: result.mAP)
+    exp = hashes[best.hash]
+    if exp.dataset not in synthetic.SIZES:
+        return None
+    root = synthetic.folder_of(out / "data", synthetic.SIZES[exp.dataset])
+    if not root.exists():
+        return None
+    data = load_data(exp, {exp.dataset: root})
+    figure = keyframes(best, out / "runs" / best.hash, data.report)
+    path = folder / "keyframes.png"
+    save(path, lambda part: figure.savefig(part, format="png", dpi=110, metadata={"Software": None}))
+    return path
 
 
 if __name__ == "__main__":

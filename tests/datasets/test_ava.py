@@ -139,3 +139,11 @@ def test_the_fingerprint_follows_the_annotations(root):
     assert ava.fingerprint(root) == before
     write(root, ROWS + "movie,0905,0.5,0.2,0.9,0.6,12,0\n")
     assert ava.fingerprint(root) != before
+
+
+def test_the_first_keyframes_bring_their_own_ground_truth(root):
+    """A score over part of a split must not count the people of the rest as missed."""
+    few = ava.first(load(root), 1)
+    assert few.keyframes == (("movie", 902),)
+    assert few.ground_truth.label.tolist() == [12, 80, 11]
+    assert len(load(root).ground_truth.label) == 4
