@@ -87,9 +87,12 @@ class Report:
     """Other tensors the model has no place for, such as the class token where it carries none."""
 
     def __str__(self) -> str:
-        groups = ("resized", "left_out", "missing", "unexpected")
-        said = "; ".join(f"{group.replace('_', ' ')}: {_brief(getattr(self, group))}" for group in groups)
-        return f"{self.source}: {self.layout}, {len(self.loaded)} tensors loaded; {said}"
+        parts = (name.partition(".")[0] for name in self.left_out)
+        return (
+            f"{self.source}: {self.layout}, {len(self.loaded)} tensors loaded; "
+            f"resized: {_brief(self.resized)}; left out: {_brief(parts)}; "
+            f"missing: {_brief(self.missing)}; unexpected: {_brief(self.unexpected)}"
+        )
 
 
 def load_backbone(model: nn.Module, source: str | Path | Mapping[str, Any]) -> Report:

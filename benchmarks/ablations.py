@@ -161,7 +161,7 @@ def run_missing(
         sweep(missing, roots, runs, display, gpus=gpus)
     for key in missing:
         if key not in display.failures and not (runs / key / "result.json").exists():
-            display.failures[key] = "it ended without a result"
+            display.failures[key] = "stopped before its end; the same command runs it again"
     return display.failures
 
 

@@ -1,8 +1,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from datasets import synthetic
+
+
+torch.set_num_threads(1)  # the tests' tensors are small: threads would only wait for each other
 
 
 @pytest.fixture(scope="session")

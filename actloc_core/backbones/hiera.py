@@ -129,7 +129,7 @@ class Hiera(Backbone):
         strides = (PATCH_STRIDE[0], PATCH_STRIDE[1] * UNIT, PATCH_STRIDE[2] * UNIT)
         for name, size, stride in zip("THW", clip.shape[2:], strides, strict=True):
             if size % stride:
-                raise ValueError(f"clip {name}={size} is not a multiple of {stride}, a mask unit's")
+                raise ValueError(f"clip {name}={size} is not a multiple of {stride}, a mask unit's extent")
         x = self.patch_embed(clip)  # (B, t, h, w, dim)
         grid: Grid = x.shape[1:4]
         x = to_units(x + self._positions(grid))
@@ -247,7 +247,7 @@ def pool(x: Tensor) -> Tensor:
 def resize_plane(x: Tensor, size: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Positions of a plane, rows first, for another size: (N, h w, D) -> (N, h' w', D).
 
-    Bicubic, align_corners=False, without antialiasing, as Hiera, UMT and PySlowFast's users do it.
+    Bicubic, align_corners=False, without antialiasing, as UMT's code does.
     """
     if size == new:
         return x

@@ -75,7 +75,7 @@ def plain_hiera(model, clip, last_pool):
 
 
 @pytest.mark.parametrize("last_pool", [True, False])
-@pytest.mark.parametrize("size", [(64, 64), (32, 96)])
+@pytest.mark.parametrize("size", [(64, 32), (32, 96)])
 def test_equals_masked_attention_in_grid_order_in_float64(last_pool, size):
     model = small(last_pool, (4, *size))
     clip = torch.randn(2, 3, 4, *size, dtype=torch.float64)

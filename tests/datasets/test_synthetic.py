@@ -116,5 +116,5 @@ def test_no_single_frame_reveals_the_actions(small_benchmark):
     train, test = people("train"), people("test")
     chance = test[1].mean().item()
     one_frame, clip = mean_ap([8], train, test), mean_ap(list(range(16)), train, test)
-    assert one_frame < chance + 0.1, f"one frame {one_frame:.3f}, chance {chance:.3f}"
-    assert clip > chance + 0.25, f"clip {clip:.3f}, chance {chance:.3f}"
+    assert one_frame < chance + 0.06, f"one frame {one_frame:.3f}, chance {chance:.3f}"
+    assert clip > chance + 0.4, f"clip {clip:.3f}, chance {chance:.3f}"
