@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actloc_core.backbones.hiera import Hiera, resize_line, resize_plane
+from actloc_core.backbones.hiera import Hiera
+from actloc_core.backbones.layers import resize_line, resize_plane
 from actloc_core.backbones.mvit import MViT
 from actloc_core.backbones.vit import ViT
 

@@ -1,12 +1,13 @@
-"""AVA's text files, read strictly and written safely.
+"""AVA's text files and their like, read strictly and written safely.
 
     ground truth     video,second,x1,y1,x2,y2,action id[,person id]
     detections       video,second,x1,y1,x2,y2,action id,score
     persons          video,second,x1,y1,x2,y2,score      or 8 columns with an EMPTY action id
+    frame detections video,frame,label,score,x1,y1,x2,y2        UCF101-24 and JHMDB, boxes in pixels
     exclusions       video,second
     label map        pbtxt: `item { name id }` or `label { name label_id label_type }`
 
-Commas, no header, no quotes, UTF-8; boxes in [0, 1] of the frame's width and height. Windows line
+Commas, no header, no quotes, UTF-8; AVA's boxes in [0, 1] of the frame's width and height. Windows line
 ends, a byte order mark and blank lines at the end change nothing and are read past. Whatever else
 is odd stops with an `AvaFileError` that names file, line and field, what stood there and what to
 do: a file read wrongly would still give a number.
@@ -19,9 +20,10 @@ columns stay text until `_whole` reads them, and column 1 stays text for good: a
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 from uuid import uuid4
 
 import numpy as np
@@ -49,6 +51,7 @@ _EXCLUSION = ("video", "second")
 _GROUND_TRUTH = ("video", "second", *_BOX, "action id", "person id")
 _DETECTION = ("video", "second", *_BOX, "action id", "score")
 _PERSON = ("video", "second", *_BOX, "score")
+_FRAME_DETECTION = ("video", "frame", "label", "score", *_BOX)
 
 _WHOLE_TEXT = re.compile(r"[ \t]*0*\d{1,18}[ \t]*", re.ASCII)
 _NUMBER_TEXT = re.compile(
@@ -60,8 +63,12 @@ _ENTRY = re.compile(rf"(?:item|label)\s*\{{\s*((?:\w+\s*:\s*(?:{_STRING}|[\w.+-]
 _COMMENT_LINE = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 
 
-class AvaFileError(ValueError):
+class DataFileError(ValueError):
     """A file that is not what it should be. The message says where, what was found, what to do."""
+
+
+class AvaFileError(DataFileError):
+    """A text file that is not; named with its line and column."""
 
 
 def read_label_map(path: PathLike) -> dict[int, str]:
@@ -190,6 +197,40 @@ def read_persons(path: PathLike) -> Detections:
     return Detections(videos, video, second, box, np.zeros(len(video), np.int64), score)
 
 
+def read_frame_detections(
+    path: PathLike,
+    *,
+    num_labels: int | None = None,
+    last_frames: Mapping[str, int] | None = None,
+) -> Detections:
+    """Detections of UCF101-24 and JHMDB, 8 columns; an empty file is no detections.
+
+    Frames count from 1 and labels from 0. num_labels, and last_frames by video, are how far they
+    may go; videos that last_frames does not name are read all the same, for the caller to judge.
+
+    FileNotFoundError. AvaFileError: a row breaks the format or goes too far.
+    """
+    path = Path(path)
+    data = _bytes(path)
+    columns = _columns(path, data, _FRAME_DETECTION, (8,))
+    videos, video = _videos(path, data, columns)
+    frame = _whole(path, data, columns, "frame", "frames are whole numbers and count from 1", FRAME_LIMIT)
+    _check(path, data, columns, frame < 1, "frame", "frames are whole numbers and count from 1")
+    label = _whole(path, data, columns, "label", "labels are whole numbers and count from 0")
+    if num_labels is not None:
+        advice = f"the {num_labels} labels count from 0"
+        _check(path, data, columns, label >= num_labels, "label", advice)
+    if last_frames is not None:
+        last = np.array([last_frames.get(name, FRAME_LIMIT) for name in videos], dtype=np.int64)
+        late = frame > last[video]
+        if late.any():
+            name = videos[video[np.argmax(late)]]
+            _check(path, data, columns, late, "frame", f"{name} ends with frame {last_frames[name]}")
+    box = _numbers(path, data, columns, _BOX)
+    score = _numbers(path, data, columns, ("score",))[:, 0]
+    return Detections(videos, video, frame, box, label, score)
+
+
 def write_detections(path: PathLike, detections: Detections) -> None:
     """Write the 8 columns, highest score first; equal scores keep their order.
 
@@ -206,12 +247,20 @@ def write_detections(path: PathLike, detections: Detections) -> None:
     wrong = np.flatnonzero(detections.label < 0)
     if len(wrong):
         raise ValueError(f"detection row {wrong[0]} has action id {detections.label[wrong[0]]}")
-    _write(path, detections, with_label=True)
+    _write(path, detections, _DETECTION)
+
+
+def write_frame_detections(path: PathLike, detections: Detections) -> None:
+    """Write the 8 columns of UCF101-24 and JHMDB; order, digits, safety as in `write_detections`."""
+    wrong = np.flatnonzero(detections.label < 0)
+    if len(wrong):
+        raise ValueError(f"detection row {wrong[0]} has label {detections.label[wrong[0]]}")
+    _write(path, detections, _FRAME_DETECTION)
 
 
 def write_persons(path: PathLike, persons: Detections) -> None:
     """Write the 7 columns, without labels; order, digits, safety as in `write_detections`."""
-    _write(path, persons, with_label=False)
+    _write(path, persons, _PERSON)
 
 
 # --- from bytes to columns -----------------------------------------------------------------------
@@ -239,7 +288,7 @@ def _columns(path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int,
     first = data[: _first_line_end(data)].decode("utf-8", "replace").split(",")
     if len(first) > 1 and all(field.strip(' \t"')[:1].isalpha() for field in first[1:]):
         found = f"{','.join(first)[:80]!r} looks like a header"
-        _refuse(path, 1, found, "AVA's files have none: delete the line")
+        _refuse(path, 1, found, "the format has none: delete the line")
     if data and len(first) in widths:
         columns = _fast_columns(data, names[: len(first)])
         if columns is not None:
@@ -398,7 +447,7 @@ def _check(path: Path, data: bytes, columns: Columns, wrong: Bools, name: str, a
 
 def _refuse_field(path: Path, line: int, column: int, name: str, field: str, advice: str) -> NoReturn:
     if '"' in field:
-        advice = "AVA's files have no quotes: write the bare value"
+        advice = "the format has no quotes: write the bare value"
     found = f"found {field[:60]!r}" if field else "the field is empty"
     _refuse(path, f"{line}, column {column + 1} ({name})", found, advice)
 
@@ -411,7 +460,7 @@ def _refuse(path: Path, line: int | str | None, found: str, advice: str) -> NoRe
 # --- writing -------------------------------------------------------------------------------------
 
 
-def _write(path: PathLike, rows: Detections, *, with_label: bool) -> None:
+def _write(path: PathLike, rows: Detections, names: tuple[str, ...]) -> None:
     pa, csv = _arrow()
     for name in rows.videos:
         if not _is_name(name):
@@ -421,18 +470,27 @@ def _write(path: PathLike, rows: Detections, *, with_label: bool) -> None:
     columns = {
         "video": _texts(list(rows.videos), rows.video[order]),
         "second": _texts([f"{s:04d}" for s in seconds.tolist()], second),
+        "frame": pa.array(rows.frame[order]),
         **{name: pa.array(rows.box[order, i]) for i, name in enumerate(_BOX)},
-        **({"action id": pa.array(rows.label[order])} if with_label else {}),
+        "action id": pa.array(rows.label[order]),
+        "label": pa.array(rows.label[order]),
         "score": pa.array(rows.score[order]),
     }
+    table = pa.table({name: columns[name] for name in names})
 
+    with replacing(path) as file:
+        csv.write_csv(table, file, csv.WriteOptions(include_header=False, quoting_style="none"))
+
+
+@contextmanager
+def replacing(path: PathLike) -> Iterator[IO[bytes]]:
+    """A file to write that takes the place of `path` when all is well, and is gone when it is not."""
     path = Path(path)
     # In the same folder, or the rename would be a copy; its own name, or two runs would share it.
     part = path.with_name(f".{path.name}.{uuid4().hex[:12]}.part")
     try:
         with open(part, "xb") as file:
-            options = csv.WriteOptions(include_header=False, quoting_style="none")
-            csv.write_csv(pa.table(columns), file, options)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

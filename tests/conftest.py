@@ -5,7 +5,6 @@ import torch
 
 from datasets import synthetic
 
-
 torch.set_num_threads(1)  # the tests' tensors are small: threads would only wait for each other
 
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from actloc_core.backbones.layers import Grid, LayerNorm, Mlp, drop_path, resize_line, resize_plane
 from actloc_core.structures import Backbone
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
-Grid = tuple[int, int, int]
 
 PATCH_STRIDE: Grid = (2, 4, 4)
 UNIT = 8
@@ -207,18 +204,6 @@ class MaskUnitAttention(nn.Module):
         return self.proj(out.transpose(1, 2).reshape(batch, units, n, -1))
 
 
-class Mlp(nn.Module):
-    """Two linear layers with exact (not tanh) GELU, four times as wide inside."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 def to_units(x: Tensor) -> Tensor:
     """Cuts the grid into mask units: (B, t, h, w, D) -> (B, t h/8 w/8, 64, D), units in t, h, w order.
 
@@ -242,33 +227,6 @@ def from_units(x: Tensor, units: Grid) -> Tensor:
 def pool(x: Tensor) -> Tensor:
     """The maximum of each 2x2 neighbourhood: (B, units, n, ...) -> (B, units, n / 4, ...)."""
     return x.unflatten(2, (4, -1)).amax(2)
-
-
-def resize_plane(x: Tensor, size: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Positions of a plane, rows first, for another size: (N, h w, D) -> (N, h' w', D).
-
-    Bicubic, align_corners=False, without antialiasing, as UMT's code does.
-    """
-    if size == new:
-        return x
-    plane = x.unflatten(1, size).movedim(-1, 1)
-    return F.interpolate(plane, new, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
-
-
-def resize_line(x: Tensor, length: int) -> Tensor:
-    """Positions of a line for another length: (N, n, D) -> (N, length, D), linearly, align_corners=False."""
-    if x.shape[1] == length:
-        return x
-    line = x.transpose(1, 2)
-    return F.interpolate(line, length, mode="linear", align_corners=False).transpose(1, 2)
-
-
-def drop_path(update: Tensor, rate: float, training: bool) -> Tensor:
-    """Stochastic depth: in training, leaves out the whole update (B, ...) of a random share of the clips."""
-    if not training or rate == 0:
-        return update
-    kept = update.new_empty(len(update), *[1] * (update.dim() - 1)).bernoulli_(1 - rate)
-    return update * (kept / (1 - rate))
 
 
 def _init(module: nn.Module) -> None:

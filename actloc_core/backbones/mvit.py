@@ -1,4 +1,4 @@
-"""MViTv2 (Li et al., CVPR 2022, the paper's [19]): multiscale attention over space-time tokens.
+"""MViT (Fan et al. 2021; version 2, Li et al. 2022, the paper's [19]): multiscale attention over tokens.
 
 One class for every size. Parameter names and shapes are those of the published PySlowFast weights.
 """
@@ -6,16 +6,14 @@ One class for every size. Parameter names and shapes are those of the published 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from actloc_core.backbones.layers import Grid, LayerNorm, Mlp, drop_path, resize_line, resize_plane
 from actloc_core.structures import Backbone
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
-Grid = tuple[int, int, int]
 
 
 def mvitv2_s(*, frames: int = 16, crop: int = 256, last_pool: bool = False, drop_path: float = 0.2) -> MViT:
@@ -31,6 +29,39 @@ def mvitv2_s(*, frames: int = 16, crop: int = 256, last_pool: bool = False, drop
         last_pool=last_pool,
         drop_path=drop_path,
         cls_token=True,
+    )
+
+
+def mvitv2_b(*, frames: int = 32, crop: int = 224, last_pool: bool = True, drop_path: float = 0.3) -> MViT:
+    """MViTv2-B 32x3: 24 blocks of the widths of MViTv2-S."""
+    return MViT(
+        input_size=(frames, crop, crop),
+        patch_kernel=(3, 7, 7),
+        patch_stride=(2, 4, 4),
+        depths=(2, 3, 16, 3),
+        dims=(96, 192, 384, 768),
+        heads=(1, 2, 4, 8),
+        kv_strides=(8, 4, 2, 1),
+        last_pool=last_pool,
+        drop_path=drop_path,
+        cls_token=True,
+    )
+
+
+def mvitv1_b(*, frames: int = 16, crop: int = 224, last_pool: bool = True, drop_path: float = 0.2) -> MViT:
+    """MViTv1-B, 16x4 and (frames=64) 64x3: 16 blocks, absolute positions."""
+    return MViT(
+        input_size=(frames, crop, crop),
+        patch_kernel=(3, 7, 7),
+        patch_stride=(2, 4, 4),
+        depths=(1, 2, 11, 2),
+        dims=(96, 192, 384, 768),
+        heads=(1, 2, 4, 8),
+        kv_strides=(8, 4, 2, 1),
+        last_pool=last_pool,
+        drop_path=drop_path,
+        cls_token=True,
+        version=1,
     )
 
 
@@ -60,6 +91,10 @@ class MViT(Backbone):
     last_pool: False leaves out the last stage's query pooling, the paper's change (Table 1). The
         strides of keys and values stay as they are.
     cls_token: carried through the attention as in pre-training, and dropped from the output.
+    version: 2, or 1, which has learned absolute positions (apart for space, time and the class
+        token) in place of relative ones, no residual pooling, queries that are pooled only where
+        they shrink, and widens in the MLP of the block before.
+    checkpointing: the backward pass computes each block anew instead of keeping what is inside it.
     """
 
     def __init__(
@@ -75,9 +110,14 @@ class MViT(Backbone):
         last_pool: bool,
         drop_path: float,
         cls_token: bool,
+        version: int = 2,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        if version not in (1, 2):
+            raise ValueError(f"MViT has versions 1 and 2, not {version}")
         self.out_dim = dims[-1]
+        self.checkpointing = checkpointing
         self.patch_stride = patch_stride
         self.patch_embed = PatchEmbed(dims[0], patch_kernel, patch_stride)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dims[0])) if cls_token else None
@@ -86,28 +126,36 @@ class MViT(Backbone):
             input_size[1] // patch_stride[1],
             input_size[2] // patch_stride[2],
         )
+        self.pos_embed_spatial: nn.Parameter | None = None
+        if version == 1:
+            self.pos_embed_spatial = nn.Parameter(torch.zeros(1, grid[1] * grid[2], dims[0]))
+            self.pos_embed_temporal = nn.Parameter(torch.zeros(1, grid[0], dims[0]))
+            self.pos_embed_class = nn.Parameter(torch.zeros(1, 1, dims[0])) if cls_token else None
+        self.position_plane = grid[1:]
         rates = [drop_path * i / (sum(depths) - 1) for i in range(sum(depths))]
         blocks: list[Block] = []
         dim = dims[0]
         for stage, depth in enumerate(depths):
             pools = stage > 0 and (last_pool or stage < len(depths) - 1)
             for i in range(depth):
+                widens = version == 1 and i == depth - 1 and stage < len(depths) - 1
                 block = Block(
                     dim,
-                    dims[stage],
+                    dims[stage + widens],
                     heads[stage],
                     grid=grid,
                     q_stride=2 if pools and i == 0 else 1,
                     kv_stride=kv_strides[stage],
                     drop_path=rates[len(blocks)],
+                    version=version,
                 )
                 blocks.append(block)
-                dim, grid = dims[stage], pooled(grid, block.attn.q_stride)
+                dim, grid = dims[stage + widens], pooled(grid, block.attn.q_stride)
         self.blocks = nn.ModuleList(blocks)
         self.norm = LayerNorm(dim)
         self.apply(_init)
-        if self.cls_token is not None:
-            nn.init.trunc_normal_(self.cls_token, std=0.02)
+        for parameter in self.parameters(recurse=False):  # class token, positions
+            nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, clip: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, t, h, w, out_dim), normalised tokens in time, row, column order."""
@@ -119,12 +167,27 @@ class MViT(Backbone):
         x = x.flatten(1, 3)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        if self.pos_embed_spatial is not None:
+            x = x + self._positions(grid)
         for block in self.blocks:
-            x, grid = block(x, grid)
+            if self.checkpointing and self.training:
+                x, grid = checkpoint(block, x, grid, use_reentrant=False)
+            else:
+                x, grid = block(x, grid)
         x = self.norm(x)
         if self.cls_token is not None:
             x = x[:, 1:]
         return x.unflatten(1, grid)
+
+    def _positions(self, grid: Grid) -> Tensor:
+        """Version 1's absolute positions, (1, [1 +] thw, dim), resized where the grid is another."""
+        assert self.pos_embed_spatial is not None
+        plane = resize_plane(self.pos_embed_spatial, self.position_plane, grid[1:])  # (1, hw, dim)
+        line = resize_line(self.pos_embed_temporal, grid[0])  # (1, t, dim)
+        positions = (line[:, :, None] + plane[:, None]).flatten(1, 2)
+        if self.pos_embed_class is None:
+            return positions
+        return torch.cat([self.pos_embed_class, positions], dim=1)
 
 
 class PatchEmbed(nn.Module):
@@ -140,7 +203,10 @@ class PatchEmbed(nn.Module):
 
 
 class Block(nn.Module):
-    """Pooling attention and an MLP, each with a residual. The width changes inside the attention."""
+    """Pooling attention and an MLP, each with a residual.
+
+    The width changes from dim to dim_out inside the attention; in version 1 inside the MLP.
+    """
 
     def __init__(
         self,
@@ -152,12 +218,17 @@ class Block(nn.Module):
         q_stride: int,
         kv_stride: int,
         drop_path: float,
+        version: int = 2,
     ) -> None:
         super().__init__()
+        self.widens_in_mlp = version == 1
+        inner = dim if self.widens_in_mlp else dim_out
         self.norm1 = LayerNorm(dim)
-        self.attn = PoolingAttention(dim, dim_out, heads, grid=grid, q_stride=q_stride, kv_stride=kv_stride)
-        self.norm2 = LayerNorm(dim_out)
-        self.mlp = Mlp(dim_out)
+        self.attn = PoolingAttention(
+            dim, inner, heads, grid=grid, q_stride=q_stride, kv_stride=kv_stride, version=version
+        )
+        self.norm2 = LayerNorm(inner)
+        self.mlp = Mlp(inner, dim_out)
         self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
         self.drop_path = drop_path
 
@@ -165,31 +236,16 @@ class Block(nn.Module):
         """x (B, [1 +] thw, dim) -> (B, [1 +] t'h'w', dim_out) and the new grid."""
         normed = self.norm1(x)
         update, new_grid = self.attn(normed, grid)
-        if self.proj is not None:
+        if self.proj is not None and not self.widens_in_mlp:
             x = self.proj(normed)
         if new_grid != grid:
             x = _max_pool(x, grid, self.attn.q_stride)
-        x = x + self._drop(update)
-        return x + self._drop(self.mlp(self.norm2(x))), new_grid
-
-    def _drop(self, update: Tensor) -> Tensor:
-        """Stochastic depth: leaves out the whole update of a random share of the clips."""
-        if not self.training or self.drop_path == 0:
-            return update
-        keep = 1 - self.drop_path
-        return update * (update.new_empty(len(update), 1, 1).bernoulli_(keep) / keep)
-
-
-class Mlp(nn.Module):
-    """Two linear layers with exact (not tanh) GELU, four times as wide inside."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        x = x + drop_path(update, self.drop_path, self.training)
+        normed = self.norm2(x)
+        update = drop_path(self.mlp(normed), self.drop_path, self.training)
+        if self.proj is not None and self.widens_in_mlp:
+            x = self.proj(normed)
+        return x + update, new_grid
 
 
 class PoolingAttention(nn.Module):
@@ -197,52 +253,69 @@ class PoolingAttention(nn.Module):
 
     softmax(q k^T / sqrt(d) + q.R_h + q.R_w + q.R_t) v + q: the bias is a sum of one term an axis,
     and the pooled query is added to the output (residual pooling), but for the class token's.
+    Version 1 has neither bias nor residual, and pools the queries only where they shrink.
     """
 
     def __init__(
-        self, dim: int, dim_out: int, heads: int, *, grid: Grid, q_stride: int, kv_stride: int
+        self,
+        dim: int,
+        dim_out: int,
+        heads: int,
+        *,
+        grid: Grid,
+        q_stride: int,
+        kv_stride: int,
+        version: int = 2,
     ) -> None:
         super().__init__()
         self.heads, self.q_stride, self.kv_stride = heads, q_stride, kv_stride
+        self.relative = version == 2
         head_dim = dim_out // heads
         self.qkv = nn.Linear(dim, 3 * dim_out)
         self.proj = nn.Linear(dim_out, dim_out)
-        for name in "qkv":
+        for name in "qkv" if self.relative or q_stride > 1 else "kv":
             self.add_module(f"pool_{name}", DepthwiseWeight(head_dim))
             self.add_module(f"norm_{name}", LayerNorm(head_dim))
-        # Tables are sized for the unrounded quotient of the grid, as the published weights are.
-        for axis, i in (("h", 1), ("w", 2)):
-            longest = max(grid[i] // q_stride, grid[i] // kv_stride)
-            table = nn.Parameter(torch.empty(2 * longest - 1, head_dim))
-            self.register_parameter(f"rel_pos_{axis}", table)
-        self.rel_pos_t = nn.Parameter(torch.empty(2 * grid[0] - 1, head_dim))
+        if self.relative:
+            self.rel_pos_t = nn.Parameter(torch.empty(2 * grid[0] - 1, head_dim))
+            # Tables are sized for the unrounded quotient of the grid, as the published weights are.
+            for axis, i in (("h", 1), ("w", 2)):
+                longest = max(grid[i] // q_stride, grid[i] // kv_stride)
+                table = nn.Parameter(torch.empty(2 * longest - 1, head_dim))
+                self.register_parameter(f"rel_pos_{axis}", table)
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """x (B, [1 +] thw, dim) -> (B, [1 +] t'h'w', dim_out) and the grid of the queries."""
         batch, length, _ = x.shape
         has_cls = length > grid[0] * grid[1] * grid[2]
         # unbind and split, not indexing: the backward of a slice fills a whole tensor with zeros.
-        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind()
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).unbind(2)  # (B, n, heads, d)
         q, q_grid = self._pool(q, grid, "q", self.q_stride)
         k, k_grid = self._pool(k, grid, "k", self.kv_stride)
         v, _ = self._pool(v, grid, "v", self.kv_stride)
-        out = self._attend(q, k, v, q_grid, k_grid, has_cls)
-        if has_cls:
-            out = torch.cat([out[:, :, :1], out[:, :, 1:] + q[:, :, 1:]], dim=2)
+        if self.relative:
+            out = self._attend(q, k, v, q_grid, k_grid, has_cls)
+            cls, rest = (None, q) if not has_cls else q.split([1, q.shape[2] - 1], dim=2)
+            out = out + (rest if cls is None else torch.cat([torch.zeros_like(cls), rest], dim=2))
         else:
-            out = out + q
+            out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2)), q_grid
 
     def _pool(self, x: Tensor, grid: Grid, name: str, stride: int) -> tuple[Tensor, Grid]:
-        """x (B, heads, [1 +] thw, d) -> the same over the pooled grid, normalised."""
+        """x (B, [1 +] thw, heads, d) -> (B, heads, [1 +] t'h'w', d), pooled and normalised."""
+        if not hasattr(self, f"pool_{name}"):
+            return x.transpose(1, 2), grid
+        batch, length, heads, d = x.shape
         tokens = grid[0] * grid[1] * grid[2]
-        cls, x = (None, x) if x.shape[2] == tokens else x.split([1, tokens], dim=2)
-        dense = x.reshape(-1, *grid, x.shape[-1])
-        dense = depthwise_conv3d(dense, getattr(self, f"pool_{name}").weight, stride)
-        new_grid = (dense.shape[1], dense.shape[2], dense.shape[3])
-        x = dense.view(*x.shape[:2], -1, x.shape[-1])
-        x = x if cls is None else torch.cat([cls, x], dim=2)
-        return getattr(self, f"norm_{name}")(x), new_grid
+        cls, x = (None, x) if length == tokens else x.split([1, tokens], dim=1)
+        # The heads are channels: one weight for each, the same for all heads.
+        volume = x.reshape(batch, *grid, heads * d)
+        weight = getattr(self, f"pool_{name}").weight.repeat(heads, 1, 1, 1, 1)
+        volume = depthwise_conv3d(volume, weight, stride)
+        new_grid = (volume.shape[1], volume.shape[2], volume.shape[3])
+        x = volume.view(batch, -1, heads, d)
+        x = x if cls is None else torch.cat([cls, x], dim=1)
+        return getattr(self, f"norm_{name}")(x).transpose(1, 2), new_grid
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, k_grid: Grid, has_cls: bool) -> Tensor:
         """One unmasked attention that has the positions folded in.
@@ -252,17 +325,18 @@ class PoolingAttention(nn.Module):
         of the longer vectors is score plus bias, and no (queries x keys) bias is ever made.
         """
         d = q.shape[-1]
-        on_grid = q[:, :, 1:] if has_cls else q
+        on_grid = q.split([1, q.shape[2] - 1], dim=2)[1] if has_cls else q
         on_grid = on_grid.unflatten(2, q_grid)  # (B, heads, t, h, w, d)
-        tables = [
-            relative_table(self.get_parameter(f"rel_pos_{axis}"), q_size, k_size)
-            for axis, q_size, k_size in zip("thw", q_grid, k_grid, strict=True)
-        ]
         features = torch.cat(
             [
-                torch.einsum("bnthwd,tkd->bnthwk", on_grid, tables[0]),
-                torch.einsum("bnthwd,hkd->bnthwk", on_grid, tables[1]),
-                torch.einsum("bnthwd,wkd->bnthwk", on_grid, tables[2]),
+                torch.einsum(equation, on_grid, relative_table(self.get_parameter(name), q_size, k_size))
+                for equation, name, q_size, k_size in zip(
+                    ("bnthwd,tkd->bnthwk", "bnthwd,hkd->bnthwk", "bnthwd,wkd->bnthwk"),
+                    ("rel_pos_t", "rel_pos_h", "rel_pos_w"),
+                    q_grid,
+                    k_grid,
+                    strict=True,
+                )
             ],
             dim=-1,
         ).flatten(2, 4)
@@ -355,6 +429,6 @@ def _init(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
-    if isinstance(module, PoolingAttention):
+    if isinstance(module, PoolingAttention) and module.relative:
         for axis in "thw":
             nn.init.trunc_normal_(module.get_parameter(f"rel_pos_{axis}"), std=0.02)

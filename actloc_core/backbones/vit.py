@@ -7,16 +7,12 @@ normalised, by `norm`.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actloc_core.backbones.hiera import Grid, Mlp, drop_path, resize_line, resize_plane
+from actloc_core.backbones.layers import Grid, LayerNorm, Mlp, drop_path, resize_line, resize_plane
 from actloc_core.structures import Backbone
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 PATCH = 16
 """Side of a patch in pixels."""

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from actloc_core import backbones
 from actloc_core.backbones import hiera
+from actloc_core.backbones.layers import drop_path
 
 # Of a model with depths (1, 2, 2, 2): the side of the units that keys stand in (None: no units), whether
 # queries are pooled, and the heads. Blocks 3 and 5 open stages and attend as the stage before them.
@@ -146,10 +147,10 @@ def test_clips_of_a_batch_do_not_meet():
 def test_drop_path_is_off_in_evaluation_and_unbiased_in_training():
     update = torch.ones(40000, 1, 1)
     torch.manual_seed(0)
-    dropped = hiera.drop_path(update, 0.25, training=True)
+    dropped = drop_path(update, 0.25, training=True)
     assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
     assert dropped.mean().item() == pytest.approx(1, abs=0.02)
-    assert hiera.drop_path(update, 0.25, training=False) is update
+    assert drop_path(update, 0.25, training=False) is update
     rates = [block.drop_path for block in small(drop_path=0.6).blocks]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
 

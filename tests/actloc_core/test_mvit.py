@@ -6,45 +6,7 @@ import torch.nn.functional as F
 
 from actloc_core import backbones
 from actloc_core.backbones import mvit
-
-
-def plain_attention(attn: mvit.PoolingAttention, x, grid):
-    """Pooling attention as the equations say: conv3d, explicit bias, softmax by hand."""
-    tokens = grid[0] * grid[1] * grid[2]
-    b, n, _ = x.shape
-    qkv = attn.qkv(x).view(b, n, 3, attn.heads, -1)
-
-    def pool(i, name, stride):
-        y = qkv[:, :, i].transpose(1, 2)  # (b, heads, n, d)
-        cls, y = y[:, :, : n - tokens], y[:, :, n - tokens :]
-        d = y.shape[-1]
-        volume = y.reshape(-1, *grid, d).permute(0, 4, 1, 2, 3)
-        volume = F.conv3d(
-            volume, getattr(attn, f"pool_{name}").weight, stride=(1, stride, stride), padding=1, groups=d
-        )
-        y = volume.flatten(2).transpose(1, 2).reshape(b, attn.heads, -1, d)
-        return getattr(attn, f"norm_{name}")(torch.cat([cls, y], 2)), tuple(volume.shape[2:])
-
-    q, q_grid = pool(0, "q", attn.q_stride)
-    k, k_grid = pool(1, "k", attn.kv_stride)
-    v, _ = pool(2, "v", attn.kv_stride)
-    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    first = n - tokens
-    for i, (t, h, w) in enumerate(torch.cartesian_prod(*map(torch.arange, q_grid)).tolist()):
-        for j, (t2, h2, w2) in enumerate(torch.cartesian_prod(*map(torch.arange, k_grid)).tolist()):
-            bias = 0
-            for table, at, to, size, other in (
-                (attn.rel_pos_t, t, t2, q_grid[0], k_grid[0]),
-                (attn.rel_pos_h, h, h2, q_grid[1], k_grid[1]),
-                (attn.rel_pos_w, w, w2, q_grid[2], k_grid[2]),
-            ):
-                step_q, step_k = max(other / size, 1), max(size / other, 1)
-                row = table[int(at * step_q - to * step_k + (other - 1) * step_k)]
-                bias = bias + q[:, :, first + i] @ row
-            scores[:, :, first + i, first + j] += bias
-    out = scores.softmax(-1) @ v
-    out[:, :, first:] += q[:, :, first:]
-    return attn.proj(out.transpose(1, 2).flatten(2)), q_grid
+from tests.actloc_core.plain_mvit import plain_attention, plain_forward
 
 
 @pytest.mark.parametrize(("q_stride", "kv_stride"), [(1, 1), (2, 1), (1, 2), (2, 2)])
@@ -133,11 +95,61 @@ def test_clips_of_a_batch_do_not_meet():
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
-def test_drop_path_is_off_in_evaluation_and_unbiased_in_training():
-    block = mvit.Block(8, 8, 1, grid=(1, 2, 2), q_stride=1, kv_stride=1, drop_path=0.25)
-    update = torch.ones(40000, 1, 1)
+@pytest.mark.parametrize(
+    ("build", "parameters"),
+    [("mvitv2_s", 34_537_744), ("mvitv2_b", 51_230_128), ("mvitv1_b", 36_610_672)],
+)
+def test_parameters_of_the_published_classifiers(build, parameters):
+    """With the K400 head of 768 x 400 + 400."""
+    frames = 32 if build == "mvitv2_b" else 16
+    with torch.device("meta"):
+        model = getattr(backbones, build)(frames=frames, crop=224, last_pool=True)
+    assert sum(p.numel() for p in model.parameters()) + 768 * 400 + 400 == parameters
+
+
+SMALL = {
+    "input_size": (8, 64, 64),
+    "patch_kernel": (3, 7, 7),
+    "patch_stride": (2, 4, 4),
+    "depths": (1, 2, 2),
+    "dims": (8, 16, 32),
+    "heads": (1, 2, 4),
+    "kv_strides": (4, 2, 1),
+    "drop_path": 0.0,
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("last_pool", [True, False])
+@pytest.mark.parametrize("cls_token", [True, False])
+def test_the_whole_network_equals_the_plain_way_in_float64(version, last_pool, cls_token):
     torch.manual_seed(0)
-    dropped = block.train()._drop(update)
-    assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
-    assert dropped.mean().item() == pytest.approx(1, abs=0.02)
-    assert block.eval()._drop(update) is update
+    model = mvit.MViT(**SMALL, version=version, last_pool=last_pool, cls_token=cls_token).double()
+    clip = torch.randn(2, 3, 8, 64, 64, dtype=torch.float64)
+    fast, plain = model(clip), plain_forward(model, clip)
+    torch.testing.assert_close(fast, plain, atol=1e-10, rtol=1e-10)
+    weights = list(model.parameters())
+    one = torch.autograd.grad(fast.square().sum(), weights)
+    other = torch.autograd.grad(plain.square().sum(), weights)
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-8, rtol=1e-8)
+
+
+def test_checkpointing_changes_no_number():
+    torch.manual_seed(0)
+    model = mvit.MViT(**SMALL, last_pool=False, cls_token=True).double().train()
+    clip = torch.randn(1, 3, 8, 64, 64, dtype=torch.float64)
+    grads = []
+    for checkpointing in (False, True):
+        model.checkpointing = checkpointing
+        grads.append(torch.autograd.grad(model(clip).square().sum(), list(model.parameters())))
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_version_1_positions_are_resized_for_another_size():
+    torch.manual_seed(0)
+    model = mvit.MViT(**SMALL, version=1, last_pool=True, cls_token=True)
+    assert model(torch.randn(1, 3, 4, 32, 96)).shape == (1, 2, 2, 6, 32)
+    with pytest.raises(ValueError, match="versions 1 and 2, not 3"):
+        mvit.MViT(**SMALL, version=3, last_pool=True, cls_token=True)
