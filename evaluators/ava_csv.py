@@ -316,12 +316,16 @@ def _fast_columns(data: bytes, names: tuple[str, ...]) -> Columns | None:
     columns: Columns = {}
     for name in names:
         column = table[name]
+        table = table.drop_columns(name)  # and with it the memory: files have gigabytes
         if name in _NUMBERS:
             columns[name] = column.to_numpy()
         else:
             whole = column.unify_dictionaries().combine_chunks()
             codes = whole.indices.to_numpy().astype(np.int64)
             columns[name] = (whole.dictionary.to_pylist(), codes)
+            del whole
+        del column
+    pa.default_memory_pool().release_unused()
     return columns
 
 

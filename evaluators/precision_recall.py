@@ -7,6 +7,7 @@ against a threshold. The labels of the predictions play no part.
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from math import nan
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +36,14 @@ class ActorScore:
     actors: int
     theta: float
     iou: float
+
+
+class ActorCurve(NamedTuple):
+    """Precision and recall at every theta at which they change, (K,) each, theta ascending."""
+
+    theta: Floats
+    precision: Floats
+    recall: Floats
 
 
 def actor_precision_recall(
@@ -80,7 +89,7 @@ def actor_curve(
     *,
     excluded: Set[tuple[str, int]] = frozenset(),
     iou: float = 0.5,
-) -> tuple[Floats, Floats, Floats]:
+) -> ActorCurve:
     """(theta, precision, recall), each (K,): every theta at which the numbers change, ascending.
 
     The thetas are the K distinct scores of the scored predictions. At each the numbers are exactly
@@ -95,7 +104,7 @@ def actor_curve(
     precision = np.full(len(theta), nan)
     np.divide(hits, predictions, out=precision, where=predictions > 0)
     recall = hits / actors if actors else np.full(len(theta), nan)
-    return theta, precision, recall
+    return ActorCurve(theta, precision, recall)
 
 
 def _claims(

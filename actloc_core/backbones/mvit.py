@@ -295,8 +295,10 @@ class PoolingAttention(nn.Module):
         v, _ = self._pool(v, grid, "v", self.kv_stride)
         if self.relative:
             out = self._attend(q, k, v, q_grid, k_grid, has_cls)
-            cls, rest = (None, q) if not has_cls else q.split([1, q.shape[2] - 1], dim=2)
-            out = out + (rest if cls is None else torch.cat([torch.zeros_like(cls), rest], dim=2))
+            # One pass over q: the class token's row, if there is one, is added 0 times.
+            times = torch.ones(q.shape[2], 1, dtype=q.dtype, device=q.device)
+            times[: q.shape[2] - q_grid[0] * q_grid[1] * q_grid[2]] = 0
+            out = torch.addcmul(out, q, times)
         else:
             out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2)), q_grid
@@ -343,8 +345,8 @@ class PoolingAttention(nn.Module):
         one_hot = _one_hot_positions(k_grid, k)
         if has_cls:  # neither the class token's query nor its key has a position
             features, one_hot = F.pad(features, (0, 0, 1, 0)), F.pad(one_hot, (0, 0, 1, 0))
-        longer_q = torch.cat([q * d**-0.5, features], dim=-1)
-        longer_k = torch.cat([k, one_hot.expand(*k.shape[:2], -1, -1)], dim=-1)
+        longer_q = torch.cat([q, features], dim=-1)
+        longer_k = torch.cat([k * d**-0.5, one_hot.expand(*k.shape[:2], -1, -1)], dim=-1)
         padded_v = F.pad(v, (0, longer_k.shape[-1] - d))  # the fused kernels want equal widths
         return F.scaled_dot_product_attention(longer_q, longer_k, padded_v, scale=1.0)[..., :d]
 

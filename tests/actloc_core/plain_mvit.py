@@ -1,7 +1,7 @@
 """MViT computed the straightforward way, on the weights of an `actloc_core` model: the reference.
 
-Plain conv3d over the strided query, key and value slices, an explicit bias added to explicit
-scores, softmax by hand. Nothing here is shared with the fast code but the parameters.
+Plain conv3d over the strided query, key and value slices, explicit biases added to explicit scores,
+softmax by hand, as the published code has it. Shares nothing with the fast code but the parameters.
 """
 
 from __future__ import annotations
@@ -63,13 +63,19 @@ def plain_attention(attn, x, grid):
     relative = getattr(attn, "rel_pos_t", None) is not None
     if relative:
         on_grid = q[:, :, first:].reshape(b, attn.heads, *q_grid, -1)
-        bias_t = torch.einsum("bnthwc,tkc->bnthwk", on_grid, _rows(attn.rel_pos_t, q_grid[0], k_grid[0]))
         bias_h = torch.einsum("bnthwc,hkc->bnthwk", on_grid, _rows(attn.rel_pos_h, q_grid[1], k_grid[1]))
         bias_w = torch.einsum("bnthwc,wkc->bnthwk", on_grid, _rows(attn.rel_pos_w, q_grid[2], k_grid[2]))
-        bias = (
-            bias_t[..., :, None, None] + bias_h[..., None, :, None] + bias_w[..., None, None, :]
-        )  # (b, heads, t, h, w, t', h', w')
-        scores[:, :, first:, first:] += bias.reshape(b, attn.heads, _size(q_grid), _size(k_grid))
+        bias_t = torch.einsum("bnthwc,tkc->bnthwk", on_grid, _rows(attn.rel_pos_t, q_grid[0], k_grid[0]))
+        # In space, then in time, each written back into the scores of the tokens on the grid.
+        scores[:, :, first:, first:] = (
+            scores[:, :, first:, first:].view(b, attn.heads, *q_grid, *k_grid)
+            + bias_h[..., None, :, None]
+            + bias_w[..., None, None, :]
+        ).view(b, attn.heads, _size(q_grid), _size(k_grid))
+        scores[:, :, first:, first:] = (
+            scores[:, :, first:, first:].view(b, attn.heads, *q_grid, *k_grid)
+            + bias_t[..., :, None, None]
+        ).view(b, attn.heads, _size(q_grid), _size(k_grid))
     out = scores.softmax(-1) @ v
     if relative:  # residual pooling came with the relative positions, in version 2
         out[:, :, first:] += q[:, :, first:]

@@ -1,0 +1,258 @@
+"""The other two verbs: every result can be summarised as text and plotted.
+
+    score = frame_map(truth, found, classes)
+    print(summarise(score))
+    plot(score).savefig("ap.svg")
+
+Both take any result of this package. Matplotlib is imported by `plot`, and no display is needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import singledispatch
+from math import isnan
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluators.bootstrap import Bootstrap, Comparison
+from evaluators.errors import CAUSES, ErrorBudget
+from evaluators.frame_map import FrameMap
+from evaluators.precision_recall import ActorCurve, ActorScore
+from evaluators.video_map import VideoMap
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@singledispatch
+def summarise(result: object) -> str:
+    """A few lines for people: numbers in per cent, with the rules they were made by."""
+    raise TypeError(f"{type(result).__name__} is not a result of an evaluator")
+
+
+@singledispatch
+def plot(result: object) -> "Figure":
+    """A figure of the result, to show or save."""
+    raise TypeError(f"{type(result).__name__} is not a result of an evaluator")
+
+
+def class_table(columns: Mapping[str, Mapping[int, float]], classes: Mapping[int, str]) -> str:
+    """One line per class: id, name, then the columns in per cent; a dash for NaN."""
+    width = max(5, *(len(name) for name in classes.values()))
+    lines = [f"{'id':>5}  {'class':<{width}}" + "".join(f"  {name:>8}" for name in columns)]
+    for class_id, name in classes.items():
+        numbers = "".join(f"  {_percent(values[class_id]):>8}" for values in columns.values())
+        lines.append(f"{class_id:>5}  {name:<{width}}" + numbers)
+    return "\n".join(lines)
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+@summarise.register(FrameMap)
+def _(score: FrameMap) -> str:
+    return (
+        f"frame-mAP {_percent(score.mAP)} %   ({_rules(score)}, mean of {score.num_classes} classes)\n"
+        f"{score.num_ground_truth:,} ground-truth boxes, {score.num_detections:,} detections, "
+        f"{score.num_true_positives:,} true positives"
+    )
+
+
+@summarise.register(VideoMap)
+def _(score: VideoMap) -> str:
+    numbers = [f"@{threshold:g} {_percent(score.mAP[threshold])}" for threshold in _shown(score)]
+    if not isnan(score.mAP_50_95):
+        numbers.append(f"@0.5:0.95 {_percent(score.mAP_50_95)}")
+    linked = "linked here" if score.linking else "as given"
+    return (
+        f"video-mAP {'   '.join(numbers)} %   (protocol {score.protocol}, mean of {score.num_classes} "
+        f"classes)\n{score.num_ground_truth:,} ground-truth tubes, {score.num_detections:,} tubes found, "
+        f"{linked}"
+    )
+
+
+@summarise.register(ActorScore)
+def _(score: ActorScore) -> str:
+    return (
+        f"actors at theta {score.theta:g}: precision {_percent(score.precision)} %, recall "
+        f"{_percent(score.recall)} %   (IoU {score.iou:g})\n"
+        f"{score.actors:,} actors, {score.true_positives:,} found, {score.false_positives:,} predictions "
+        f"of nobody"
+    )
+
+
+@summarise.register(ActorCurve)
+def _(curve: ActorCurve) -> str:
+    shown = [i for i in _spread(len(curve.theta), 10) if not isnan(curve.precision[i])]
+    lines = [f"{'theta':>8}  {'precision':>9}  {'recall':>9}"]
+    lines += [
+        f"{curve.theta[i]:>8.4f}  {_percent(curve.precision[i]):>9}  {_percent(curve.recall[i]):>9}"
+        for i in shown
+    ]
+    return "\n".join(lines)
+
+
+@summarise.register(ErrorBudget)
+def _(budget: ErrorBudget) -> str:
+    width = max(len(cause) for cause in CAUSES)
+    lines = [
+        f"what the errors cost   ({_rules(budget.score)}, touching from IoU {budget.background:g}; each "
+        "put right alone)"
+    ]
+    for cause in CAUSES:
+        what = "true boxes" if cause == "missed" else "detections"
+        cost = f"{100 * budget.price[cause]:+.2f}"
+        lines.append(f"  {cause:<{width}}  {cost:>7} mAP   {budget.count[cause]:>11,} {what}")
+    return "\n".join(lines)
+
+
+@summarise.register(Bootstrap)
+def _(result: Bootstrap) -> str:
+    return (
+        f"frame-mAP, {100 * result.level:g} % interval: {_percent(result.low)} to {_percent(result.high)}   "
+        f"(bootstrap over {result.num_videos} videos, {result.samples} draws, seed {result.seed})"
+    )
+
+
+@summarise.register(Comparison)
+def _(result: Comparison) -> str:
+    known = {i: p for i, p in result.class_p_value.items() if not isnan(p)}
+    better = sum(p < 1 - result.level and result.class_difference[i] > 0 for i, p in known.items())
+    worse = sum(p < 1 - result.level and result.class_difference[i] < 0 for i, p in known.items())
+    numbers = f"{_percent(result.first.mAP)} -> {_percent(result.second.mAP)}"
+    return (
+        f"frame-mAP {numbers} %   ({_rules(result.first)})\n"
+        f"difference {100 * result.difference:+.2f}, {100 * result.level:g} % interval "
+        f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}], p = {result.p_value:.3g}   "
+        f"(paired bootstrap over {result.num_videos} videos, {result.samples} draws, seed {result.seed})\n"
+        f"classes with p < {1 - result.level:.2g}: {better} better, {worse} worse, of {len(known)}; about "
+        f"{(1 - result.level) * len(known):.1f} are expected by chance"
+    )
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+@plot.register(FrameMap)
+def _(score: FrameMap) -> "Figure":
+    figure, axes = _axes(len(score.ap))
+    _bars(axes, score.ap, score.classes)
+    axes.axvline(100 * score.mAP, color="0.3", linestyle="--", linewidth=1)
+    axes.set_xlabel(f"AP in % (mean {_percent(score.mAP)}; {_rules(score)})")
+    return figure
+
+
+@plot.register(Bootstrap)
+def _(result: Bootstrap) -> "Figure":
+    figure, axes = _axes(len(result.score.ap))
+    ends = {i: (result.class_low[i], result.class_high[i]) for i in result.score.ap}
+    _bars(axes, result.score.ap, result.score.classes, ends)
+    axes.axvspan(100 * result.low, 100 * result.high, color="0.85", zorder=0)
+    axes.set_xlabel(
+        f"AP in %, {100 * result.level:g} % intervals over {result.num_videos} videos; grey: mAP "
+        f"[{_percent(result.low)}, {_percent(result.high)}]"
+    )
+    return figure
+
+
+@plot.register(Comparison)
+def _(result: Comparison) -> "Figure":
+    figure, axes = _axes(len(result.class_difference))
+    ends = {i: (result.class_low[i], result.class_high[i]) for i in result.class_difference}
+    _bars(axes, result.class_difference, result.first.classes, ends)
+    axes.axvline(0, color="0.3", linewidth=1)
+    axes.set_xlabel(f"difference in AP, points (mAP {100 * result.difference:+.2f}; {_rules(result.first)})")
+    return figure
+
+
+@plot.register(ErrorBudget)
+def _(budget: ErrorBudget) -> "Figure":
+    figure, axes = _axes(len(CAUSES))
+    named = dict(enumerate(CAUSES))
+    _bars(axes, {i: budget.price[cause] for i, cause in named.items()}, named, ordered=False)
+    axes.set_xlabel(f"mAP that putting it right would add, points ({_rules(budget.score)})")
+    return figure
+
+
+@plot.register(VideoMap)
+def _(score: VideoMap) -> "Figure":
+    figure, axes = _axes(8)
+    axes.plot(list(score.mAP), [100 * value for value in score.mAP.values()], marker="o")
+    axes.set_xlabel("least overlap of tubes")
+    axes.set_ylabel("video-mAP in %")
+    axes.set_ylim(0, 100)
+    return figure
+
+
+@plot.register(ActorCurve)
+def _(curve: ActorCurve) -> "Figure":
+    figure, axes = _axes(8)
+    axes.plot(curve.theta, 100 * curve.precision, label="precision")
+    axes.plot(curve.theta, 100 * curve.recall, label="recall")
+    axes.set_xlabel("theta")
+    axes.set_ylabel("%")
+    axes.set_ylim(0, 100)
+    axes.legend()
+    return figure
+
+
+@plot.register(ActorScore)
+def _(score: ActorScore) -> "Figure":
+    figure, axes = _axes(3)
+    named = {0: "precision", 1: "recall"}
+    _bars(axes, {0: score.precision, 1: score.recall}, named, ordered=False)
+    axes.set_xlabel(f"% at theta {score.theta:g}")
+    return figure
+
+
+def _axes(lines: int) -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 1.2 + 0.18 * max(lines, 12)), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _bars(
+    axes: "Axes",
+    values: Mapping[int, float],
+    names: Mapping[int, str],
+    ends: Mapping[int, tuple[float, float]] | None = None,
+    *,
+    ordered: bool = True,
+) -> None:
+    """Horizontal bars in per cent, the greatest on top; what is NaN is left out."""
+    known = [i for i, value in values.items() if not isnan(value)]
+    if ordered:
+        known.sort(key=lambda i: -values[i])
+    at = np.arange(len(known))
+    length = np.array([100 * values[i] for i in known])
+    axes.barh(at, length, height=0.7)
+    if ends is not None and known:
+        low, high = 100 * np.array([ends[i] for i in known]).T
+        axes.hlines(at, low, high, color="0.2", linewidth=1)
+    axes.set_yticks(at, [names[i] for i in known], fontsize="small")
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+
+def _rules(score: FrameMap) -> str:
+    pixel = " with +1 pixel" if score.plus_one else ""
+    return f"protocol {score.protocol}{pixel}, IoU {score.iou:g}"
+
+
+def _percent(value: float) -> str:
+    return "-" if isnan(value) else f"{100 * value:.2f}"
+
+
+def _shown(score: VideoMap) -> Sequence[float]:
+    usual = [threshold for threshold in (0.2, 0.5, 0.75) if threshold in score.mAP]
+    return usual or list(score.mAP)
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """At most `count` indices, evenly from first to last."""
+    return sorted({round(i * (length - 1) / max(count - 1, 1)) for i in range(count)}) if length else []
