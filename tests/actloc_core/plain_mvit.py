@@ -73,8 +73,7 @@ def plain_attention(attn, x, grid):
             + bias_w[..., None, None, :]
         ).view(b, attn.heads, _size(q_grid), _size(k_grid))
         scores[:, :, first:, first:] = (
-            scores[:, :, first:, first:].view(b, attn.heads, *q_grid, *k_grid)
-            + bias_t[..., :, None, None]
+            scores[:, :, first:, first:].view(b, attn.heads, *q_grid, *k_grid) + bias_t[..., :, None, None]
         ).view(b, attn.heads, _size(q_grid), _size(k_grid))
     out = scores.softmax(-1) @ v
     if relative:  # residual pooling came with the relative positions, in version 2

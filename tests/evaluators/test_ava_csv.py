@@ -106,6 +106,14 @@ def test_persons_in_our_form_and_in_avas(road, file, data):
     assert persons.label.tolist() == [0, 0]
 
 
+def test_a_second_without_its_zero_is_the_same_second(road, file):
+    truth = read_groundtruth(file(b"a,0902,0.1,0.2,0.3,0.4,12\nb,902,0.1,0.2,0.3,0.4,12\n"))
+    found = read_detections(file(b"a,902,0.1,0.2,0.3,0.4,12,0.9\nb,00902,0.1,0.2,0.3,0.4,12,0.8\n"))
+    assert frame_map(truth, found, {12: "stand"}).mAP == 1
+    excluded = read_exclusions(file(b"b,902\n"))
+    assert frame_map(truth, found, {12: "stand"}, excluded=excluded).num_ground_truth == 1
+
+
 def test_exclusions(road, file):
     excluded = read_exclusions(file(b"a,0902\n-FLn0aeA6EU,0913\na,1184\na,902\n"))
     assert excluded == {("a", 902), ("-FLn0aeA6EU", 913), ("a", 1184)}

@@ -11,14 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators import Detections, GroundTruth, Protocol, average_precision, frame_map, match
+from evaluators import (
+    AVA_PROTOCOLS,
+    Detections,
+    GroundTruth,
+    Protocol,
+    average_precision,
+    frame_map,
+    match,
+)
 
 # Names of frames, boxes and actions that the stories are told in.
 WHOLE, LEFT, RIGHT, TOP = (0, 0, 1, 1), (0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0, 1, 0.5)
 INSIDE_OUT = (1, 0, 0, 1)
 ACTIONS = {"run": 3, "sit": 11, "wave": 69, "knit": 80}
 CLASSES = {3: "run", 11: "sit", 69: "wave"}  # nobody is scored on knitting
-PROTOCOLS = list(Protocol)
+PROTOCOLS = AVA_PROTOCOLS
 
 
 def rows(found, *told):
@@ -237,6 +245,7 @@ def test_average_precision_by_hand():
         ({"iou": 0}, "iou must lie above 0 and at most at 1; found 0"),
         ({"iou": 50}, "iou must lie above 0 and at most at 1; found 50"),
         ({"iou": math.nan}, "found nan"),
+        ({"plus_one": True}, "plus_one is YOWO's variant of protocol annotated; standard has no such"),
     ],
 )
 def test_rules_that_are_none(rules, message):
@@ -501,6 +510,27 @@ def test_only_the_order_of_the_scores_matters(there, seen, protocol):
     stretched = [(*row[:3], 7 * row[3] ** 3 - 2) for row in seen]
     before = frame_map(truth(*there), found(*seen), CLASSES, protocol=protocol)
     after = frame_map(truth(*there), found(*stretched), CLASSES, protocol=protocol)
+    np.testing.assert_equal(after.ap, before.ap)
+
+
+@quick
+@given(truths, founds, st.sampled_from(PROTOCOLS), st.sampled_from([0.25, 2.0, 1024.0]))
+def test_the_unit_of_the_boxes_does_not_matter(there, seen, protocol, unit):
+    def scaled(rows):
+        return [(row[0], tuple(unit * x for x in row[1]), *row[2:]) for row in rows]
+
+    before = frame_map(truth(*there), found(*seen), CLASSES, protocol=protocol)
+    after = frame_map(truth(*scaled(there)), found(*scaled(seen)), CLASSES, protocol=protocol)
+    np.testing.assert_equal(after.ap, before.ap)
+
+
+@quick
+@given(truths, founds, st.lists(found_rows, max_size=5))
+def test_false_positives_below_every_score_change_nothing(there, seen, more):
+    there = [*there, ("f1", WHOLE, "run")]
+    elsewhere = [("h9", *row[1:3], -1 - row[3]) for row in more]  # nobody is there
+    before = frame_map(truth(*there), found(*seen), CLASSES)
+    after = frame_map(truth(*there), found(*seen, *elsewhere), CLASSES)
     np.testing.assert_equal(after.ap, before.ap)
 
 

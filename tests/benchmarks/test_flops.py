@@ -1,0 +1,157 @@
+"""The counts against numbers worked by hand, measured elsewhere, and each other."""
+
+import json
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from actloc_core import backbones
+from actloc_core.backbones.mvit import MViT
+from benchmarks import flops
+from benchmarks.flops import ROWS, build, count, count_instantly, count_row
+
+# fvcore's counts of the original implementations (PySlowFast's, Hiera's, VideoMAE's), and of the
+# four detectors of Table 2a assembled from them as Table 1 says.
+MEASURED = {
+    "mvitv2_s_k400_224": 64.4569,
+    "table2a_224_7": 64.718,
+    "table2a_224_14": 86.649,
+    "table2a_256_8": 90.313,
+    "table2a_256_16": 121.516,
+    "mvitv2_b_32x3_224": 225.17,
+    "mvitv1_b_16x4_224": 70.80,
+    "mvitv1_b_64x3_224": 455.88,
+    "hiera_t_224": 50.96,
+    "hiera_s_224": 69.64,
+    "hiera_b_224": 101.93,
+    "hiera_bplus_224": 132.54,
+    "hiera_l_224": 412.67,
+    "hiera_h_224": 1158.8,
+    "hiera_l_256": 579.62,
+    "hiera_l_256_no_last_pool": 705.8,
+    "vit_b_224": 180.5,
+    "vit_l_224": 597.2,
+}
+PARAMETERS = {
+    "mvitv2_s_k400_224": 34_537_744,
+    "mvitv2_b_32x3_224": 51_230_128,
+    "mvitv1_b_16x4_224": 36_610_672,
+}
+
+
+def both(model_of, *shape):
+    """fvcore's count and the instant one of the same model."""
+    with torch.device("meta"):
+        instant = count_instantly(model_of().eval(), torch.empty(shape))
+    return count(model_of().eval(), torch.zeros(shape)), instant
+
+
+def test_every_row_of_the_paper_instantly():
+    assert set(MEASURED) == set(ROWS)
+    for name, row in ROWS.items():
+        counted = count_row(row, instant=True)
+        assert counted.gflops == pytest.approx(MEASURED[name], rel=1e-3), name
+        assert counted.params == PARAMETERS.get(name, counted.params), name
+
+
+def test_table_2a_is_within_a_percent_and_a_half_of_the_paper():
+    for name, row in ROWS.items():
+        if name.startswith("table2a"):
+            assert count_row(row, instant=True).gflops == pytest.approx(row.paper, rel=0.015), name
+
+
+def test_the_instant_count_takes_under_two_seconds():
+    began = time.process_time()
+    count_row(ROWS["mvitv2_s_k400_224"], instant=True)
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.filterwarnings("ignore")  # fvcore and the tracer warn of their own old habits
+@pytest.mark.parametrize("last_pool", [True, False])
+@pytest.mark.parametrize("version", [1, 2])
+def test_fvcore_and_instant_agree_on_mvit(version, last_pool):
+    def model():
+        return MViT(
+            input_size=(8, 64, 64),
+            patch_kernel=(3, 7, 7),
+            patch_stride=(2, 4, 4),
+            depths=(1, 2),
+            dims=(8, 16),
+            heads=(1, 2),
+            kv_strides=(4, 2),
+            last_pool=last_pool,
+            drop_path=0.0,
+            cls_token=True,
+            version=version,
+        )
+
+    recorded, instant = both(model, 1, 3, 8, 64, 64)
+    assert recorded.gflops == pytest.approx(instant, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["hiera_t", "mvitv2_tiny"])
+def test_fvcore_and_instant_agree_on_detectors(name):
+    row = flops.Row(name, 64, last_pool=False, detector=True)
+    recorded, instant = count_row(row, instant=False), count_row(row, instant=True)
+    assert recorded.gflops == pytest.approx(instant.gflops, rel=1e-4)
+    assert recorded.params == instant.params
+    assert set(recorded.parts) == {"backbone", "proj", "heads"}
+    assert sum(recorded.parts.values()) == pytest.approx(recorded.gflops)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_attention_worked_by_hand():
+    """3 queries, 5 keys, width 4, two heads: 2 x 2 x 3 x 5 x 4; a padded v counts as before padding."""
+
+    class Attention(nn.Module):
+        def __init__(self, pad):
+            super().__init__()
+            self.pad = pad
+
+        def forward(self, x):
+            q = F.pad(x[:, :, :3], (0, self.pad))
+            k = F.pad(x, (0, self.pad))
+            return F.scaled_dot_product_attention(q, k, F.pad(x, (0, self.pad)))
+
+    for pad in (0, 6):
+        recorded, instant = both(lambda pad=pad: Attention(pad), 1, 2, 5, 4)
+        assert recorded.gflops * 1e9 == pytest.approx(240)
+        assert instant * 1e9 == pytest.approx(240)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_operation_without_a_rule_is_an_error():
+    class Fourier(nn.Module):
+        def forward(self, x):
+            return torch.fft.fft(x).real
+
+    with pytest.raises(ValueError, match="no rule counts aten::fft_fft"):
+        count(Fourier(), torch.zeros(1, 3, 2, 4, 4))
+
+
+def test_the_heads_are_table_1s():
+    """768 -> 512 on 2048 tokens; each of 512 candidates four 512 x 512 layers and 4, 2 and 80 outputs."""
+    with torch.device("meta"):
+        model = build(ROWS["table2a_256_16"])
+        tokens = torch.empty(1, 512, 512)
+        proj = count_instantly(model.proj, torch.empty(1, 2048, 768)) * 1e9
+        heads = sum(count_instantly(head, tokens) for head in model.heads.children()) * 1e9
+    assert proj == 2048 * 768 * 512
+    assert heads == 512 * (4 * 512**2 + 512 * (4 + 2 + 80))
+
+
+def test_json_of_chosen_backbones(tmp_path, capsys):
+    path = tmp_path / "new folder" / "flops.json"
+    assert flops.main(["--instant", "--backbone", "mvitv1_b", "--json", str(path)]) == 0
+    found = json.loads(path.read_text())
+    assert [f["name"] for f in found] == ["mvitv1_b_16x4_224", "mvitv1_b_64x3_224"]
+    assert set(found[0]) == {"name", "gflops", "params", "paper_gflops"}
+    assert "455.879" in capsys.readouterr().out
+
+
+def test_every_named_backbone_exists():
+    assert all(hasattr(backbones, row.backbone) for row in ROWS.values())
