@@ -41,6 +41,20 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def slow(session: nox.Session) -> None:
+    """The tests that take minutes."""
+    install(session, "tests")
+    session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def perf(session: nox.Session) -> None:
+    """Speed and memory against the straightforward implementations, measured in one run."""
+    install(session, "tests")
+    session.run("python", "-m", "pytest", "-s", "benchmarks/perf", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Ruff's rules and format, and the directions that imports may take."""
     session.install("-q", "-c", "constraints.txt", *PYPROJECT["dependency-groups"]["lint"])

@@ -1,6 +1,6 @@
 """Annotations of UCF101-24 and JHMDB in ACT's pickle, and detections in MOC's array.
 
-A pickle is a program. This one is run by an unpickler that knows eleven names, all of them harmless
+A pickle is a program. This one is run by an unpickler that knows a dozen names, all of them harmless
 stand-ins of ours, so that nothing in the file can call anything in Python or in NumPy; whatever
 else a file asks for is refused by its name. What comes out is checked against the schema
 
@@ -14,6 +14,7 @@ with tubes as (N, 5) arrays: frame (from 1), x1, y1, x2, y2 in pixels. Errors sa
 import io
 import math
 import pickle
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def read_act(path: PathLike, *, boxes: BoxForm = "xyxy") -> ActAnnotations:
     for video, size in _dict(path, "resolution", content["resolution"]).items():
         where = f"resolution[{video!r}]"
         if not isinstance(size, (tuple, list, np.ndarray)) or len(size) != 2:
-            _refuse(path, where, f"found {size!r:.60}", "it is the pair (height, width)")
+            _refuse(path, where, f"found {_shown(size)}", "it is the pair (height, width)")
         resolution[video] = cast(tuple[int, int], tuple(_whole(path, where, side, 1, 10**6) for side in size))
     splits = []
     for key in ("train_videos", "test_videos"):
@@ -287,6 +288,13 @@ def _encode(text: object, encoding: object) -> bytes:
     return text.encode("latin1")
 
 
+def _empty_bytes(*arguments: object) -> bytes:
+    """Stands in for bytes, which Python 3 calls for b"" where Python 2 is to read it."""
+    if arguments:
+        raise _Refused("a call of bytes")
+    return b""
+
+
 class _NotCalled:
     """Stands in for a class that is only ever handed to `_reconstruct`."""
 
@@ -298,8 +306,11 @@ _KNOWN = {
     "numpy.dtype": _Dtype,
     "numpy.ndarray": _NotCalled(),
     "collections.OrderedDict": dict,
-    **{f"{module}.set": set for module in ("builtins", "__builtin__")},
-    **{f"{module}.frozenset": frozenset for module in ("builtins", "__builtin__")},
+    **{
+        f"{module}.{name}": stand_in
+        for module in ("builtins", "__builtin__")
+        for name, stand_in in (("set", set), ("frozenset", frozenset), ("bytes", _empty_bytes))
+    },
     **{
         f"numpy.{core}.{name}": stand_in
         for core in ("core", "_core")
@@ -312,7 +323,9 @@ _KNOWN = {
 }
 
 
-class _PlainUnpickler(pickle.Unpickler):
+class _PlainUnpickler(pickle._Unpickler):
+    """Python's own, not the C one: that makes room for as many memos as the file says it has."""
+
     def find_class(self, module_name: str, global_name: str) -> Any:
         name = f"{module_name}.{global_name}"
         if name not in _KNOWN:
@@ -440,7 +453,7 @@ def _names(path: Path, where: str, names: object) -> tuple[str, ...]:
         _refuse(path, where, f"found {_kind(names)}", "it is a list of names")
     for i, name in enumerate(names):
         if not isinstance(name, str):
-            _refuse(path, f"{where}[{i}]", f"found {name!r:.60}", "a name is needed")
+            _refuse(path, f"{where}[{i}]", f"found {_shown(name)}", "a name is needed")
     if len(set(names)) != len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         _refuse(path, where, f"{twice!r} stands there twice", "every name stands there once")
@@ -453,7 +466,7 @@ def _dict(path: Path, where: str, value: object, key: type = str) -> Mapping[Any
     for name in value:
         if not isinstance(name, key):
             what = "a video's name" if key is str else "a label index"
-            _refuse(path, where, f"its key {name!r:.60} is a {_kind(name)}", f"{what} is needed")
+            _refuse(path, where, f"its key {_shown(name)} is a {_kind(name)}", f"{what} is needed")
     return value
 
 
@@ -462,12 +475,19 @@ def _whole(path: Path, where: str, value: object, least: int, most: int, advice:
     if isinstance(number, float) and number.is_integer():
         number = int(number)
     if not isinstance(number, int) or not least <= number <= most:
-        _refuse(path, where, f"found {value!r:.60}", advice or f"a whole number from {least} is needed")
+        _refuse(path, where, f"found {_shown(value)}", advice or f"a whole number from {least} is needed")
     return number
 
 
+def _shown(value: object) -> str:
+    """What stands there, in short; repr would take for ever on lists nested with malice."""
+    few = reprlib.Repr()
+    few.maxlevel = 1
+    return few.repr(value)
+
+
 def _kind(value: object) -> str:
-    return f"{type(value).__name__}".replace("_PlainArray", "array").replace("ndarray", "array")
+    return "array" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _refuse(path: Path, where: str, found: str, advice: str) -> NoReturn:

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Grid = tuple[int, int, int]
 """Tokens in time, rows and columns."""
@@ -21,7 +22,15 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * dim, dim_out or dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        hidden = self.fc1(x)
+        if self.training and hidden.requires_grad:
+            # The widest tensors of a network are kept once, not twice: the backward pass computes
+            # the activation anew, and stops there, so that no product is done again.
+            return checkpoint(self._narrow, hidden, use_reentrant=False, preserve_rng_state=False)
+        return self._narrow(hidden)
+
+    def _narrow(self, hidden: Tensor) -> Tensor:
+        return self.fc2(F.gelu(hidden))
 
 
 def resize_plane(x: Tensor, size: tuple[int, int], new: tuple[int, int]) -> Tensor:

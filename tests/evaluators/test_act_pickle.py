@@ -1,0 +1,589 @@
+"""ACT's pickle and MOC's array: what is read, what is refused and in which words, what never runs."""
+
+import copyreg
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluators import (
+    ActFileError,
+    AvaFileError,
+    Detections,
+    frame_map,
+    only_videos,
+    read_act,
+    read_act_detections,
+    split_truth,
+    split_videos,
+    write_frame_detections,
+)
+from evaluators.act_pickle import load_plain
+
+
+def tube(first, last, box=(10, 20, 110, 220), dtype=np.float32):
+    frames = np.arange(first, last + 1)
+    return np.column_stack([frames, np.tile(box, (len(frames), 1))]).astype(dtype)
+
+
+def annotations(**change):
+    """Three videos of two classes in two splits; the second video has two people."""
+    content = {
+        "labels": ["run", "sit"],
+        "gttubes": {
+            "run/a": {0: [tube(1, 4)]},
+            "run/b": {0: [tube(2, 3), tube(1, 5, (0, 0, 50, 50))]},
+            "sit/c": {1: [tube(1, 2)]},
+        },
+        "nframes": {"run/a": 4, "run/b": 5, "sit/c": 2},
+        "resolution": {"run/a": (240, 320), "run/b": (240, 320), "sit/c": (240, 320)},
+        "train_videos": [["run/a"], ["run/b"]],
+        "test_videos": [["run/b", "sit/c"], ["sit/c", "run/a"]],
+    }
+    return {**content, **change}
+
+
+@pytest.fixture
+def pickled(tmp_path):
+    def write(content, protocol=2):
+        path = tmp_path / "GT.pkl"
+        path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content, protocol))
+        return path
+
+    return write
+
+
+# --- what is read --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_split_is_its_test_videos_in_the_files_order(pickled, protocol):
+    act = read_act(pickled(annotations(), protocol))
+    assert act.classes == {0: "run", 1: "sit"}
+    assert act.resolution["run/a"] == (240, 320)
+    truth = split_truth(act, 1)
+    assert truth.videos == split_videos(act, 1) == ("run/b", "sit/c")
+    assert truth.video.tolist() == [0] * 7 + [1] * 2
+    assert truth.frame.tolist() == [2, 3, 1, 2, 3, 4, 5, 1, 2]
+    assert truth.label.tolist() == [0] * 7 + [1] * 2
+    assert truth.tube.tolist() == [1, 1, 2, 2, 2, 2, 2, 3, 3]
+    assert truth.box[0].tolist() == [10, 20, 110, 220]
+    assert type(truth.box) is np.ndarray
+    assert split_truth(act, 2).videos == ("sit/c", "run/a")
+    assert split_truth(act, 2).video.tolist() == [0] * 2 + [1] * 4
+
+
+PYTHON_2 = rb"""(dp0
+S'labels'
+p1
+(lp2
+S'caf\xe9'
+p3
+asS'gttubes'
+p4
+(dp5
+S'v'
+p6
+(dp7
+I0
+(lp8
+cnumpy.core.multiarray
+_reconstruct
+p9
+(cnumpy
+ndarray
+p10
+(I0
+tp11
+S'b'
+p12
+tp13
+Rp14
+(I1
+(I1
+I5
+tp15
+cnumpy
+dtype
+p16
+(S'i2'
+p17
+I0
+I1
+tp18
+Rp19
+(I3
+S'>'
+p20
+NNNI-1
+I-1
+I0
+tp21
+bI00
+S'\x00\x03\x00\x01\x00\x02\x01\x00\x00\xff'
+p22
+tp23
+basssS'nframes'
+p24
+(dp25
+g6
+I9
+ssS'resolution'
+p26
+(dp27
+g6
+(I240
+I320
+tp28
+ssS'train_videos'
+p29
+(lp30
+(lp31
+S'u'
+p32
+aasS'test_videos'
+p33
+(lp34
+(lp35
+g6
+aas."""
+
+
+def test_a_pickle_of_python_2_is_read_as_latin_1(pickled):
+    act = read_act(pickled(PYTHON_2))
+    assert act.labels == ("café",)
+    truth = split_truth(act)
+    assert (truth.frame.tolist(), truth.box.tolist()) == ([3], [[1, 2, 256, 255]])  # big-endian
+
+
+def test_the_corrected_variant_is_widened_before_x_and_width_are_added(pickled):
+    # 200 + 100 is 44 in uint8: the box would turn inside out.
+    content = annotations(
+        gttubes={video: {0: [tube(1, 2, (200, 20, 100, 40), np.uint8)]} for video in annotations()["nframes"]}
+    )
+    act = read_act(pickled(content), boxes="xywh")
+    assert act.truth.box[0].tolist() == [200, 20, 300, 60]
+    with pytest.raises(ActFileError, match=r"gttubes\['run/a'\]\[0\]\[0\]: it is of uint8, as in the corr"):
+        read_act(pickled(content))
+
+
+def test_boxes_in_the_wrong_form_are_recognised_by_their_number(pickled):
+    widths = annotations(
+        gttubes={video: {0: [tube(1, 50, (200, 20, 100, 40))]} for video in annotations()["nframes"]}
+    )
+    with pytest.raises(ActFileError, match=r"150 of 150 boxes have x2 < x1 .* with boxes \"xywh\""):
+        read_act(pickled(widths))
+    one = tube(1, 200)
+    one[7, 3] = 5  # a slip, as the published files have
+    content = annotations()
+    content["gttubes"]["run/a"] = {0: [one]}
+    assert read_act(pickled(content)).truth.box[7].tolist() == [10, 20, 5, 220]
+
+
+def test_a_tube_may_outlast_its_video(pickled):
+    content = annotations()
+    content["gttubes"]["run/a"] = {0: [tube(1, 9)]}
+    assert split_truth(read_act(pickled(content)), 2).frame.max() == 9
+
+
+def test_plain_things_of_every_sort_are_plain(pickled):
+    content = {
+        "sets": [{1, 2}, frozenset({"a"})],
+        "ordered": OrderedDict(a=1, b=None),
+        "scalars": [np.float32(0.5), np.int64(-7), np.bool_(True)],
+        "numbers": [1.5, 10**30, True, b"bytes", b"", "text"],
+        "arrays": [np.arange(6, dtype=">i4").reshape(2, 3), np.asfortranarray(np.eye(3)), np.zeros((0, 5))],
+    }
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        back = load_plain(pickled(content, protocol))
+        assert back["sets"] == content["sets"]
+        assert back["ordered"] == {"a": 1, "b": None}
+        assert back["scalars"] == [0.5, -7, True]
+        assert type(back["scalars"][0]) is float
+        assert back["numbers"] == content["numbers"]
+        for ours, theirs in zip(back["arrays"], content["arrays"], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+            assert ours.dtype.newbyteorder("=") == theirs.dtype.newbyteorder("=")
+
+
+# --- what never runs -----------------------------------------------------------------------------
+
+
+class Runs:
+    """Pickles as a call."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def touch(path):
+    Path(path).write_text("executed")
+
+
+def called(module, name, *arguments):
+    """A pickle that calls module.name(*arguments), whether or not there is such a thing."""
+    pushed = b"".join(pickle.dumps(argument, 0)[:-1] for argument in arguments)
+    return b"c" + f"{module}\n{name}\n".encode() + b"(" + pushed + b"tR."
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    "hidden_in", [lambda x: x, lambda x: [{"labels": (1, x)}], lambda x: annotations(labels=x)]
+)
+def test_a_call_is_refused_by_name_and_does_not_happen(pickled, tmp_path, protocol, hidden_in):
+    proof = tmp_path / "executed"
+    for function, argument, name in (
+        (eval, f"open({str(proof)!r}, 'w')", r"'(builtins|__builtin__)\.eval'"),
+        (exec, f"open({str(proof)!r}, 'w')", r"'(builtins|__builtin__)\.exec'"),
+        (__import__("os").system, f"touch {proof}", r"'(posix|nt)\.system'"),
+        (__import__("subprocess").getoutput, f"touch {proof}", r"'(subprocess|commands)\.getoutput'"),
+        (np.load, str(proof), r"'numpy\.load'"),
+        (getattr, "x", r"'(builtins|__builtin__)\.getattr'"),
+    ):
+        arguments = (argument, "upper") if function is getattr else (argument,)
+        path = pickled(hidden_in(Runs(function, *arguments)), protocol)
+        with pytest.raises(ActFileError, match=f"GT.pkl: the pickle asks for {name}; annotations are plain"):
+            read_act(path)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "asked_for"),
+    [
+        (called("os", "system", "true"), "'os.system'"),
+        (b"(S'true'\nios\nsystem\n.", "'os.system'"),  # INST, an opcode of Python 1
+        (b"cbuiltins\ngetattr\n.", "'builtins.getattr'"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "'os.system'"),  # STACK_GLOBAL
+        (b"\x80\x04\x8c\x08builtins\x8c\x0eeval.__class__\x93.", "'builtins.eval.__class__'"),
+        (called("numpy", "fromfile", "x"), "'numpy.fromfile'"),
+        (called("numpy.core.multiarray", "fromstring", "x"), "'numpy.core.multiarray.fromstring'"),
+        (called("_codecs", "encode", "x", "rot13"), "_codecs.encode to 'rot13'"),
+        (called("_codecs", "decode", "x", "hex"), "'_codecs.decode'"),
+        (called("numpy", "dtype", "O"), "an array of dtype 'O', which is not a number's"),
+        (called("numpy", "dtype", "V8"), "an array of dtype 'V8', which is not a number's"),
+        (called("numpy", "dtype", "f8,O"), "an array of dtype 'f8,O', which is not a number's"),
+        (called("numpy", "dtype", "<M8[s]"), "an array of dtype '<M8[s]', which is not a number's"),
+        (called("numpy", "dtype", 7), "an array of dtype 7, which is not a number's"),
+        (called("numpy.core.multiarray", "scalar", "f8", b"12345678"), "an array in an unknown state"),
+        (b"\x80\x02X\x01\x00\x00\x00aQ.", "an object outside the file"),
+        (b"Pname\n.", "an object outside the file"),
+    ],
+)
+def test_what_else_a_pickle_may_ask_for(pickled, data, asked_for):
+    with pytest.raises(ActFileError) as caught:
+        load_plain(pickled(data))
+    assert f"the pickle asks for {asked_for}; annotations are plain data" in str(caught.value)
+
+
+def array_with(state):
+    """A pickle of an array whose state is ours to choose; `state` is opcodes."""
+    return (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR" + state + b"b."
+    )  # fmt: skip
+
+
+F8 = b"cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (b"(I1\n(I3\nt" + F8 + b"I00\nS'12345678'\nt", "of shape (3,) and 8 bytes, which do not fit"),
+        (b"(I1\n(I-1\nt" + F8 + b"I00\nS'12345678'\nt", "an array of no shape"),
+        (b"(I1\n(L99999999999999999999L\nt" + F8 + b"I00\nS'12345678'\nt", "which do not fit"),
+        (b"(I1\nS'12'\n" + F8 + b"I00\nS'12345678'\nt", "an array of no shape"),
+        (b"(I1\n(I1\nt" + F8 + b"I00\n(lI1\nat", "an array of objects, which is not plain data"),
+        (b"(I1\n(I1\ntS'f8'\nI00\nS'12345678'\nt", "an array in an unknown state"),
+        (b"(I1\nt", "an array in an unknown state"),
+        (b"I7\n", "an array in an unknown state"),
+        (b"(I1\n(I1\nt" + F8.replace(b"S'<'", b"S'x'") + b"I00\nS'12345678'\nt", "a dtype in an unknown"),
+    ],
+)
+def test_an_array_whose_state_lies(pickled, state, message):
+    good = array_with(b"(I1\n(I1\nt" + F8 + b"I00\nS'12345678'\nt")
+    assert load_plain(pickled(good)).shape == (1,)
+    with pytest.raises(ActFileError, match="the pickle asks for") as caught:
+        load_plain(pickled(array_with(state)))
+    assert message in str(caught.value)
+
+
+def test_an_array_of_objects_is_refused(pickled):
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(ActFileError, match="an array of dtype 'O8', which is not a number's"):
+            load_plain(pickled(np.array([Runs(touch, "x")], dtype=object), protocol))
+
+
+def test_a_registered_extension_is_refused_like_any_name(pickled):
+    copyreg.add_extension("os", "system", 0x70)
+    try:
+        with pytest.raises(ActFileError, match=r"the pickle asks for 'os\.system'"):
+            load_plain(pickled(b"\x80\x02\x82\x70U\x04trueq\x00\x85R."))
+    finally:
+        copyreg.remove_extension("os", "system", 0x70)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not a pickle",
+        pickle.dumps(annotations())[:-40],
+        pickle.dumps(annotations())[:100],
+        b"\x80\x63.",
+        b"\x80\x02.",
+        b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",  # a frame longer than any file
+        b"cnumpy\nndarray\n(I3\ntR.",  # the stand-in is not called
+        b"cnumpy\nndarray\n(dS'x'\nI1\nsb.",  # nor marked
+        b"c__builtin__\nset\n(I1\nI2\ntR.",
+        b"(dp0\ng0\nI1\ns.",  # a dict for a key
+        b"cnumpy\ndtype\nI1\n\x81.",
+        called("builtins", "bytes", 10**15),
+        b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",  # a bytearray longer than any file
+    ],
+)  # fmt: skip
+def test_damaged_files_are_one_error_like_any(pickled, data):
+    with pytest.raises(ActFileError, match=r"GT\.pkl: (cannot be unpickled|the pickle asks for)"):
+        load_plain(pickled(data))
+
+
+def test_a_file_that_claims_a_billion_memos_costs_nothing(pickled):
+    assert load_plain(pickled(b"\x80\x02Nr\xff\xff\xff\x7f.")) is None
+
+
+def test_lists_nested_with_malice_are_shown_in_short(pickled):
+    inner = []
+    for _ in range(100):
+        inner = [inner, inner]  # 2**100 lists to whoever prints it
+    for content in (annotations(labels=[inner]), annotations(resolution={"run/a": inner})):
+        with pytest.raises(ActFileError, match=r"found \["):
+            read_act(pickled(content))
+
+
+@settings(max_examples=300, deadline=None, database=None, derandomize=True)
+@given(
+    st.binary(max_size=60)
+    | st.integers(0, 1500).flatmap(lambda at: st.tuples(st.just(at), st.binary(min_size=1, max_size=4)))
+)
+def test_noise_ends_in_the_error_or_in_plain_data(tmp_path_factory, noise):
+    if isinstance(noise, tuple):
+        at, bytes_ = noise
+        good = pickle.dumps(annotations(), 2)
+        noise = good[: at % len(good)] + bytes_ + good[at % len(good) + len(bytes_) :]
+    path = tmp_path_factory.mktemp("noise") / "GT.pkl"
+    path.write_bytes(noise)
+    try:
+        read_act(path)
+    except ActFileError as error:
+        assert str(error).startswith(str(path))  # noqa: PT017
+
+
+# --- the schema ----------------------------------------------------------------------------------
+
+
+def nested(change):
+    content = annotations()
+    change(content)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1], "the file: it holds a list; ACT's annotations are a dict"),
+        ({}, "the file: it has no labels, gttubes, nframes, train_videos, test_videos"),
+        ({"v": {"annotations": [], "numf": 3}}, "the list of corrected annotations (sf, ef, boxes), which"),
+        (nested(lambda c: c.pop("nframes")), "the file: it has no nframes; it has labels, gttubes, reso"),
+        (annotations(labels="run"), "labels: found str; it is a list of names"),
+        (annotations(labels=["run", 3]), "labels[1]: found 3; a name is needed"),
+        (annotations(labels=["run", "run"]), "labels: 'run' stands there twice"),
+        (annotations(nframes={"run/a": "4"}), "nframes['run/a']: found '4'; a whole number from 1"),
+        (annotations(nframes={"run/a": 0}), "nframes['run/a']: found 0; a whole number from 1"),
+        (annotations(nframes=[4]), "nframes: found list; it is a dict"),
+        (annotations(nframes={7: 4}), "nframes: its key 7 is a int; a video's name is needed"),
+        (annotations(resolution={"run/a": 240}), "resolution['run/a']: found 240; it is the pair (height"),
+        (annotations(test_videos=[]), "test_videos: found list; it is a list with one list of videos per"),
+        (annotations(test_videos=["run/b"]), "test_videos[0]: found str; it is a list of names"),
+        (annotations(test_videos=[["nowhere"]]), "gttubes: video 'nowhere' of test_videos[0] is not among"),
+        (nested(lambda c: c["nframes"].pop("sit/c")), "nframes: video 'sit/c' of test_videos[0] is not"),
+        (annotations(gttubes=[]), "gttubes: found list; it is a dict"),
+        (annotations(gttubes={"run/a": []}), "gttubes['run/a']: found list; it is a dict"),
+        (annotations(gttubes={"run/a": {"run": []}}), "gttubes['run/a']: its key 'run' is a str; a label"),
+        (annotations(gttubes={"run/a": {2: []}}), "gttubes['run/a'][2]: found 2; the 2 labels count from 0"),
+        (annotations(gttubes={"run/a": {0: 5}}), "gttubes['run/a'][0]: found int; it is a list of tubes"),
+        (annotations(gttubes={"run/a": {0: [[1, 2]]}}), "gttubes['run/a'][0][0]: found list; a tube is an"),
+        (annotations(gttubes={"run/a": {0: [np.eye(4)]}}), "its shape is (4, 4) and not (N, 5)"),
+        (annotations(gttubes={"run/a": {0: [np.zeros((0, 5))]}}), "its shape is (0, 5) and not (N, 5)"),
+        (annotations(gttubes={"run/a": {0: [tube(0, 3)]}}), "row 0 is of frame 0; frames are whole numbers"),
+        (annotations(gttubes={"run/a": {0: [tube(1, 3)[::-1]]}}), "row 1 is of frame 2; frames are whole"),
+        (annotations(gttubes={"run/a": {0: [tube(1, 3) + 0.5]}}), "row 0 is of frame 1.5; frames are whole"),
+        (annotations(gttubes={"run/a": {0: [tube(1, 2, (0, 0, np.nan, 1))]}}), "row 0 is [1.0, 0.0, 0.0, n"),
+    ],
+)  # fmt: skip
+def test_another_schema_is_refused_with_the_entry(pickled, content, message):
+    path = pickled(content)
+    with pytest.raises(ActFileError) as caught:
+        read_act(path)
+    assert str(caught.value).startswith(f"{path}, ")
+    assert message in str(caught.value)
+
+
+def test_no_file_and_no_file_at_all(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.pkl: there is no such file; check the path"):
+        read_act(tmp_path / "nowhere.pkl")
+    with pytest.raises(ActFileError, match="cannot be read"):
+        read_act(tmp_path)
+
+
+def test_a_split_that_is_not_there(pickled):
+    act = read_act(pickled(annotations()))
+    for split in (0, 3):
+        with pytest.raises(ValueError, match=rf"GT.pkl has no split {split}; its splits are 1 to 2"):
+            split_truth(act, split)
+
+
+# --- detections ----------------------------------------------------------------------------------
+
+ROWS = [[0, 2, 0, 0.9, 10, 20, 110, 220], [1, 1, 1, 0.8, 10, 20, 110, 220], [1, 2, 0, 0.25, -5, 0, 8, 8]]
+TEXT = "run/b,2,0,0.9,10,20,110,220\nsit/c,1,1,0.8,10,20,110,220\nsit/c,2,0,0.25,-5,0,8,8\n"
+
+
+@pytest.fixture
+def act(pickled):
+    return read_act(pickled(annotations()))
+
+
+def saved(path, rows, dtype=np.float32):
+    np.save(path, np.array(rows, dtype=dtype))
+    return path
+
+
+def test_array_and_text_are_the_same_detections(act, tmp_path):
+    (tmp_path / "d.csv").write_text(TEXT)
+    (tmp_path / "d.pkl").write_bytes(pickle.dumps(np.array(ROWS, dtype=np.float32), 4))
+    saved(tmp_path / "d.npy", ROWS)
+    for name in ("d.csv", "d.npy", "d.pkl"):
+        found = read_act_detections(tmp_path / name, act)
+        assert [found.videos[i] for i in found.video] == ["run/b", "sit/c", "sit/c"]
+        assert (found.frame.tolist(), found.label.tolist()) == ([2, 1, 2], [0, 1, 0])
+        np.testing.assert_allclose(found.score, [0.9, 0.8, 0.25], rtol=1e-7)
+        assert found.box[2].tolist() == [-5, 0, 8, 8]
+        assert frame_map(split_truth(act), found, act.classes, protocol="gurkirt").num_true_positives == 2
+
+
+def test_the_video_index_is_into_the_splits_own_list(act, tmp_path):
+    path = saved(tmp_path / "d.npy", ROWS[1:2])
+    assert read_act_detections(path, act, 2).videos[1] == "run/a"
+
+
+def test_an_empty_file_of_detections_is_nothing_found(act, tmp_path):
+    (tmp_path / "d.csv").write_text("")
+    for path in (tmp_path / "d.csv", saved(tmp_path / "d.npy", np.zeros((0, 8)))):
+        found = read_act_detections(path, act)
+        assert len(found.video) == 0
+        assert frame_map(split_truth(act), found, act.classes, protocol="gurkirt").mAP == 0
+
+
+def test_videos_of_other_splits_are_counted_and_left_out(act, tmp_path):
+    (tmp_path / "d.csv").write_text(TEXT + "run/a,1,0,0.5,0,0,9,9\nelsewhere,99,0,0.5,0,0,9,9\n")
+    found, outside = only_videos(read_act_detections(tmp_path / "d.csv", act), split_videos(act, 1))
+    assert (len(found.video), outside, found.videos) == (3, 2, ("run/b", "sit/c"))
+
+
+def row(**change):
+    names = ("video", "frame", "label", "score", "x1", "y1", "x2", "y2")
+    return [change.get(name, value) for name, value in zip(names, ROWS[0], strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"video": 2}, "row 1, column 0 (video index): found 2; split 1 has 2 test videos, counted from 0"),
+        ({"video": -1}, "row 1, column 0 (video index): found -1; split 1 has 2 test"),
+        ({"video": 0.5}, "row 1, column 0 (video index): found 0.5; split 1 has 2 test"),
+        ({"frame": 0}, "row 1, column 1 (frame): found 0; frames are whole numbers and count from 1"),
+        ({"frame": 2.5}, "row 1, column 1 (frame): found 2.5; frames are whole numbers"),
+        ({"frame": 6}, "row 1, column 1 (frame): found 6; run/b ends with frame 5; does the array"),
+        ({"label": 2}, "row 1, column 2 (label): found 2; the 2 labels count from 0"),
+        ({"score": np.nan}, "row 1, column 3 (score): found nan; the score must be a finite number"),
+        ({"y2": np.inf}, "row 1, column 7 (y2): found inf; the y2 must be a finite number"),
+    ],
+)  # fmt: skip
+def test_a_bad_row_of_an_array_is_named(act, tmp_path, change, message):
+    path = saved(tmp_path / "d.npy", [ROWS[0], row(**change)])
+    with pytest.raises(ActFileError) as caught:
+        read_act_detections(path, act)
+    assert str(caught.value).startswith(f"{path}, {message}")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("run/b,0,0,0.9,1,2,3,4", "line 2, column 2 (frame): found '0'; frames are whole numbers and count"),
+        ("run/b,2.0,0,0.9,1,2,3,4", "line 2, column 2 (frame): found '2.0'; frames are whole"),
+        ("run/b,6,0,0.9,1,2,3,4", "line 2, column 2 (frame): found '6'; run/b ends with frame 5"),
+        ("run/b,2,2,0.9,1,2,3,4", "line 2, column 3 (label): found '2'; the 2 labels count from 0"),
+        ("run/b,2,run,0.9,1,2,3,4", "line 2, column 3 (label): found 'run'; labels are whole numbers"),
+        ("run/b,2,0,nan,1,2,3,4", "line 2, column 4 (score): found 'nan'; a finite number"),
+        ("run/b,2,0,0.9,1,2,3", "line 2: found 7 columns instead of 8, as line 1 has"),
+        ("run/b,2,0,0.9,1,2,3,x", "line 2, column 8 (y2): found 'x'; a number is needed"),
+    ],
+)  # fmt: skip
+def test_a_bad_line_of_text_is_named(act, tmp_path, line, message):
+    path = tmp_path / "d.csv"
+    path.write_text(TEXT.splitlines()[0] + "\n" + line + "\n")
+    with pytest.raises(AvaFileError) as caught:
+        read_act_detections(path, act)
+    assert str(caught.value).startswith(f"{path}, {message}")
+
+
+def test_arrays_that_are_none(act, tmp_path):
+    path = tmp_path / "d.npy"
+    for content, message in (
+        (
+            np.zeros((3, 7)),
+            r"the array: its shape is \(3, 7\) and not \(M, 8\); it is one row per detection: vid",
+        ),
+        (np.zeros(8), r"the array: its shape is \(8,\)"),
+        (np.full((1, 8), "x"), "the array: its dtype is <U1; numbers are needed"),
+    ):
+        np.save(path, content)
+        with pytest.raises(ActFileError, match=message):
+            read_act_detections(path, act)
+    np.save(path, np.array([Runs(touch, "x")], dtype=object), allow_pickle=True)
+    with pytest.raises(
+        ActFileError, match=r"cannot be read as an .npy array \(Object arrays cannot be loaded"
+    ):
+        read_act_detections(path, act)
+    for data in (b"", b"garbage", b"\x93NUMPY"):
+        path.write_bytes(data)
+        with pytest.raises(
+            ActFileError, match=r"cannot be read as an .npy array .*numpy\.save, numbers only"
+        ):
+            read_act_detections(path, act)
+    np.savez(tmp_path / "d", np.zeros((1, 8)))
+    (tmp_path / "d.npz").rename(path)
+    with pytest.raises(ActFileError, match=r"it is an \.npz archive"):
+        read_act_detections(path, act)
+    (tmp_path / "d.pkl").write_bytes(pickle.dumps([1]))
+    with pytest.raises(ActFileError, match="it holds a list; MOC's detections are one array"):
+        read_act_detections(tmp_path / "d.pkl", act)
+    with pytest.raises(FileNotFoundError, match="check the path"):
+        read_act_detections(tmp_path / "nowhere.npy", act)
+
+
+def test_written_detections_come_back_surest_first(act, tmp_path):
+    box = np.array([[0, 0.1, 7, 8], [1, 2, 3, 4]], np.float32)
+    found = Detections(("sit/c", "run/b"), [0, 1], [1, 2], box, [1, 0], [0.1, 0.7])
+    write_frame_detections(tmp_path / "d.csv", found)
+    assert (tmp_path / "d.csv").read_text().splitlines()[0] == "run/b,2,0,0.7,1,2,3,4"
+    back = read_act_detections(tmp_path / "d.csv", act)
+    assert back.box.tolist() == found.box[::-1].tolist()
+    with pytest.raises(ValueError, match="detection row 0 has label -1"):
+        write_frame_detections(tmp_path / "d.csv", Detections(("v",), [0], [1], [[0, 0, 1, 1]], [-1], [0.5]))
