@@ -106,12 +106,13 @@ def make_synthetic(made: Path, size: synthetic.Size) -> Path:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as bar:
+    if not synthetic.folder_of(made, size).exists():
+        print(f"making the synthetic benchmark in {made}, once", flush=True)
+    with Progress(*columns, transient=True) as bar:
         task = bar.add_task("synthetic benchmark: videos", total=None)
         root = synthetic.make(
             made, size, progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
-        bar.update(task, visible=False)
     print(f"data: {root} ({synthetic.fingerprint(root)})")
     return root
 

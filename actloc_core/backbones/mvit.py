@@ -18,50 +18,35 @@ from actloc_core.structures import Backbone
 
 def mvitv2_s(*, frames: int = 16, crop: int = 256, last_pool: bool = False, drop_path: float = 0.2) -> MViT:
     """MViTv2-S 16x4 as in Table 1: 16 blocks; 8x16x16 tokens of 768 at 256 without the last pool."""
-    return MViT(
-        input_size=(frames, crop, crop),
-        patch_kernel=(3, 7, 7),
-        patch_stride=(2, 4, 4),
-        depths=(1, 2, 11, 2),
-        dims=(96, 192, 384, 768),
-        heads=(1, 2, 4, 8),
-        kv_strides=(8, 4, 2, 1),
-        last_pool=last_pool,
-        drop_path=drop_path,
-        cls_token=True,
-    )
+    return _base(2, (1, 2, 11, 2), frames, crop, last_pool, drop_path)
 
 
 def mvitv2_b(*, frames: int = 32, crop: int = 224, last_pool: bool = True, drop_path: float = 0.3) -> MViT:
     """MViTv2-B 32x3: 24 blocks of the widths of MViTv2-S."""
-    return MViT(
-        input_size=(frames, crop, crop),
-        patch_kernel=(3, 7, 7),
-        patch_stride=(2, 4, 4),
-        depths=(2, 3, 16, 3),
-        dims=(96, 192, 384, 768),
-        heads=(1, 2, 4, 8),
-        kv_strides=(8, 4, 2, 1),
-        last_pool=last_pool,
-        drop_path=drop_path,
-        cls_token=True,
-    )
+    return _base(2, (2, 3, 16, 3), frames, crop, last_pool, drop_path)
 
 
 def mvitv1_b(*, frames: int = 16, crop: int = 224, last_pool: bool = True, drop_path: float = 0.2) -> MViT:
     """MViTv1-B, 16x4 and (frames=64) 64x3: 16 blocks, absolute positions."""
+    return _base(1, (1, 2, 11, 2), frames, crop, last_pool, drop_path)
+
+
+def _base(
+    version: int, depths: Sequence[int], frames: int, crop: int, last_pool: bool, drop_path: float
+) -> MViT:
+    """The published video models: four stages from 96 to 768 channels, with a class token."""
     return MViT(
         input_size=(frames, crop, crop),
         patch_kernel=(3, 7, 7),
         patch_stride=(2, 4, 4),
-        depths=(1, 2, 11, 2),
+        depths=depths,
         dims=(96, 192, 384, 768),
         heads=(1, 2, 4, 8),
         kv_strides=(8, 4, 2, 1),
         last_pool=last_pool,
         drop_path=drop_path,
         cls_token=True,
-        version=1,
+        version=version,
     )
 
 
