@@ -104,10 +104,9 @@ def at_scale(exp: Experiment, scale: str) -> Experiment:
         backbone="mvitv2_tiny",
         drop_path=0.0,
         dim=64,
-        eos_coef=0.3,
         epochs=2.6,
         warmup_epochs=0.25,
-        lr=3e-3,
+        lr=2e-3,
         theta=0.02,
         score="product",
     )
