@@ -320,10 +320,8 @@ def slow_map(there, tubes, threshold):
     for label in CLASSES:
         number = sum(len(people) for (_, of), people in there.items() if of == label)
         ranked = [(score, video, t) for (video, of), ts in tubes.items() if of == label for score, t in ts]
-        taken, hits, rank, area = [], 0, 0, Fraction(0)
-        before = Fraction(1)
-        for _, video, tube in sorted(ranked, key=lambda row: -row[0]):
-            rank += 1
+        taken, hits, area, before = [], 0, Fraction(0), Fraction(1)
+        for rank, (_, video, tube) in enumerate(sorted(ranked, key=lambda row: -row[0]), 1):
             free = [p for p in there.get((video, label), []) if all(p is not t for t in taken)]
             best = max(free, key=lambda p: slow_tube_iou(p, tube), default=None)
             right = best is not None and slow_tube_iou(best, tube) >= threshold
