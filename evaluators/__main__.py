@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if path is not None and not path.parent.is_dir():
                 raise ValueError(f"{path}: there is no folder {path.parent} to write into")
         options.command(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"evaluators {options.name}: {error}", file=sys.stderr)
         return 2
     return 0
@@ -93,7 +94,7 @@ def ucf(options: argparse.Namespace) -> None:
             one.text.insert(1, summarise(tubes))
             one.json["video_map"] = _video_json(tubes)
         if outside:
-            one.text.append(f"note: {outside:,} detections in videos outside split {split}: not scored")
+            one.text.append(f"note: detections in videos outside split {split}: {outside:,}, not scored")
         one.json |= {"split": split, "num_outside_split": outside}
         scored.append(one)
         texts += [f"split {split} of {len(annotations.test_videos)}, {Path(path).name}"] * (len(splits) > 1)
@@ -119,18 +120,16 @@ def actors(options: argparse.Namespace) -> None:
     result = {
         "dataset": "ava",
         "metric": "actors",
+        "protocol": Protocol.STANDARD,
         **{key: _number(value) for key, value in asdict(score).items()},
         "num_ground_truth": score.actors,
         "num_detections": score.true_positives + score.false_positives,
         "num_detections_at_any_theta": len(persons.video),
         "files": _files(options),
     }
-    if options.curve:
-        lines = ["theta,precision,recall"]
-        lines += [",".join("" if isnan(x) else repr(x) for x in row) for row in np.stack(curve).T.tolist()]
-        with replacing(options.curve) as file:
-            file.write(("\n".join(lines) + "\n").encode())
-    _write(options, result, curve)
+    lines = ["theta,precision,recall"]
+    lines += [",".join("" if isnan(x) else repr(x) for x in row) for row in np.stack(curve).T.tolist()]
+    _write(options, result, curve, curve=lines)
     print("\n".join([summarise(score), *_hints(persons, pixels=False)]))
 
 
@@ -417,16 +416,20 @@ def _percent(value: float | None) -> str:
     return "-" if value is None or isnan(value) else f"{100 * value:.2f}"
 
 
-def _write(options: argparse.Namespace, result: Json, picture: object) -> None:
-    """The files that were asked for, each whole or not at all."""
+def _write(options: argparse.Namespace, result: Json, picture: object, *, curve: Sequence[str] = ()) -> None:
+    """The files that were asked for, each whole or not at all; made before the first is written."""
+    files: list[tuple[Path, bytes]] = []
     if options.plot:
-        figure = plot(picture)
-        with replacing(options.plot) as file:
-            figure.savefig(file, format=options.plot.suffix[1:].lower() or "png")
+        drawn = BytesIO()
+        plot(picture).savefig(drawn, format=options.plot.suffix[1:].lower() or "png")
+        files.append((options.plot, drawn.getvalue()))
+    if curve and options.curve:
+        files.append((options.curve, "\n".join([*curve, ""]).encode()))
     if options.json:
-        text = json.dumps(result, indent=1, allow_nan=False)
-        with replacing(options.json) as file:
-            file.write(text.encode() + b"\n")
+        files.append((options.json, json.dumps(result, indent=1, allow_nan=False).encode() + b"\n"))
+    for path, content in files:
+        with replacing(path) as file:
+            file.write(content)
 
 
 # --- options -------------------------------------------------------------------------------------

@@ -91,7 +91,12 @@ def read_act(path: PathLike, *, boxes: BoxForm = "xyxy") -> ActAnnotations:
         lists = content[key]
         if not isinstance(lists, (list, tuple)) or not lists:
             _refuse(path, key, f"found {_kind(lists)}", "it is a list with one list of videos per split")
-        splits.append(tuple(_names(path, f"{key}[{i}]", names) for i, names in enumerate(lists)))
+        splits.append(
+            tuple(
+                _names(path, f"{key}[{i}]", names, least=int(key == "test_videos"))
+                for i, names in enumerate(lists)
+            )
+        )
     truth = _tubes(path, content["gttubes"], len(labels), boxes)
     for i, names in enumerate(splits[1]):
         for video in names:
@@ -448,8 +453,8 @@ def _check_rows(path: Path, rows: Floats, column: int, wrong: Bools, advice: str
         )
 
 
-def _names(path: Path, where: str, names: object) -> tuple[str, ...]:
-    if not isinstance(names, (list, tuple)) or not names:
+def _names(path: Path, where: str, names: object, *, least: int = 1) -> tuple[str, ...]:
+    if not isinstance(names, (list, tuple)) or len(names) < least:
         _refuse(path, where, f"found {_kind(names)}", "it is a list of names")
     for i, name in enumerate(names):
         if not isinstance(name, str):

@@ -85,18 +85,18 @@ def notes(counts: Audit, protocol: Protocol | str) -> list[str]:
     inside_out = "scored as false positives" if rules.inside_out else "dropped"
     repeated = "scored like any other" if rules.remaining else "only the first is ever a target"
     told = (
-        (counts.other_classes_truth, "ground-truth row", "of classes that are not evaluated: left out"),
-        (counts.other_classes_found, "detection", "of classes that are not evaluated: left out"),
-        (counts.unknown_classes, "of these detection", f"of classes the ground truth has not either: {ids}"),
-        (counts.unknown_videos, "detection", f"in videos the ground truth has not ({names}): {everywhere}"),
-        (counts.unannotated_frames, "detection", f"on frames without ground truth: {everywhere}"),
-        (counts.excluded_truth, "ground-truth row", f"on excluded frames: {excluded}"),
-        (counts.excluded_found, "detection", f"on excluded frames: {excluded}"),
-        (counts.inside_out, "detection", f"with x1 >= x2 or y1 >= y2: {inside_out}"),
-        (counts.duplicate_truth, "ground-truth row", f"that repeat another: {repeated}"),
-        (counts.duplicate_found, "detection", "that repeat another: scored like any other"),
+        ("ground-truth rows of classes that are not evaluated", counts.other_classes_truth, "left out"),
+        ("detections of classes that are not evaluated", counts.other_classes_found, "left out"),
+        (f"among these, of classes the ground truth has not either ({ids})", counts.unknown_classes, ""),
+        (f"detections in videos the ground truth has not ({names})", counts.unknown_videos, everywhere),
+        ("detections on frames without ground truth", counts.unannotated_frames, everywhere),
+        ("ground-truth rows on excluded frames", counts.excluded_truth, excluded),
+        ("detections on excluded frames", counts.excluded_found, excluded),
+        ("detections with x1 >= x2 or y1 >= y2", counts.inside_out, inside_out),
+        ("ground-truth rows that repeat another", counts.duplicate_truth, repeated),
+        ("detections that repeat another", counts.duplicate_found, "scored like any other"),
     )
-    return [f"{n:,} {what}{'s' if n > 1 else ''} {how}" for n, what, how in told if n]
+    return [f"{what}: {n:,}{f', {how}' if how else ''}" for what, n, how in told if n]
 
 
 def _repeats(columns: list[np.ndarray], among: Bools) -> int:

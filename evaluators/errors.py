@@ -47,7 +47,7 @@ class ErrorBudget:
 
     score: FrameMap
     count: dict[str, int]  # detections; of "missed", true boxes
-    price: dict[str, float]
+    price: dict[str, float]  # of "missed" NaN where all boxes are: nothing would be left to score
     class_count: dict[int, dict[str, int]]  # by class id of the detection; of the true box
     background: float
 

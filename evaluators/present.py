@@ -102,7 +102,7 @@ def _(budget: ErrorBudget) -> str:
     ]
     for cause in CAUSES:
         what = "true boxes" if cause == "missed" else "detections"
-        cost = f"{100 * budget.price[cause]:+.2f}"
+        cost = "-" if isnan(budget.price[cause]) else f"{100 * budget.price[cause]:+.2f}"
         lines.append(f"  {cause:<{width}}  {cost:>7} mAP   {budget.count[cause]:>11,} {what}")
     return "\n".join(lines)
 
@@ -207,8 +207,12 @@ def _(score: ActorScore) -> "Figure":
 
 
 def _axes(lines: int) -> tuple["Figure", "Axes"]:
-    from matplotlib.figure import Figure
-
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "plot draws with matplotlib, which is not installed: pip install matplotlib"
+        ) from error
     figure = Figure(figsize=(7, 1.2 + 0.18 * max(lines, 12)), layout="constrained")
     return figure, figure.subplots()
 

@@ -190,6 +190,10 @@ def test_a_tube_may_outlast_its_video(pickled):
     assert split_truth(read_act(pickled(content)), 2).frame.max() == 9
 
 
+def test_a_file_may_have_nothing_to_train_on(pickled):
+    assert read_act(pickled(annotations(train_videos=[[], []]))).train_videos == ((), ())
+
+
 def test_plain_things_of_every_sort_are_plain(pickled):
     content = {
         "sets": [{1, 2}, frozenset({"a"})],
@@ -409,6 +413,7 @@ def nested(change):
         (annotations(nframes={7: 4}), "nframes: its key 7 is a int; a video's name is needed"),
         (annotations(resolution={"run/a": 240}), "resolution['run/a']: found 240; it is the pair (height"),
         (annotations(test_videos=[]), "test_videos: found list; it is a list with one list of videos per"),
+        (annotations(test_videos=[[]]), "test_videos[0]: found list; it is a list of names"),
         (annotations(test_videos=["run/b"]), "test_videos[0]: found str; it is a list of names"),
         (annotations(test_videos=[["nowhere"]]), "gttubes: video 'nowhere' of test_videos[0] is not among"),
         (nested(lambda c: c["nframes"].pop("sit/c")), "nframes: video 'sit/c' of test_videos[0] is not"),
