@@ -1,6 +1,6 @@
 """How fast, at AVA val's size, beside a straightforward implementation measured in the same run.
 
-    python -m pytest tests/evaluators/test_speed.py -m slow -s
+    python -m pytest benchmarks/perf/test_evaluators.py -s
 
 Seconds are CPU seconds of one thread, which mean something on a busy machine, too.
 """
@@ -260,7 +260,6 @@ def files(whole, tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.benchmark(group="AVA val, arrays", timer=time.process_time)
 def test_two_million_rows_take_less_than_a_second(whole, benchmark):
     truth, found = whole
@@ -280,7 +279,6 @@ def test_two_million_rows_take_less_than_a_second(whole, benchmark):
     assert seconds < 1
 
 
-@pytest.mark.slow
 @pytest.mark.benchmark(group="AVA val, csv", timer=time.process_time)
 def test_two_million_rows_from_csv_take_less_than_three_seconds(files, benchmark):
     def whole_way():
@@ -306,7 +304,6 @@ def test_two_million_rows_from_csv_take_less_than_three_seconds(files, benchmark
     assert slow > 10 * seconds
 
 
-@pytest.mark.slow
 def test_eight_million_rows_take_less_than_ten_seconds_and_three_gigabytes(files):
     started = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = command(files, "many.csv")
@@ -335,7 +332,6 @@ def command(folder, detections):
     return done.stdout.strip()
 
 
-@pytest.mark.slow
 def test_what_is_beyond_the_number_takes_seconds(whole):
     truth, found = whole
     draws, spread = cpu(bootstrap, truth, found, CLASSES, samples=1000)
@@ -350,7 +346,6 @@ def test_what_is_beyond_the_number_takes_seconds(whole):
     assert max(draws, budget) < 15
 
 
-@pytest.mark.slow
 def test_ucf_at_its_size():
     truth, found = ucf_like()
     classes = {i: str(i) for i in range(24)}
@@ -364,7 +359,6 @@ def test_ucf_at_its_size():
     assert seconds < 30
 
 
-@pytest.mark.slow
 def test_which_iou_is_quicker(whole):
     mask = pytest.importorskip("pycocotools.mask")
     truth, found = whole
