@@ -313,7 +313,7 @@ def _encode(path: Path, frames: np.ndarray) -> None:
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.gop_size = FPS // 2  # scenes start on multiples of half a second: cheap seeks
         stream.thread_count = 1  # the encoder's output depends on the number of its threads
-        # Without x264's look-ahead: its macroblock tree gave other bytes in about one video of 150.
+        # Without x264's look-ahead: with its macroblock tree, 2 of 552 videos came out as other bytes.
         exact = "mbtree=0:rc-lookahead=0"
         stream.options = {"preset": "veryfast", "crf": "18", "sc_threshold": "0", "x264-params": exact}
         for image in frames:
