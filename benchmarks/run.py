@@ -43,7 +43,7 @@ class Result:
     experiment: dict[str, Any]
     hash: str
     split: str
-    """The split reported on. No choice was made by it."""
+    """The split reported on."""
     protocol: str
     mAP: float
     """Frame-mAP at IoU 0.5 in [0, 1], at the experiment's theta."""
@@ -83,7 +83,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Data:
-    """The splits of one experiment. `report` is never used for a choice."""
+    """The splits of one experiment. `report` is not for choices; `val` is."""
 
     train: ava.AvaSplit
     val: ava.AvaSplit
