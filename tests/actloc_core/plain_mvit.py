@@ -40,7 +40,7 @@ def plain_block(block, x, grid):
         x = block.proj(normed)
     if new_grid != grid:
         first, tokens = x[:, : x.shape[1] - _size(grid)], x[:, x.shape[1] - _size(grid) :]
-        volume = tokens.reshape(len(x), *grid, -1).permute(0, 4, 1, 2, 3)
+        volume = tokens.reshape(len(x), *grid, -1).permute(0, 4, 1, 2, 3).contiguous()
         s = block.attn.q_stride
         volume = F.max_pool3d(volume, (1, s + 1, s + 1), (1, s, s), (0, (s + 1) // 2, (s + 1) // 2))
         x = torch.cat([first, volume.flatten(2).transpose(1, 2)], dim=1)
@@ -86,7 +86,9 @@ def plain_pool(attn, x, grid, name, stride):
         return x, grid
     first, tokens = x[:, :, : x.shape[2] - _size(grid)], x[:, :, x.shape[2] - _size(grid) :]
     b, heads, _, d = x.shape
-    volume = tokens.reshape(b * heads, *grid, d).permute(0, 4, 1, 2, 3)
+    # Channels first in memory, as the published code lays them out before it convolves: without this
+    # copy torch would see a channels-last volume and take another kernel.
+    volume = tokens.reshape(b * heads, *grid, d).permute(0, 4, 1, 2, 3).contiguous()
     weight = getattr(attn, f"pool_{name}").weight
     volume = F.conv3d(volume, weight, stride=(1, stride, stride), padding=1, groups=d)
     tokens = volume.flatten(2).transpose(1, 2).reshape(b, heads, -1, d)
