@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 Grid = tuple[int, int, int]
@@ -14,7 +17,7 @@ LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 class Mlp(nn.Module):
-    """Two linear layers with exact (not tanh) GELU, 4 dim wide inside."""
+    """Two linear layers with exact (not tanh) GELU, 4 dim wide inside: (B, n, dim) -> (B, n, dim_out)."""
 
     def __init__(self, dim: int, dim_out: int | None = None) -> None:
         super().__init__()
@@ -22,6 +25,14 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * dim, dim_out or dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu"):
+            weights = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
+            rows = x.flatten(0, -2)
+            if torch.is_grad_enabled() and (x.requires_grad or self.fc1.weight.requires_grad):
+                rows = _SlicedMlp.apply(rows, *weights)  # type: ignore[no-untyped-call]
+            else:
+                rows = _sliced_mlp(rows, *weights)
+            return rows.unflatten(0, x.shape[:-1])
         hidden = self.fc1(x)
         if self.training and hidden.requires_grad:
             # The widest tensors of a network are kept once, not twice: the backward pass computes
@@ -31,6 +42,53 @@ class Mlp(nn.Module):
 
     def _narrow(self, hidden: Tensor) -> Tensor:
         return self.fc2(F.gelu(hidden))
+
+
+def _slices(rows: int, width: int) -> list[slice]:
+    """Slices of so many rows that a tensor of this width has 2 M numbers: 8 MiB of float32."""
+    step = max(2**21 // width, 1)
+    return [slice(i, i + step) for i in range(0, rows, step)]
+
+
+def _sliced_mlp(
+    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, hidden: Tensor | None = None
+) -> Tensor:
+    """`Mlp` a few rows at a time: (n, dim) -> (n, dim_out). On a CPU.
+
+    What is 4 dim wide stays in the cache from the first product to the second; touching fresh memory
+    for it cost more than the activation. `hidden` (n, 4 dim), if given, receives fc1's output.
+    """
+    out = x.new_empty(len(x), len(w2))
+    for rows in _slices(len(x), len(w1)):
+        inner = None if hidden is None else hidden[rows]
+        torch.addmm(b2, F.gelu(torch.addmm(b1, x[rows], w1.t(), out=inner)), w2.t(), out=out[rows])
+    return out
+
+
+class _SlicedMlp(torch.autograd.Function):
+    """`_sliced_mlp` with its gradients, also in slices. Of the wide tensors only fc1's output is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        hidden = x.new_empty(len(x), len(w1))
+        out = _sliced_mlp(x, w1, b1, w2, b2, hidden)
+        ctx.save_for_backward(x, w1, w2, hidden)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        x, w1, w2, hidden = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_x, grad_b1 = torch.empty_like(x), w1.new_zeros(len(w1))
+        grad_w1, grad_w2 = torch.zeros_like(w1), torch.zeros_like(w2)
+        for rows in _slices(len(x), len(w1)):
+            grad_w2.addmm_(grad[rows].t(), F.gelu(hidden[rows]))
+            grad_hidden = torch.ops.aten.gelu_backward(grad[rows] @ w2, hidden[rows])
+            grad_w1.addmm_(grad_hidden.t(), x[rows])
+            grad_b1 += grad_hidden.sum(0)
+            torch.mm(grad_hidden, w1, out=grad_x[rows])
+        return grad_x, grad_w1, grad_b1, grad_w2, grad.sum(0)
 
 
 def resize_plane(x: Tensor, size: tuple[int, int], new: tuple[int, int]) -> Tensor:

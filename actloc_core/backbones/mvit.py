@@ -271,13 +271,16 @@ class PoolingAttention(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """x (B, [1 +] thw, dim) -> (B, [1 +] t'h'w', dim_out) and the grid of the queries."""
-        batch, length, _ = x.shape
-        has_cls = length > grid[0] * grid[1] * grid[2]
-        # unbind and split, not indexing: the backward of a slice fills a whole tensor with zeros.
-        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).unbind(2)  # (B, n, heads, d)
-        q, q_grid = self._pool(q, grid, "q", self.q_stride)
-        k, k_grid = self._pool(k, grid, "k", self.kv_stride)
-        v, _ = self._pool(v, grid, "v", self.kv_stride)
+        has_cls = x.shape[1] > grid[0] * grid[1] * grid[2]
+        # One after the other, each from its third of the projection to its pooled grid: a third of the
+        # memory at a time, and no copy of a slice before a convolution.
+        pooled_qkv = []
+        strides = (self.q_stride, self.kv_stride, self.kv_stride)
+        parts = zip("qkv", self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strides, strict=True)
+        for name, weight, bias, stride in parts:
+            tokens = F.linear(x, weight, bias).unflatten(-1, (self.heads, -1))  # (B, n, heads, d)
+            pooled_qkv.append(self._pool(tokens, grid, name, stride))
+        (q, q_grid), (k, k_grid), (v, _) = pooled_qkv
         if self.relative:
             out = self._attend(q, k, v, q_grid, k_grid, has_cls)
             # One pass over q: the class token's row, if there is one, is added 0 times.
@@ -354,17 +357,17 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """
     n, t, _, _, channels = x.shape
     frames = x.reshape(n * t, *x.shape[2:]).permute(0, 3, 1, 2)  # channels-last (N t, C, h, w)
-    past, now, future = (
-        F.conv2d(frames, weight[:, :, i], stride=stride, padding=1, groups=channels)
-        .permute(0, 2, 3, 1)
-        .unflatten(0, (n, t))
-        for i in range(3)
-    )
-    # Output frame i takes the past weights on frame i - 1 and the future ones on frame i + 1.
-    out: Tensor = now.contiguous()
+
+    def offset(i: int) -> Tensor:
+        y = F.conv2d(frames, weight[:, :, i], stride=stride, padding=1, groups=channels)
+        return y.permute(0, 2, 3, 1).unflatten(0, (n, t))
+
+    # Output frame i takes the past weights on frame i - 1 and the future ones on frame i + 1. One
+    # after the other: the fewer of these tensors live at once, the less fresh memory is touched.
+    out = offset(1).contiguous()
     if t > 1:
-        out[:, 1:] += past.split([t - 1, 1], 1)[0]
-        out[:, :-1] += future.split([1, t - 1], 1)[1]
+        out[:, 1:] += offset(0).split([t - 1, 1], 1)[0]
+        out[:, :-1] += offset(2).split([1, t - 1], 1)[1]
     return out
 
 
