@@ -42,28 +42,50 @@ def set_loss(
     action: the text's -sum a log p is minimised by all ones, so binary cross-entropy, mean over
         matched candidates x C; 0 where nothing is matched.
     """
-    weights = weights or LossWeights()
-    clip, candidate, person = matches
-    boxes = predictions.boxes.float()[clip, candidate]
-    truth = torch.cat([target.boxes for target in targets])[person]
-    count = max(num_boxes if num_boxes is not None else sum(len(t.boxes) for t in targets), 1)
-    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(truth))
+    return grouped_set_loss([(predictions, targets, matches)], weights, num_boxes=num_boxes)
 
-    actor_logits = predictions.actor_logits.float()
-    is_actor = torch.full(actor_logits.shape[:2], NO_ACTOR, device=actor_logits.device)
-    is_actor[clip, candidate] = ACTOR
+
+def grouped_set_loss(
+    groups: Sequence[tuple[Predictions, Sequence[Targets], Matches]],
+    weights: LossWeights | None = None,
+    *,
+    num_boxes: float | None = None,
+) -> dict[str, Tensor]:
+    """`set_loss` of a batch whose clips have different numbers of candidates, a group for each number.
+
+    All sums and means run over the whole batch: the groups are laid end to end, nothing is padded.
+    """
+    weights = weights or LossWeights()
+    boxes, truth, actor_logits, is_actor, action_logits, labels = (
+        torch.cat(parts) for parts in zip(*(_laid_out(*group) for group in groups), strict=True)
+    )
+    people = sum(len(target.boxes) for _, targets, _ in groups for target in targets)
+    count = max(num_boxes if num_boxes is not None else people, 1)
+    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(truth))
     class_weight = actor_logits.new_ones(2)
     class_weight[NO_ACTOR] = weights.eos_coef
-
-    labels = torch.cat([target.labels for target in targets])[person]
-    action_logits = predictions.action_logits.float()[clip, candidate]
     action = F.binary_cross_entropy_with_logits(action_logits, labels, reduction="sum")
-
     terms = {
         "l1": weights.l1 * (boxes - truth).abs().sum() / count,
         "giou": weights.giou * (1 - giou).sum() / count,
-        "actor": weights.actor
-        * F.cross_entropy(actor_logits.flatten(0, 1), is_actor.flatten(), class_weight),
+        "actor": weights.actor * F.cross_entropy(actor_logits, is_actor, class_weight),
         "action": weights.action * action / max(labels.numel(), 1),
     }
     return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+
+def _laid_out(predictions: Predictions, targets: Sequence[Targets], matches: Matches) -> tuple[Tensor, ...]:
+    """A group's rows: boxes and truth (K, 4), actor logits (BL, 2), which are actors (BL,), action
+    logits and labels (K, C); all float32 but the third from last, which is int64."""
+    clip, candidate, person = matches
+    actor_logits = predictions.actor_logits.float()
+    is_actor = torch.full(actor_logits.shape[:2], NO_ACTOR, device=actor_logits.device)
+    is_actor[clip, candidate] = ACTOR
+    return (
+        predictions.boxes.float()[clip, candidate],
+        torch.cat([target.boxes for target in targets])[person],
+        actor_logits.flatten(0, 1),
+        is_actor.flatten(),
+        predictions.action_logits.float()[clip, candidate],
+        torch.cat([target.labels for target in targets])[person],
+    )

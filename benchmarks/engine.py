@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
-from actloc_core.loss import LossWeights, set_loss
+from actloc_core.loss import LossWeights, grouped_set_loss
 from actloc_core.matcher import CostWeights, match
 from actloc_core.model import keep_actors
-from actloc_core.structures import Targets
 from benchmarks.experiments import Experiment
-from datasets.ava import AvaSplit
+from datasets.split import Split
 from datasets.transforms import Augmentation, EvaluationView, TrainingView, collate
 from evaluators.frame_map import Detections
-
-Batch = tuple[Tensor, list[Targets]]
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,13 @@ class Step:
     steps: int
     losses: dict[str, float]
     lr: float
+    problems: list[str]
+    """Of clips that could not be read, one for each that another clip stood in for."""
 
 
 def fit(
     model: nn.Module,
-    train: AvaSplit,
+    train: Split,
     exp: Experiment,
     device: torch.device,
     *,
@@ -52,25 +52,31 @@ def fit(
     if per_epoch == 0:
         raise ValueError(f"{len(train)} training clips do not fill one batch of {exp.batch}")
     steps, warmup = round(exp.epochs * per_epoch), round(exp.warmup_epochs * per_epoch)
-    strength = Augmentation(flip=exp.flip, colour=exp.colour, box=exp.box_jitter)
+    strength = Augmentation(
+        flip=exp.flip,
+        colour=exp.colour,
+        box=exp.box_jitter,
+        short_sides=exp.short_sides,
+        multiple=size_multiple(exp.crop),
+    )
     order = list(batches(len(train), exp.batch, steps, exp.seed))
-    loader = DataLoader(
-        TrainingView(train, strength, exp.seed),
-        batch_sampler=order,
-        collate_fn=collate,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
+    view = TrainingView(train, strength, exp.seed)
+    loader: DataLoader[Any] = DataLoader(
+        view, batch_sampler=order, collate_fn=collate, **loading(workers, device)
     )
     optimizer = torch.optim.AdamW(weight_groups(model), lr=exp.lr, weight_decay=exp.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, warmup))
     cost = CostWeights(l1=exp.l1, giou=exp.giou, actor=exp.actor, action=exp.match_action)
     weights = LossWeights(l1=exp.l1, giou=exp.giou, actor=exp.actor, action=exp.action, eos_coef=exp.eos_coef)
     model.train()
-    for step, (clips, targets) in enumerate(loader, 1):
-        targets = [target.to(device) for target in targets]
-        with autocast(device):
-            predictions = model(clips.to(device, non_blocking=True))
-        losses = set_loss(predictions, targets, match(predictions, targets, cost), weights)
+    for step, batch in enumerate(loader, 1):
+        groups = []
+        for group in batch.groups:
+            targets = [target.to(device) for target in group.targets]
+            with autocast(device):
+                predictions = model(group.clips.to(device, non_blocking=True))
+            groups.append((predictions, targets, match(predictions, targets, cost)))
+        losses = grouped_set_loss(groups, weights)
         if not torch.isfinite(losses["loss"]):
             where = [train.keyframes[index] for _, index in order[step - 1]]
             raise FloatingPointError(f"the loss is {losses['loss']} at step {step}, clips {where}")
@@ -80,7 +86,7 @@ def fit(
         optimizer.step()
         lr = float(schedule.get_last_lr()[0])
         schedule.step()
-        on_step(Step(step, steps, {name: float(x.item()) for name, x in losses.items()}, lr))
+        on_step(Step(step, steps, {name: float(x.item()) for name, x in losses.items()}, lr, batch.problems))
 
 
 def weight_groups(model: nn.Module) -> list[dict[str, object]]:
@@ -115,41 +121,67 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
+def loading(workers: int, device: torch.device) -> dict[str, Any]:
+    """A DataLoader's arguments: batches are made ahead by `workers` processes, in memory a GPU can fetch.
+
+    A worker that a video hangs is given up after ten minutes, with an error, not waited for.
+    """
+    ahead = {"prefetch_factor": 4, "timeout": 600} if workers else {}
+    return {"num_workers": workers, "pin_memory": device.type == "cuda", **ahead}
+
+
+def size_multiple(crop: int) -> int:
+    """What sides are rounded to where the aspect is kept: a token of the coarsest grid, 32 at 256."""
+    return crop // 8
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module,
-    split: AvaSplit,
+    split: Split,
     device: torch.device,
     *,
     theta: float,
     score: str,
     batch: int,
+    keep_aspect: bool = False,
     workers: int = 0,
 ) -> tuple[Detections, Detections]:
     """Run a split through the model: -> (detections, persons), for the evaluators.
 
     detections: one row for each kept candidate and action, label the action's id.
     persons: one row for each kept candidate, label 0, score p(alpha).
+    Boxes are in the unit of the split's ground truth.
     theta, score: `actloc_core.model.keep_actors`'s.
+    keep_aspect: clips of short side `split.crop`, the aspect kept, instead of squares.
+    Raises VideoError for a video that cannot be read: nothing stands in for it in an evaluation.
     """
     videos = tuple(sorted({video for video, _ in split.keyframes}))
     number = {video: i for i, video in enumerate(videos)}
-    loader = DataLoader(EvaluationView(split), batch_size=batch, collate_fn=collate, num_workers=workers)
+    view = EvaluationView(
+        split, short_side=split.crop if keep_aspect else None, multiple=size_multiple(split.crop)
+    )
+    loader: DataLoader[Any] = DataLoader(
+        view, batch_size=batch, collate_fn=collate, **loading(workers, device)
+    )
     was_training = model.training
     model.eval()
     clips, boxes, p_actor, scores = [], [], [], []
-    for first, (pixels, _) in enumerate(loader):
-        with autocast(device):
-            predictions = model(pixels.to(device, non_blocking=True))
-        found = keep_actors(predictions, theta=theta, score=score)
-        clips.append(found.clip.cpu().numpy() + first * batch)
-        boxes.append(found.boxes.cpu().double().numpy())
-        p_actor.append(found.p_actor.cpu().double().numpy())
-        scores.append(found.scores.cpu().double().numpy())
+    for step, made in enumerate(loader):
+        for group in made.groups:
+            with autocast(device):
+                predictions = model(group.clips.to(device, non_blocking=True))
+            found = keep_actors(predictions, theta=theta, score=score)
+            clips.append(step * batch + np.array(group.places)[found.clip.cpu().numpy()])
+            boxes.append(found.boxes.cpu().double().numpy())
+            p_actor.append(found.p_actor.cpu().double().numpy())
+            scores.append(found.scores.cpu().double().numpy())
     model.train(was_training)
-    clip, box = np.concatenate(clips), np.concatenate(boxes)
+    clip = np.concatenate(clips)
+    units = np.array([split.box_unit(video) * 2 for video in videos]).reshape(-1, 4)
     video = np.array([number[video] for video, _ in split.keyframes])[clip]
     second = np.array([second for _, second in split.keyframes])[clip]
+    box = np.concatenate(boxes) * units[video]
     ids = np.array(list(split.classes))
     detections = Detections(
         videos=videos,

@@ -19,10 +19,13 @@ class Experiment:
     """One trained and scored model. The defaults are the paper's full method and recipe."""
 
     # data
-    dataset: str = "ava"
+    dataset: str = "ava"  # or ucf24, jhmdb, and the synthetic_ ones of these shapes
+    split: int = 1  # of JHMDB's three; a result is their mean
+    keyframe_stride: int = 1  # UCF101-24, JHMDB: train on every n-th annotated frame; not given
     frames: int = 16
     stride: int = 4
     crop: int = 256
+    short_sides: tuple[int, int] | None = None  # Table 2c's variable aspect ratio: (240, 340)
     # model
     backbone: str = "mvitv2_s"
     last_pool: bool = False

@@ -8,7 +8,9 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,12 +26,14 @@ from actloc_core import backbones
 from actloc_core.model import ActionLocalizer
 from benchmarks.engine import Step, fit, predict
 from benchmarks.experiments import Experiment
-from datasets import ava, synthetic
-from evaluators.ava_csv import write_detections, write_persons
+from datasets import ava, jhmdb, synthetic, ucf24
+from datasets.split import Split, thinned
+from evaluators.ava_csv import write_detections, write_frame_detections, write_persons
 from evaluators.frame_map import Detections, FrameMap, GroundTruth, frame_map
 from evaluators.precision_recall import actor_precision_recall
 
-PROTOCOL = "standard"
+PROTOCOLS = {"ava": "standard", "ucf24": "gurkirt", "jhmdb": "gurkirt"}
+"""Whose rules a benchmark's number follows; see `evaluators.frame_map.Protocol`."""
 CURVE_THETA = 0.02
 """Training curves keep every candidate above this: p(alpha) is not calibrated early on."""
 TABLE_THETA = 0.2
@@ -59,6 +63,8 @@ class Result:
     per_class: dict[str, float | None]
     """Class name -> AP; None for a class without ground truth."""
     clips: int
+    substituted: int
+    """Training clips that could not be read, for each of which another one stood in."""
     parameters: int
     seconds_training: float
     seconds: float
@@ -85,9 +91,9 @@ class Progress:
 class Data:
     """The splits of one experiment. `report` is not for choices; `val` is."""
 
-    train: ava.AvaSplit
-    val: ava.AvaSplit
-    report: ava.AvaSplit
+    train: Split
+    val: Split
+    report: Split
     report_name: str
     fingerprint: str
 
@@ -104,24 +110,36 @@ def run(
     """Train and score one row; write log, detections, persons, checkpoint and, last, result.json."""
     started, clock = datetime.now(UTC), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    data = load_data(exp, roots)
+    data, protocol = load_data(exp, roots), PROTOCOLS[benchmark(exp)]
     torch.manual_seed(exp.seed)
     model = build_model(exp, len(data.train.classes)).to(device)
 
-    def score(split: ava.AvaSplit, theta: float) -> tuple[FrameMap, Detections, Detections]:
+    def score(split: Split, theta: float) -> tuple[FrameMap, Detections, Detections]:
         found, persons = predict(
-            model, split, device, theta=theta, score=exp.score, batch=exp.batch, workers=workers
+            model,
+            split,
+            device,
+            theta=theta,
+            score=exp.score,
+            batch=exp.batch,
+            keep_aspect=exp.short_sides is not None,
+            workers=workers,
         )
-        return frame_ap(split, found), found, persons
+        return frame_ap(split, found, protocol), found, persons
 
     untrained, _, _ = score(data.report, CURVE_THETA)
-    glimpse = ava.first(data.val, 120)
+    glimpse = thinned(data.val, 120)
     with open(folder / "log.csv", "w", newline="") as file:
         log = csv.writer(file)
         mAP: float | None = None
+        broken: Counter[str] = Counter()
 
         def on_step(step: Step) -> None:
             nonlocal mAP
+            for problem in step.problems:
+                if problem not in broken:
+                    print(f"another clip stands in: {problem}", file=sys.stderr, flush=True)
+                broken[problem] += 1
             if step.step == 1:
                 log.writerow(["step", "lr", *step.losses, "val_mAP"])
             looks = {round(step.steps * share) for share in (1 / 4, 1 / 2, 3 / 4, 1)}
@@ -145,7 +163,8 @@ def run(
         theta=TABLE_THETA,
         excluded=data.report.excluded,
     )
-    write_detections(folder / "detections.csv", found)
+    write = write_detections if benchmark(exp) == "ava" else write_frame_detections
+    write(folder / "detections.csv", found)
     write_persons(folder / "persons.csv", persons)
     checkpoint = {
         "experiment": asdict(exp),
@@ -157,15 +176,16 @@ def run(
         experiment=asdict(exp),
         hash=exp.hash,
         split=data.report_name,
-        protocol=PROTOCOL,
+        protocol=protocol,
         mAP=at_theta.mAP,
         mAP_curve_theta=at_curve.mAP,
         mAP_untrained=untrained.mAP,
-        mAP_random_classes=random_classes(data.report).mAP,
+        mAP_random_classes=random_classes(data.report, protocol).mAP,
         precision=None if np.isnan(actors.precision) else actors.precision,
         recall=actors.recall,
         per_class={at_theta.classes[i]: None if np.isnan(ap) else ap for i, ap in at_theta.ap.items()},
         clips=len(data.report),
+        substituted=sum(broken.values()),
         parameters=sum(p.numel() for p in model.parameters()),
         seconds_training=seconds_training,
         seconds=time.monotonic() - clock,
@@ -196,35 +216,48 @@ def build_model(exp: Experiment, num_classes: int) -> ActionLocalizer:
     )
 
 
+def benchmark(exp: Experiment) -> str:
+    """Whose formats and rules an experiment's dataset has: "ava", "ucf24" or "jhmdb"."""
+    name = exp.dataset.removeprefix("synthetic_").removesuffix("_smoke")
+    if name not in PROTOCOLS:
+        raise ValueError(f"no dataset is called {exp.dataset!r}; there are {', '.join(PROTOCOLS)}")
+    return name
+
+
 def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
     """The experiment's splits from `roots` (dataset name -> folder).
 
-    AVA reports on its validation split, as everybody does, and shows it during training too; the
-    synthetic benchmark reports on a test split of its own.
+    AVA reports on its validation split, as everybody does, and shows it during training too; so do
+    UCF101-24 and JHMDB with their test splits. The synthetic AVA has a test split of its own.
     """
+    name = benchmark(exp)
     if exp.dataset not in roots:
         raise ValueError(f"no folder is given for dataset {exp.dataset!r}: --data {exp.dataset}=FOLDER")
-    root = roots[exp.dataset]
-    synthetic_one = exp.dataset in synthetic.SIZES
-    load = partial(
-        ava.load,
-        root,
-        frames=exp.frames,
-        stride=exp.stride,
-        crop=exp.crop,
-        flipped=synthetic.FLIPPED if synthetic_one else None,
+    root, made = roots[exp.dataset], exp.dataset.startswith("synthetic_")
+    flipped = synthetic.FLIPPED if made else None
+    clips: dict[str, Any] = {"frames": exp.frames, "stride": exp.stride, "crop": exp.crop, "flipped": flipped}
+    if name == "ava":
+        clips["fps"] = synthetic.FPS if made else ava.FPS
+        train, val = ava.load(root, "train", **clips), ava.load(root, "val", **clips)
+        if made:
+            return Data(train, val, ava.load(root, "test", **clips), "test", synthetic.fingerprint(root))
+        return Data(train, val, val, "val", ava.fingerprint(root))
+    load_tubes: Callable[..., Split] = ucf24.load if name == "ucf24" else partial(jhmdb.load, number=exp.split)
+    test = load_tubes(root, "test", **clips)
+    return Data(
+        load_tubes(root, "train", every=exp.keyframe_stride, **clips),
+        test,
+        test,
+        "test" if name == "ucf24" else f"test {exp.split}",
+        ucf24.fingerprint(root) if name == "ucf24" else jhmdb.fingerprint(root),
     )
-    train, val = load("train"), load("val")
-    if synthetic_one:
-        return Data(train, val, load("test"), "test", synthetic.fingerprint(root))
-    return Data(train, val, val, "val", ava.fingerprint(root))
 
 
-def frame_ap(split: ava.AvaSplit, found: Detections) -> FrameMap:
-    return frame_map(split.ground_truth, found, split.evaluated, excluded=split.excluded, protocol=PROTOCOL)
+def frame_ap(split: Split, found: Detections, protocol: str) -> FrameMap:
+    return frame_map(split.ground_truth, found, split.evaluated, excluded=split.excluded, protocol=protocol)
 
 
-def random_classes(split: ava.AvaSplit) -> FrameMap:
+def random_classes(split: Split, protocol: str) -> FrameMap:
     """Score every true box with every class at random: the chance level of classification."""
     truth = split.ground_truth
     who = np.column_stack([truth.video, truth.frame, truth.box])
@@ -239,7 +272,8 @@ def random_classes(split: ava.AvaSplit) -> FrameMap:
         np.tile(ids, len(first)),
     )
     scores = np.random.default_rng(0).random(len(rows))
-    return frame_ap(split, Detections(boxes.videos, boxes.video, boxes.frame, boxes.box, boxes.label, scores))
+    rows_found = Detections(boxes.videos, boxes.video, boxes.frame, boxes.box, boxes.label, scores)
+    return frame_ap(split, rows_found, protocol)
 
 
 def read_result(path: Path) -> Result:

@@ -1,73 +1,67 @@
-"""AVA 2.2 and everything in its formats (the synthetic benchmark too), from video files.
+"""AVA 2.2 and everything in its formats (the synthetic benchmark too), from frames or video files.
 
-<root>/videos/<video>.{mp4,mkv,webm,avi}
+<root>/frames/<video>/<video>_%06d.jpg       30 a second, number 1 is second 900; or else
+<root>/videos/<video>.{mp4,mkv,webm,avi}     whole movies, or their cuts from second 900
 <root>/annotations/ava_<split>_v2.2.csv                      video,second,x1,y1,x2,y2,action,person
 <root>/annotations/ava_<split>_excluded_timestamps_v2.2.csv
 <root>/annotations/ava_action_list_v2.2.pbtxt                    all actions: what a model learns
 <root>/annotations/ava_action_list_v2.2_for_activitynet_2019.pbtxt   what is evaluated
+<root>/annotations/**/ava_detection_<split>_boxes_and_labels.csv     person boxes of a detector
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from actloc_core.boxes import xyxy_to_cxcywh
-from actloc_core.clip import VideoInfo, clip_indices, probe, read_frames
-from actloc_core.structures import Targets
-from datasets.transforms import to_tensor
-from evaluators.ava_csv import read_annotations, read_exclusions, read_label_map
-from evaluators.frame_map import GroundTruth
+from actloc_core.clip import clip_indices, clip_times, probe, read_times
+from datasets.split import (
+    VIDEO_SUFFIXES,
+    Images,
+    Key,
+    Source,
+    Split,
+    check_name,
+    find_images,
+    flipped_columns,
+    gather_people,
+)
+from evaluators.ava_csv import read_annotations, read_exclusions, read_label_map, read_persons
 
 FIRST_SECOND, LAST_SECOND = 902, 1798
 """The annotated range of a movie, keyframes once a second."""
 START_SECOND = 900
-"""Video files are the 15-minute cuts: their time 0 is this second of the movie."""
-SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
+"""Time 0 of extracted frames, and of video files that are the 15-minute cuts."""
+FPS = 30
+"""Frames a second of the extracted frames, and so of a clip's stride."""
 
 
-@dataclass(frozen=True)
-class AvaSplit:
-    """Keyframes of one split; items are (clip (3, T, crop, crop) in [0, 1], Targets)."""
+@dataclass(frozen=True, kw_only=True)
+class AvaSplit(Split):
+    """AVA's keyframes are seconds; boxes are fractions of the frame."""
 
-    classes: dict[int, str]
-    """Action id -> name of all the actions learned; column c of the labels is the c-th id."""
-    evaluated: dict[int, str]
-    """Those that count in the evaluation (60 of AVA's 80)."""
-    ground_truth: GroundTruth
-    excluded: frozenset[tuple[str, int]]
-    keyframes: tuple[tuple[str, int], ...]
-    """(video, second) of each item."""
-    people: dict[tuple[str, int], Targets]
-    videos: dict[str, Path]
-    info: dict[str, VideoInfo]
-    flipped_columns: Tensor
-    frames: int
-    stride: int
-    crop: int
+    starts: dict[str, int]
+    """Video -> the movie's second at time 0 of its file or frames."""
+    fps: float
+    """The clip's frames are taken as from a video of this constant rate, whatever the file's own is."""
 
-    def __len__(self) -> int:
-        return len(self.keyframes)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Targets]:
+    def read(self, index: int) -> NDArray[np.uint8]:
         video, second = self.keyframes[index]
-        info = self.info[video]
-        indices = clip_indices(
-            frame_of(second, info.fps), info.frames, frames=self.frames, stride=self.stride
-        )
-        clip = to_tensor(read_frames(self.videos[video], indices), self.crop)
-        nobody = Targets(torch.zeros(0, 4), torch.zeros(0, len(self.classes)))
-        return clip, self.people.get((video, second), nobody)
+        source, time = self.sources[video], second - self.starts[video]
+        if isinstance(source, Images):
+            wanted = clip_indices(
+                round(time * self.fps), source.count, frames=self.frames, stride=self.stride
+            )
+            return source.read(wanted)
+        times = clip_times(time, frames=self.frames, stride=self.stride, fps=self.fps)
+        return read_times(source, times, fps=self.fps)
 
-
-def frame_of(second: int, fps: float) -> int:
-    """The frame number, from 0, that a movie's second has in its 15-minute cut."""
-    return round((second - START_SECOND) * fps)
+    def box_unit(self, video: str) -> tuple[float, float]:
+        return 1.0, 1.0
 
 
 def load(
@@ -77,91 +71,83 @@ def load(
     frames: int,
     stride: int,
     crop: int,
+    fps: float = FPS,
     flipped: dict[str, str] | None = None,
 ) -> AvaSplit:
     """Read one split's annotations and look at each of its videos. Nothing is converted.
 
     The training split's items are the annotated seconds, any other split's all seconds of the
     annotated range that the videos hold: somebody found where nobody is counts as false.
+    fps: the rate that `stride` counts in. Extracted frames have this rate; a video file of another,
+    or of a variable one, is sampled at the times that frames of this rate would have.
     flipped: action names that a horizontal flip exchanges.
     Raises FileNotFoundError or ValueError naming file, line and field.
     """
-    annotations = _annotations_folder(root)
+    annotations = annotations_folder(root)
     classes = read_label_map(annotations / "ava_action_list_v2.2.pbtxt")
     evaluated = read_label_map(annotations / "ava_action_list_v2.2_for_activitynet_2019.pbtxt")
     csv = annotations / f"ava_{split}_v2.2.csv"
     truth, person = read_annotations(csv, known_ids=frozenset(classes))
     excluded = read_exclusions(annotations / f"ava_{split}_excluded_timestamps_v2.2.csv")
-    videos = {video: _video_file(root, video, csv) for video in truth.videos}
-    info = {video: probe(path) for video, path in videos.items()}
-    people = _people(truth, person, tuple(classes))
-    for video, second in people:
-        last = frame_of(second, info[video].fps)
-        if last >= info[video].frames:
+    sources = {video: find_source(root, video, csv) for video in truth.videos}
+    spans = {video: span(source, fps) for video, source in sources.items()}
+    starts = {video: begin for video, (begin, _) in spans.items()}
+    # The person's number tells apart two people with one box; old files have none.
+    who = np.full(len(truth.label), -1) if person is None else person
+    people = gather_people(truth, who, truth.box, tuple(classes))
+    for video, second in people.rows:
+        begin, end = spans[video]
+        if not begin <= second < end:
             raise ValueError(
-                f"{csv}: {video} is annotated at second {second}, but {videos[video]} ends at second "
-                f"{START_SECOND + info[video].seconds:.1f}; is it the cut from second {START_SECOND}?"
+                f"{csv}: {video} is annotated at second {second}, but {_place(sources[video])} holds "
+                f"seconds {begin} to {end:.1f} and ends at the latter; is it cut from second {START_SECOND}?"
             )
     if split == "train":
-        keys = list(people)
+        keys = list(people.rows)
     else:
         keys = [
             (video, second)
             for video in truth.videos
             for second in range(FIRST_SECOND, LAST_SECOND + 1)
-            if frame_of(second, info[video].fps) < info[video].frames
+            if second < spans[video][1]
         ]
-    names = list(classes.values())
-    other = {name: (flipped or {}).get(name, name) for name in names}
     return AvaSplit(
         classes=classes,
         evaluated=evaluated,
         ground_truth=truth,
         excluded=excluded,
         keyframes=tuple(sorted(key for key in keys if key not in excluded)),
+        sources=sources,
         people=people,
-        videos=videos,
-        info=info,
-        flipped_columns=torch.tensor([names.index(other[name]) for name in names]),
+        flipped_columns=flipped_columns(classes, flipped),
         frames=frames,
         stride=stride,
         crop=crop,
+        starts=starts,
+        fps=fps,
     )
 
 
-def first(split: AvaSplit, count: int) -> AvaSplit:
-    """The split's first keyframes, with the ground truth of those alone: for a look during training."""
-    keyframes = split.keyframes[:count]
-    truth, kept = split.ground_truth, set(keyframes)
-    rows = np.array(
-        [(truth.videos[v], int(s)) in kept for v, s in zip(truth.video, truth.frame, strict=True)]
-    )
-    mine = GroundTruth(truth.videos, truth.video[rows], truth.frame[rows], truth.box[rows], truth.label[rows])
-    return replace(split, keyframes=keyframes, ground_truth=mine)
+def person_boxes(path: Path, *, threshold: float = 0.8) -> dict[Key, NDArray[np.float64]]:
+    """A detector's person boxes for the two-stage baseline: (video, second) -> (N, 4) xyxy in [0, 1].
 
-
-def _people(
-    truth: GroundTruth, person: np.ndarray | None, ids: tuple[int, ...]
-) -> dict[tuple[str, int], Targets]:
-    """One row of the csv is one (box, label); a person's rows repeat the box: gather them."""
-    column = {action: i for i, action in enumerate(ids)}
-    labels: dict[tuple[str, int], dict[tuple[float, ...], Tensor]] = {}
-    for row in range(len(truth.label)):
-        key = (truth.videos[truth.video[row]], int(truth.frame[row]))
-        # The person's number tells apart two people with one box; old files have none.
-        who = (*truth.box[row], -1 if person is None else person[row])
-        mine = labels.setdefault(key, {}).setdefault(who, torch.zeros(len(ids)))
-        mine[column[int(truth.label[row])]] = 1
+    path: a file like ava_detection_val_boxes_and_labels.csv, whose last column is the score.
+    threshold: boxes are used at this score or above; 0.8 is what two-stage methods take.
+    Raises FileNotFoundError, or ValueError naming file and line.
+    """
+    found = read_persons(path)
+    kept = np.flatnonzero(found.score >= threshold)
+    order = kept[np.lexsort((-found.score[kept], found.frame[kept], found.video[kept]))]
+    keys = np.column_stack([found.video[order], found.frame[order]])
+    _, begins = np.unique(keys, axis=0, return_index=True)
     return {
-        key: Targets(
-            xyxy_to_cxcywh(torch.tensor([who[:4] for who in found], dtype=torch.float32)),
-            torch.stack(list(found.values())),
-        )
-        for key, found in labels.items()
+        (found.videos[found.video[rows[0]]], int(found.frame[rows[0]])): found.box[rows].clip(0, 1)
+        for rows in np.split(order, begins[1:])
+        if len(rows)
     }
 
 
-def _annotations_folder(root: Path) -> Path:
+def annotations_folder(root: Path) -> Path:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such data folder; give it as --data ava=FOLDER")
     for name in ("annotations", "annotations_v2.2"):
@@ -170,18 +156,40 @@ def _annotations_folder(root: Path) -> Path:
     raise FileNotFoundError(f"{root}: no folder annotations/ (or annotations_v2.2/) in it")
 
 
-def _video_file(root: Path, video: str, csv: Path) -> Path:
-    for suffix in SUFFIXES:
+def find_source(root: Path, video: str, csv: Path) -> Source:
+    """A video's extracted frames or else its file. Raises FileNotFoundError naming both places."""
+    check_name(video, csv)
+    if images := find_images(root / "frames" / video, f"{video.replace('%', '%%')}_%06d.jpg"):
+        return images
+    for suffix in VIDEO_SUFFIXES:
         if (path := root / "videos" / f"{video}{suffix}").is_file():
             return path
     raise FileNotFoundError(
-        f"{csv} annotates video {video!r}, but {root / 'videos'} has no {video}{{{','.join(SUFFIXES)}}}"
+        f"{csv} annotates video {video!r}, but {root / 'videos'} has no "
+        f"{video}{{{','.join(VIDEO_SUFFIXES)}}} and {root / 'frames' / video} no {video}_000001.jpg"
     )
+
+
+def span(source: Source, fps: float) -> tuple[int, float]:
+    """The movie's seconds that a file or its frames hold: from, and up to.
+
+    A file that reaches the last annotated second counts from the movie's beginning; a shorter one
+    is the cut from second 900. Movies of AVA are longer than half an hour, cuts 15 minutes.
+    """
+    if isinstance(source, Images):
+        return START_SECOND, START_SECOND + source.count / fps
+    seconds = probe(source).seconds
+    begin = 0 if seconds > LAST_SECOND else START_SECOND
+    return begin, begin + seconds
+
+
+def _place(source: Source) -> Path:
+    return source.folder if isinstance(source, Images) else source
 
 
 def fingerprint(root: Path) -> str:
     """A hash of the annotation files; the videos' bytes (200 GB) are not read."""
     digest = hashlib.sha256()
-    for path in sorted(_annotations_folder(root).glob("ava_*")):
+    for path in sorted(annotations_folder(root).glob("ava_*")):
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]

@@ -18,11 +18,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -31,6 +32,10 @@ ACTIONS = ("left", "right", "up", "down", "start", "stop", "grow", "shrink", "bl
 """Names of the action ids 1..10."""
 FLIPPED = {"left": "right", "right": "left"}
 """What a horizontal flip makes of the actions that have a direction."""
+
+Progress = Callable[[int, int], None]
+"""Is told (videos done, videos in all)."""
+T = TypeVar("T")
 
 FPS = 16
 WIDTH, HEIGHT = 80, 64
@@ -77,44 +82,99 @@ class Person:
         )
 
 
+@dataclass(frozen=True)
+class Track:
+    """One body as it is drawn over T frames. The arrays are (T,), lengths in pixels."""
+
+    x: np.ndarray
+    y: np.ndarray
+    size: np.ndarray  # the body's height
+    angle: np.ndarray  # radians
+    seen: np.ndarray  # opacity, 0 to 1
+    shade: tuple[float, float, float]
+    core: np.ndarray  # RGB in [0, 1], (T, 3)
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """xyxy in pixels, (T, 4)."""
+        half_w, half_h = self.size * ASPECT / 2, self.size / 2
+        return np.stack([self.x - half_w, self.y - half_h, self.x + half_w, self.y + half_h], axis=1)
+
+
+CORES = {"red": (0.95, 0.05, 0.05), "blue": (0.1, 0.2, 0.95)}
 ASPECT = 0.75  # a body's width over its height
 SPEED = 0.9  # pixels a frame
 GROWTH = 0.045  # relative size a frame
 SPIN = 0.22  # radians a frame
 
 
-def make(root: Path, size: Size | None = None, *, progress: Callable[[int, int], None] | None = None) -> Path:
+def make(root: Path, size: Size | None = None, *, progress: Progress | None = None) -> Path:
     """The folder of the benchmark of this size, made under `root` where it is not there yet.
 
     A copy is used again only if every file has the hash its manifest says; a damaged one is an
-    error that names the file. Written to a temporary folder and renamed when whole.
-    progress: called with (videos done, videos in all).
+    error that names the file.
     """
     size = size or Size()
     target = folder_of(root, size)
     if target.exists():
         check(target)
-        return target
-    root.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=root))
-    try:
-        _write(building, size, progress or (lambda done, total: None))
-        manifest = {"spec": asdict(size), "version": VERSION, "files": _hashes(building)}
-        (building / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
-        building.chmod(0o755)  # mkdtemp's own is for nobody else's eyes
-        try:
-            building.rename(target)
-        except OSError:  # another process finished the same benchmark first
-            check(target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    else:
+        make_at(target, size, progress=progress)
     return target
+
+
+def make_at(target: Path, size: Size, *, progress: Progress | None = None) -> None:
+    """Make the benchmark in this very folder, which is not there yet or empty."""
+    report = progress or (lambda done, total: None)
+    build(target, {"spec": asdict(size), "version": VERSION}, lambda folder: _write(folder, size, report))
 
 
 def folder_of(root: Path, size: Size) -> Path:
     """Where `make` puts the benchmark of this size."""
-    spec = json.dumps({"version": VERSION, **asdict(size)}, sort_keys=True)
-    return root / f"synthetic-ava-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
+    return root / hashed_name("synthetic-ava", {"version": VERSION, **asdict(size)})
+
+
+def hashed_name(name: str, spec: dict[str, Any]) -> str:
+    """A folder name of its own for every spec."""
+    return f"{name}-{hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]}"
+
+
+def build(target: Path, manifest: dict[str, Any], write: Callable[[Path], None]) -> None:
+    """Have `write` fill a temporary folder, add its manifest, and rename it to `target` when whole.
+
+    target: not there yet or empty. manifest: what to record beside the files' hashes.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        write(building)
+        manifest = {**manifest, "files": _hashes(building)}
+        (building / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
+        building.chmod(0o755)  # mkdtemp's own is for nobody else's eyes
+        try:
+            building.rename(target)
+        except OSError:
+            if not (target / "manifest.json").is_file():
+                raise
+            check(target)  # another process finished the same benchmark first
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def in_processes(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], progress: Progress) -> list[T]:
+    """function(*job) of every job, in the order of the jobs; all cores work on them."""
+    results: dict[int, T] = {}
+    progress(0, len(jobs))
+    # Spawned, not forked: the caller may hold threads (torch, Ray), which do not survive a fork.
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(function, *job): i for i, job in enumerate(jobs)}
+        try:
+            for future in as_completed(futures):
+                results[futures[future]] = future.result()
+                progress(len(results), len(jobs))
+        finally:
+            pool.shutdown(cancel_futures=True)  # who stops the making does not wait for the rest
+    return [results[i] for i in range(len(jobs))]
 
 
 def fingerprint(root: Path) -> str:
@@ -146,7 +206,7 @@ def _hashes(root: Path) -> dict[str, str]:
     }
 
 
-def _write(root: Path, size: Size, progress: Callable[[int, int], None]) -> None:
+def _write(root: Path, size: Size, progress: Progress) -> None:
     annotations = root / "annotations"
     annotations.mkdir()
     (root / "videos").mkdir()
@@ -166,22 +226,15 @@ def _write(root: Path, size: Size, progress: Callable[[int, int], None]) -> None
             scenes = min(left, size.scenes_per_video)
             jobs.append((name, split, number, scenes))
             left, number = left - scenes, number + 1
+    made = in_processes(
+        _make_video,
+        [(root / "videos", name, (size.seed, split, number), scenes) for name, split, number, scenes in jobs],
+        progress,
+    )
     rows: dict[str, list[str]] = {}
     excluded: dict[str, list[str]] = {}
-    done = 0
-    progress(0, len(jobs))
-    # Spawned, not forked: the caller may hold threads (torch, Ray), which do not survive a fork.
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        futures = {
-            pool.submit(_make_video, root / "videos", name, (size.seed, split, number), scenes): job
-            for job in jobs
-            for name, split, number, scenes in [job]
-        }
-        for future in as_completed(futures):
-            name, _, number, _ = futures[future]
-            rows[f"{name}{number:06d}"], excluded[f"{name}{number:06d}"] = future.result()
-            done += 1
-            progress(done, len(jobs))
+    for (name, _, number, _), lines in zip(jobs, made, strict=True):
+        rows[f"{name}{number:06d}"], excluded[f"{name}{number:06d}"] = lines
     for name in ("train", "val", "test"):
         keys = sorted(key for key in rows if key.startswith(name))
         (annotations / f"ava_{name}_v2.2.csv").write_text("".join("".join(rows[k]) for k in keys))
@@ -264,18 +317,24 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 def render(people: list[Person], rng: np.random.Generator) -> np.ndarray:
     """A scene's frames, (FPS, HEIGHT, WIDTH, 3) uint8 RGB; the keyframe is frame FPS // 2."""
+    time = np.arange(FPS) - FPS // 2
+    return draw([_track(person, time) for person in people], FPS, rng)
+
+
+def draw(tracks: list[Track], length: int, rng: np.random.Generator) -> np.ndarray:
+    """Bodies, the last in front, on a plain ramp of `rng`'s: (length, HEIGHT, WIDTH, 3) uint8 RGB."""
     ys, xs = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32) + 0.5
     low, high = rng.uniform(0.1, 0.6, (2, 3))
     ramp = (np.cos(rng.uniform(0, np.pi)) * xs / WIDTH + ys / HEIGHT)[..., None]
     still = np.clip(low + (high - low) * ramp, 0.05, 0.7).astype(np.float32)
-    frames = np.repeat(still[None], FPS, axis=0)
-    time = np.arange(FPS) - FPS // 2
-    for person in people:
-        _draw(frames, person, time, xs, ys)
+    frames = np.repeat(still[None], length, axis=0)
+    for track in tracks:
+        _draw(frames, track, xs, ys)
     return (frames * 255).round().astype(np.uint8)
 
 
-def _draw(frames: np.ndarray, person: Person, time: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> None:
+def _track(person: Person, time: np.ndarray) -> Track:
+    """time: frames from the keyframe, (T,)."""
     does = person.actions
     moving = np.ones(len(time))
     if "start" in does:
@@ -283,29 +342,45 @@ def _draw(frames: np.ndarray, person: Person, time: np.ndarray, xs: np.ndarray, 
     if "stop" in does:
         moving = (time < 0).astype(float)
     step = time * moving * SPEED
-    x = person.x + step * (("right" in does) - ("left" in does))
-    y = person.y + step * (("down" in does) - ("up" in does))
-    size = person.size * (1 + GROWTH * time * (("grow" in does) * 1.0 - ("shrink" in does)))
-    angle = person.angle + SPIN * time * ("rotate" in does)
-    seen = np.ones(len(time))
-    if "blink" in does:  # two frames on, two frames off, on at the keyframe
-        seen = np.where(time // 2 % 2 == 0, 1.0, 0.25)
+    return Track(
+        x=person.x + step * (("right" in does) - ("left" in does)),
+        y=person.y + step * (("down" in does) - ("up" in does)),
+        size=person.size * (1 + GROWTH * time * (("grow" in does) * 1.0 - ("shrink" in does))),
+        angle=person.angle + SPIN * time * ("rotate" in does),
+        seen=blinking(time) if "blink" in does else np.ones(len(time)),
+        shade=person.shade,
+        core=np.tile(CORES[person.core], (len(time), 1)),
+    )
+
+
+def blinking(time: np.ndarray, off: float = 0.25) -> np.ndarray:
+    """Opacity, (T,): two frames on (1), two frames off, on at time 0."""
+    return np.where(time // 2 % 2 == 0, 1.0, off)
+
+
+def _draw(frames: np.ndarray, track: Track, xs: np.ndarray, ys: np.ndarray) -> None:
+    # Only where the body ever is: elsewhere its masks are 0, and elsewhere is most of the image.
+    left, top = np.floor(track.boxes[:, :2].min(axis=0)).astype(int) - 1
+    right, bottom = np.ceil(track.boxes[:, 2:].max(axis=0)).astype(int) + 1
+    part = slice(max(top, 0), bottom), slice(max(left, 0), right)
+    frames, xs, ys = frames[:, *part], xs[part], ys[part]
+    size = track.size
 
     def per_frame(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)[:, None, None]
 
-    dx, dy = xs - per_frame(x), ys - per_frame(y)
+    dx, dy = xs - per_frame(track.x), ys - per_frame(track.y)
     half_w, half_h = per_frame(size * ASPECT / 2), per_frame(size / 2)
     body = np.clip(0.5 + np.minimum(half_w - np.abs(dx), half_h - np.abs(dy)), 0, 1)
-    cos, sin = per_frame(np.cos(angle)), per_frame(np.sin(angle))
+    cos, sin = per_frame(np.cos(track.angle)), per_frame(np.sin(track.angle))
     along, off = np.abs(dx * cos + dy * sin), np.abs(dx * sin - dy * cos)
     bar = np.clip(0.5 + np.minimum(half_w * 0.95 - along, 1.4 - off), 0, 1)
     core = np.clip(0.5 + size[:, None, None] * 0.17 - np.hypot(dx, dy), 0, 1)
-    red_or_blue = (0.95, 0.05, 0.05) if person.core == "red" else (0.1, 0.2, 0.95)
-    for mask, colour in ((body, person.shade), (bar, (0.95, 0.95, 0.9)), (core, red_or_blue)):
-        mask = (mask * per_frame(seen)).astype(np.float32)[..., None]
+    shade, white = np.asarray(track.shade), np.array((0.95, 0.95, 0.9))
+    for mask, colour in ((body, shade), (bar, white), (core, track.core[:, None, None])):
+        mask = (mask * per_frame(track.seen)).astype(np.float32)[..., None]
         frames *= 1 - mask
-        frames += mask * np.asarray(colour, np.float32)
+        frames += mask * colour.astype(np.float32)
 
 
 def _encode(path: Path, frames: np.ndarray) -> None:

@@ -5,28 +5,38 @@ A clip is (T, H, W, 3) uint8 as decoded, (3, T, H, W) float32 after `to_tensor`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from actloc_core.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from actloc_core.clip import VideoError
 from actloc_core.structures import Targets
 
 MEAN, STD = 0.45, 0.225
 """Of the Kinetics MViT and Hiera weights, for all three channels."""
 
 
-def to_tensor(frames: np.ndarray, size: int) -> Tensor:
-    """Resize, not crop, aspect not kept: (T, H, W, 3) uint8 -> (3, T, size, size) in [0, 1]."""
+def to_tensor(frames: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    """Resize to (height, width), not crop: (T, H, W, 3) uint8 -> (3, T, *size) float32 in [0, 1]."""
     x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
-    if x.shape[2:] != (size, size):
-        x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+    if x.shape[2:] != size:
+        x = F.interpolate(x, size, mode="bilinear", antialias=True)
     return x.transpose(0, 1).float() / 255
+
+
+def size_for(height: int, width: int, *, short_side: int, multiple: int) -> tuple[int, int]:
+    """(height, width) with this short side and the aspect kept, each rounded to a multiple, at least one."""
+    scale = short_side / min(height, width)
+    rows, columns = (max(round(side * scale / multiple), 1) * multiple for side in (height, width))
+    return rows, columns
 
 
 def normalise(clip: Tensor) -> Tensor:
@@ -44,6 +54,11 @@ class Augmentation:
     """Brightness, contrast and saturation each times a factor in [1 - colour, 1 + colour]."""
     box: float = 0.05
     """Each edge of a ground-truth box moved by up to this share of the box's side."""
+    short_sides: tuple[int, int] | None = None
+    """Table 2c's scale augmentation: the aspect is kept and the short side drawn from this range, ends
+    included. None: resized to the split's square."""
+    multiple: int = 32
+    """Sides are rounded to this, so that every stride of a backbone divides them."""
 
 
 def augment(
@@ -79,44 +94,131 @@ def augment(
 
 
 class Split(Protocol):
-    """What a dataset file's `load` returns, as far as training needs it."""
+    """What a dataset file's `load` returns, as far as the views need it."""
+
+    @property
+    def crop(self) -> int: ...
 
     @property
     def flipped_columns(self) -> Tensor: ...
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Targets]: ...
+    def read(self, index: int) -> NDArray[np.uint8]: ...
+
+    def targets(self, index: int) -> Targets: ...
 
 
-class TrainingView(Dataset[tuple[Tensor, Targets]]):
-    """A split under augmentation, indexed by (epoch, index): the view follows from seed and key."""
+class Item(NamedTuple):
+    """One sample of a batch."""
+
+    clip: Tensor
+    """(3, T, H, W), normalised."""
+    targets: Targets
+    problem: str | None = None
+    """What was wrong with the video that this clip stands in for; None as a rule."""
+
+
+SUBSTITUTES = 20
+"""How many clips in a row may be unreadable before training gives up."""
+
+
+class TrainingView(Dataset[Item]):
+    """A split under augmentation, indexed by (epoch, index): the view follows from seed and key.
+
+    A clip that cannot be read is replaced by another one, drawn from the same key, and the item says so.
+    """
 
     def __init__(self, split: Split, strength: Augmentation, seed: int) -> None:
         self.split, self.strength, self.seed = split, strength, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Targets]:
+    def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
-        clip, targets = self.split[index]
         rng = np.random.default_rng((self.seed, epoch, index))
-        clip, targets = augment(clip, targets, self.strength, rng, flipped_columns=self.split.flipped_columns)
-        return normalise(clip), targets
+        index, frames, problem = self._read(epoch, index)
+        size = (self.split.crop, self.split.crop)
+        if self.strength.short_sides is not None:
+            low, high = self.strength.short_sides
+            short = int(rng.integers(low, high + 1))
+            size = size_for(*frames.shape[1:3], short_side=short, multiple=self.strength.multiple)
+        clip, targets = augment(
+            to_tensor(frames, size),
+            self.split.targets(index),
+            self.strength,
+            rng,
+            flipped_columns=self.split.flipped_columns,
+        )
+        return Item(normalise(clip), targets, problem)
+
+    def _read(self, epoch: int, index: int) -> tuple[int, NDArray[np.uint8], str | None]:
+        """The clip of this index or, if it is broken, of the next one drawn."""
+        others = np.random.default_rng((self.seed, epoch, index, SUBSTITUTES))
+        problem = None
+        for _ in range(SUBSTITUTES):
+            try:
+                return index, self.split.read(index), problem
+            except VideoError as error:
+                problem = problem or str(error)
+                index = int(others.integers(len(self.split)))
+        raise VideoError(f"{SUBSTITUTES} clips one after the other cannot be read; the first one: {problem}")
 
 
-class EvaluationView(Dataset[tuple[Tensor, Targets]]):
-    """A split as it is, normalised: the single view of evaluation."""
+class EvaluationView(Dataset[Item]):
+    """A split as it is, normalised: the single view of evaluation. A broken video is an error.
 
-    def __init__(self, split: Split) -> None:
-        self.split = split
+    short_side: None resizes to the split's square; a number keeps the aspect (Table 2c).
+    """
+
+    def __init__(self, split: Split, *, short_side: int | None = None, multiple: int = 32) -> None:
+        self.split, self.short_side, self.multiple = split, short_side, multiple
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Targets]:
-        clip, targets = self.split[index]
-        return normalise(clip), targets
+    def __getitem__(self, index: int) -> Item:
+        frames = self.split.read(index)
+        size = (self.split.crop, self.split.crop)
+        if self.short_side is not None:
+            size = size_for(*frames.shape[1:3], short_side=self.short_side, multiple=self.multiple)
+        return Item(normalise(to_tensor(frames, size)), self.split.targets(index))
 
 
-def collate(items: list[tuple[Tensor, Targets]]) -> tuple[Tensor, list[Targets]]:
-    """Clips stacked to (B, 3, T, H, W); targets stay a list, for clips differ in people."""
-    return torch.stack([clip for clip, _ in items]), [targets for _, targets in items]
+class Group(NamedTuple):
+    """The clips of a batch that have one size."""
+
+    clips: Tensor
+    """(b, 3, T, H, W)"""
+    targets: list[Targets]
+    places: list[int]
+    """Which items of the batch these are."""
+
+    def pin_memory(self) -> Group:
+        return self._replace(clips=self.clips.pin_memory())
+
+
+class Batch(NamedTuple):
+    """A batch as one group a size: clips of different sizes are never padded to one, so there is no
+    padding that attention, pooling or matching could see. Of one size, as a rule: one group."""
+
+    groups: list[Group]
+    problems: list[str]
+    """Of the items that stand in for broken ones."""
+
+    def pin_memory(self) -> Batch:
+        return self._replace(groups=[group.pin_memory() for group in self.groups])
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Items -> Batch. Targets stay lists, for clips differ in people."""
+    by_size: dict[torch.Size, list[int]] = {}
+    for place, item in enumerate(items):
+        by_size.setdefault(item.clip.shape, []).append(place)
+    groups = [
+        Group(
+            torch.stack([items[place].clip for place in places]),
+            [items[place].targets for place in places],
+            places,
+        )
+        for places in by_size.values()
+    ]
+    return Batch(groups, [item.problem for item in items if item.problem is not None])

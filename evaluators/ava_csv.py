@@ -300,9 +300,13 @@ def _fast_columns(data: bytes, names: tuple[str, ...]) -> Columns | None:
     """Arrow's reading, or None where it refuses. It reads no number that the slow road does not."""
     pa, csv = _arrow()
     text = pa.dictionary(pa.int32(), pa.utf8())
+    # In Arrow's own memory: one of its threads may let go of the text last, and while the interpreter
+    # ends, a thread that lets go of a Python object aborts the process.
+    own = pa.allocate_buffer(len(data))
+    np.frombuffer(own, np.uint8)[:] = np.frombuffer(data, np.uint8)
     try:
         table = csv.read_csv(
-            pa.BufferReader(data),
+            pa.BufferReader(own),
             read_options=csv.ReadOptions(column_names=names),
             parse_options=csv.ParseOptions(quote_char=False, double_quote=False, ignore_empty_lines=False),
             convert_options=csv.ConvertOptions(

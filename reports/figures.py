@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from actloc_core.clip import read_frames
 from benchmarks.run import TABLE_THETA, Result
-from datasets.ava import AvaSplit, frame_of
+from datasets.split import Split
 from evaluators.ava_csv import read_detections, read_persons
 from evaluators.frame_map import Detections, GroundTruth
 
@@ -20,7 +19,7 @@ SHOWN_SCORE = 0.3
 """Actions of a person are named when their score is above this."""
 
 
-def keyframes(result: Result, folder: Path, split: AvaSplit, *, every: int = 45, count: int = 8) -> Figure:
+def keyframes(result: Result, folder: Path, split: Split, *, every: int = 45, count: int = 8) -> Figure:
     """Keyframes with the people found (p(alpha) > 0.2) and the true actors, and their actions.
 
     folder: the run's, with its detections and persons. Keyframes are taken at even distances
@@ -45,10 +44,9 @@ def keyframes(result: Result, folder: Path, split: AvaSplit, *, every: int = 45,
 
 
 def _draw(
-    axis: Axes, key: tuple[str, int], split: AvaSplit, detections: Detections, persons: Detections
+    axis: Axes, key: tuple[str, int], split: Split, detections: Detections, persons: Detections
 ) -> None:
-    video, second = key
-    frame = read_frames(split.videos[video], np.array([frame_of(second, split.info[video].fps)]))[0]
+    frame = split.keyframe(split.keyframes.index(key))
     height, width = frame.shape[:2]
     axis.imshow(frame, extent=(0, 1, 1, 0), aspect=height / width, interpolation="nearest")
     axis.set_axis_off()

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from actloc_core.loss import LossWeights, set_loss
+from actloc_core.loss import LossWeights, grouped_set_loss, set_loss
 from actloc_core.matcher import Matches, match
 from actloc_core.structures import Predictions, Targets
 
@@ -91,3 +91,16 @@ def test_half_precision_predictions_are_scored_in_float32():
 def test_targets_refuse_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"\(3, 4\) and \(2, 5\)"):
         Targets(torch.zeros(3, 4), torch.zeros(2, 5))
+
+
+def test_clips_with_different_numbers_of_candidates_weigh_as_if_in_one_batch():
+    """3 and 2 candidates: the means run over all 5 candidates and both people, not group by group."""
+    target = [Targets(torch.tensor([BOX]), torch.tensor([[1.0, 0.0]]))]
+    found = Matches(torch.tensor([0]), torch.tensor([0]), torch.tensor([0]))
+    wide, narrow = one_clip([[0.75, 0.5, 0.5, 0.5], BOX, BOX], [0]), one_clip([BOX, BOX])
+    terms = grouped_set_loss([(wide, target, found), (narrow, target, found)], LossWeights(eos_coef=0.5))
+    assert terms["l1"].item() == pytest.approx(5 * (1 / 4 + 0) / 2)
+    assert terms["giou"].item() == pytest.approx(2 * (1 - 1 / 3) / 2)
+    # Weights 1, 1/2, 1/2 and 1, 1/2; losses 0, log 2, log 2 and log 2, log 2.
+    assert terms["actor"].item() == pytest.approx(2 * 2.5 * math.log(2) / 3.5, rel=1e-5)
+    assert terms["action"].item() == pytest.approx(6 * math.log(2))

@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,13 +11,16 @@ from benchmarks.engine import batches, fit, predict, warmup_cosine, weight_group
 from benchmarks.experiments import OURS, at_scale
 from benchmarks.run import build_model
 from datasets import ava, synthetic
+from datasets.transforms import EvaluationView, collate
 
 EXP = replace(at_scale(OURS, "smoke"), frames=4, crop=32, epochs=1)
 
 
 @pytest.fixture(scope="module")
 def split(small_benchmark):
-    whole = ava.load(small_benchmark, "train", frames=4, stride=4, crop=32, flipped=synthetic.FLIPPED)
+    whole = ava.load(
+        small_benchmark, "train", frames=4, stride=4, crop=32, fps=synthetic.FPS, flipped=synthetic.FLIPPED
+    )
     return replace(whole, keyframes=whole.keyframes[:64])
 
 
@@ -108,3 +112,34 @@ def test_predictions_become_rows_of_the_right_clip(split):
     assert detections.label[:10].tolist() == list(split.classes)
     assert detections.score[:10] == pytest.approx(torch.arange(10.0).sigmoid().numpy())
     assert detections.box[0].tolist() == [0.25, 0.25, 0.75, 0.75]
+
+
+def test_with_the_aspect_kept_each_clip_is_found_as_if_it_were_alone(split):
+    """Landscape and portrait clips in one batch: nothing of one reaches the other, no padding counts."""
+
+    class Mixed(type(split)):
+        def read(self, index):
+            frames = super().read(index)
+            return frames if index % 3 else frames.swapaxes(1, 2)
+
+    mixed = Mixed(**{**vars(split), "keyframes": split.keyframes[:8]})
+    torch.manual_seed(0)
+    model = build_model(EXP, 10).eval()
+    ask = {"theta": 0.0, "score": "product", "keep_aspect": True}
+    _, together = predict(model, mixed, torch.device("cpu"), batch=8, **ask)
+    _, alone = predict(model, mixed, torch.device("cpu"), batch=1, **ask)
+    assert len(collate([EvaluationView(mixed, short_side=32, multiple=4)[i] for i in range(8)]).groups) == 2
+
+    def rows(persons):
+        order = np.lexsort((persons.box[:, 0], persons.score, persons.frame, persons.video))
+        return np.column_stack([persons.video, persons.frame, persons.score, persons.box])[order]
+
+    assert rows(together) == pytest.approx(rows(alone), abs=1e-5)
+
+
+def test_training_with_scale_augmentation_learns_from_clips_of_unequal_size(split):
+    exp = replace(EXP, crop=64, lr=1e-3, short_sides=(60, 85))
+    _, steps = train(replace(split, crop=64), exp)
+    assert len(steps) == 4
+    assert all(np.isfinite(step.losses["loss"]) for step in steps)
+    assert all(step.problems == [] for step in steps)

@@ -37,7 +37,10 @@ def test_a_scale_keeps_what_the_rows_ablate():
 def test_every_field_decides_the_hash():
     for field in fields(Experiment):
         value = getattr(OURS, field.name)
-        other = not value if isinstance(value, bool) else value + "x" if isinstance(value, str) else value + 1
+        if value is None:
+            other = (1, 2)
+        else:
+            other = not value if isinstance(value, bool) else value + "x" if isinstance(value, str) else value + 1
         assert replace(OURS, **{field.name: other}).hash != OURS.hash, field.name
 
 

@@ -5,8 +5,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from datasets import ava
+from actloc_core.clip import clip_indices, read_frames
+from datasets import ava, synthetic
+from datasets.split import thinned
+from datasets.transforms import to_tensor
 
 FULL = "".join(
     f'label {{\n  name: "{n}"\n  label_id: {i}\n  label_type: PERSON_MOVEMENT\n}}\n'
@@ -41,7 +45,7 @@ def write(root, rows, excluded="", labels=FULL):
 
 
 def load(root, split="train", **kwargs):
-    return ava.load(root, split, **{"frames": 4, "stride": 1, "crop": 32} | kwargs)
+    return ava.load(root, split, **{"frames": 4, "stride": 1, "crop": 32, "fps": synthetic.FPS} | kwargs)
 
 
 def test_rows_of_one_person_become_one_target(root):
@@ -79,19 +83,67 @@ def test_excluded_seconds_are_left_out(root):
     assert ("movie", 910) not in load(root, "val").keyframes
 
 
-def test_second_and_frame():
-    assert ava.frame_of(902, 30.0) == 60
-    assert ava.frame_of(902, 29.97) == 60
-    assert ava.frame_of(1798, 25.0) == 22450
-
-
 def test_the_clip_is_centred_on_the_second(root):
-    from actloc_core.clip import read_frames
-    from datasets.transforms import to_tensor
-
+    """Second 902 of a 16 fps cut from second 900 is its frame 32."""
     clip, _ = load(root)[0]
-    keyframe = to_tensor(read_frames(root / "videos" / "movie.mp4", np.array([32])), 32)
-    torch.testing.assert_close(clip[:, 2], keyframe[:, 0])
+    frames = read_frames(root / "videos" / "movie.mp4", np.array([30, 31, 32, 33]))
+    torch.testing.assert_close(clip, to_tensor(frames, (32, 32)))
+
+
+def test_a_clip_of_30_fps_from_a_file_of_16(root):
+    """Two frames of 30 fps are 1/15 s apart: of frames shown for 1/16 s, these are 31, 32 and 33."""
+    clip, _ = load(root, fps=30, stride=2)[0]
+    frames = read_frames(root / "videos" / "movie.mp4", np.array([30, 31, 32, 33]))
+    torch.testing.assert_close(clip, to_tensor(frames, (32, 32)))
+
+
+def test_extracted_frames_are_the_video(root):
+    """Number 1 is second 900: the same clips come from <root>/frames as from the file they were cut from."""
+    from_video = load(root)
+    whole = read_frames(root / "videos" / "movie.mp4", np.arange(504))
+    folder = root / "frames" / "movie"
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(whole, 1):
+        Image.fromarray(frame).save(folder / f"movie_{number:06d}.png")
+        (folder / f"movie_{number:06d}.png").rename(folder / f"movie_{number:06d}.jpg")  # lossless
+    (root / "videos" / "movie.mp4").unlink()
+    from_images = load(root)
+    assert from_images.keyframes == from_video.keyframes
+    assert len(load(root, "val")) == 30, "504 frames, 16 a second: seconds 902 to 931"
+    shutil.rmtree(root / "videos")
+    for index in range(2):
+        videos = clip_indices(32 + 32 * index, 504, frames=4, stride=1)
+        torch.testing.assert_close(from_images[index][0], to_tensor(whole[videos], (32, 32)))
+
+
+def test_a_whole_movie_counts_from_its_beginning(root, monkeypatch):
+    """A file that reaches the last annotated second is the movie, a shorter one the cut from second 900."""
+    path = root / "videos" / "movie.mp4"
+    begin, end = ava.span(path, 16)
+    assert (begin, round(end, 2)) == (900, 931.5)
+    monkeypatch.setattr(ava, "LAST_SECOND", 30)
+    assert ava.span(path, 16)[0] == 0
+
+
+def test_person_boxes_of_a_detector(tmp_path):
+    """The public format: an empty action id, the score in column 8. Used at 0.8 and above."""
+    path = tmp_path / "ava_detection_val_boxes_and_labels.csv"
+    path.write_text(
+        "a,0902,0.1,0.1,0.5,0.9,,0.85\na,0902,0.2,0.1,1.001,0.9,,0.99\n"
+        "a,0902,0.3,0.1,0.5,0.9,,0.79\nb,0903,0.1,0.1,0.5,0.9,,0.8\n"
+    )
+    boxes = ava.person_boxes(path)
+    assert set(boxes) == {("a", 902), ("b", 903)}
+    assert boxes["a", 902].tolist() == [[0.2, 0.1, 1, 0.9], [0.1, 0.1, 0.5, 0.9]]
+    assert len(ava.person_boxes(path, threshold=0.5)["a", 902]) == 3
+    assert ava.person_boxes(path, threshold=1.0) == {}
+
+
+@pytest.mark.parametrize("name", ["../movie", "/movie", "a//b", ".", ".."])
+def test_a_video_name_cannot_lead_out_of_the_folder(root, name):
+    write(root, f"{name},0902,0.1,0.2,0.3,0.6,12,0\n")
+    with pytest.raises(ValueError, match="no path inside the data folder"):
+        load(root)
 
 
 @pytest.mark.parametrize(
@@ -141,9 +193,9 @@ def test_the_fingerprint_follows_the_annotations(root):
     assert ava.fingerprint(root) != before
 
 
-def test_the_first_keyframes_bring_their_own_ground_truth(root):
+def test_some_keyframes_bring_their_own_ground_truth(root):
     """A score over part of a split must not count the people of the rest as missed."""
-    few = ava.first(load(root), 1)
+    few = thinned(load(root), 1)
     assert few.keyframes == (("movie", 902),)
     assert few.ground_truth.label.tolist() == [12, 80, 11]
     assert len(load(root).ground_truth.label) == 4

@@ -52,24 +52,24 @@ def test_nothing_stays_of_a_making_that_was_stopped(tmp_path):
 
 
 def test_it_is_read_as_ava(small_benchmark):
-    split = ava.load(small_benchmark, "train", frames=16, stride=1, crop=64, flipped=synthetic.FLIPPED)
+    split = ava.load(small_benchmark, "train", frames=16, stride=1, crop=64, fps=synthetic.FPS, flipped=synthetic.FLIPPED)
     assert tuple(split.classes.values()) == synthetic.ACTIONS
     assert split.flipped_columns.tolist() == [1, 0, *range(2, 10)]
-    people = [len(t.boxes) for t in split.people.values()]
+    people = [len(split.targets(i).boxes) for i in range(len(split))]
     assert set(people) == {1, 2, 3}
-    labels = torch.cat([t.labels for t in split.people.values()])
+    labels = split.people.labels.float()
     assert 1.8 < labels.sum(1).mean() < 3
     assert (labels.mean(0) > 0.1).all(), "no action is rare"
     assert split.excluded
     assert not set(split.keyframes) & split.excluded
-    info = probe(next(iter(split.videos.values())))
+    info = probe(next(iter(split.sources.values())))
     assert info.fps == synthetic.FPS
     assert json.loads((small_benchmark / "manifest.json").read_text())["spec"]["seed"] == 7
 
 
 def test_boxes_lie_on_the_red_core(small_benchmark):
     """Independent of the drawing code: the centre of an actor's box is red at the keyframe."""
-    split = ava.load(small_benchmark, "test", frames=2, stride=1, crop=64)
+    split = ava.load(small_benchmark, "test", frames=2, stride=1, crop=64, fps=synthetic.FPS)
     red = []
     for i in range(60):
         clip, targets = split[i]
@@ -86,7 +86,7 @@ def test_no_single_frame_reveals_the_actions(small_benchmark):
     """
 
     def people(split_name):
-        split = ava.load(small_benchmark, split_name, frames=16, stride=1, crop=64)
+        split = ava.load(small_benchmark, split_name, frames=16, stride=1, crop=64, fps=synthetic.FPS)
         crops, labels = [], []
         for i in range(len(split)):
             clip, targets = split[i]

@@ -2,14 +2,17 @@ import numpy as np
 import pytest
 import torch
 
+from actloc_core.clip import VideoError
 from actloc_core.structures import Targets
 from datasets.transforms import (
+    SUBSTITUTES,
     Augmentation,
     EvaluationView,
     TrainingView,
     augment,
     collate,
     normalise,
+    size_for,
     to_tensor,
 )
 
@@ -25,7 +28,7 @@ def one_person():
 def test_a_clip_is_resized_not_cropped():
     frames = np.zeros((2, 4, 8, 3), np.uint8)
     frames[:, :, :4] = 255  # the left half is white, and stays so
-    clip = to_tensor(frames, 4)
+    clip = to_tensor(frames, (4, 4))
     assert clip.shape == (3, 2, 4, 4)
     assert clip[0, 0, 0].tolist() == pytest.approx([1, 1, 0, 0], abs=0.2)
 
@@ -69,26 +72,87 @@ def test_colour_stays_in_range_and_off_leaves_all_alone():
 
 
 class Split:
+    """Clips of 4 rows; clip i is 4 * (i + 1) wide and all of brightness i. Some may be broken."""
+
     flipped_columns = FLIPPED
+    crop = 4
+
+    def __init__(self, broken=()):
+        self.broken = broken
 
     def __len__(self):
         return 3
 
-    def __getitem__(self, index):
-        return torch.full((3, 2, 4, 4), index / 4), one_person()
+    def read(self, index):
+        if index in self.broken:
+            raise VideoError(f"video{index}.mp4: not a readable video")
+        return np.full((2, 4, 4 * (index + 1), 3), index, np.uint8)
+
+    def targets(self, index):
+        return one_person()
 
 
 def test_a_training_view_follows_from_seed_epoch_and_index():
     view = TrainingView(Split(), Augmentation(), seed=1)
     again = TrainingView(Split(), Augmentation(), seed=1)
     other = TrainingView(Split(), Augmentation(), seed=2)
-    assert torch.equal(view[3, 1][0], again[3, 1][0])
-    assert torch.equal(view[3, 1][1].boxes, again[3, 1][1].boxes)
-    assert not torch.equal(view[3, 1][1].boxes, view[4, 1][1].boxes)
-    assert not torch.equal(view[3, 1][1].boxes, other[3, 1][1].boxes)
+    assert torch.equal(view[3, 1].clip, again[3, 1].clip)
+    assert torch.equal(view[3, 1].targets.boxes, again[3, 1].targets.boxes)
+    assert not torch.equal(view[3, 1].targets.boxes, view[4, 1].targets.boxes)
+    assert not torch.equal(view[3, 1].targets.boxes, other[3, 1].targets.boxes)
 
 
 def test_collate_stacks_clips_and_lists_targets():
-    clips, targets = collate([EvaluationView(Split())[i] for i in range(3)])
-    assert clips.shape == (3, 3, 2, 4, 4)
-    assert len(targets) == 3
+    batch = collate([EvaluationView(Split())[i] for i in range(3)])
+    (group,) = batch.groups
+    assert group.clips.shape == (3, 3, 2, 4, 4)
+    assert len(group.targets) == 3
+    assert group.places == [0, 1, 2]
+    assert batch.problems == []
+
+
+def test_the_short_side_is_met_and_the_aspect_kept_up_to_the_multiple():
+    assert size_for(240, 320, short_side=256, multiple=32) == (256, 352)  # 341.3 is nearest to 352
+    assert size_for(320, 240, short_side=256, multiple=32) == (352, 256)
+    assert size_for(360, 640, short_side=240, multiple=16) == (240, 432)  # 426.7
+    assert size_for(1000, 10, short_side=4, multiple=8) == (400, 8), "never less than one multiple"
+
+
+def test_scale_augmentation_draws_the_short_side_from_its_range():
+    strength = Augmentation(flip=0, colour=0, box=0, short_sides=(8, 16), multiple=4)
+    view = TrainingView(Split(), strength, seed=0)
+    sizes = {tuple(view[epoch, 1].clip.shape[2:]) for epoch in range(40)}
+    assert sizes == {(8, 16), (8, 20), (12, 20), (12, 24), (12, 28), (16, 28), (16, 32)} & sizes
+    assert {rows for rows, _ in sizes} == {8, 12, 16}
+
+
+def test_clips_of_unequal_size_are_grouped_and_never_padded():
+    """Widths 4, 8 and 12: three groups of one, and two clips of one size share theirs."""
+    view = EvaluationView(Split(), short_side=4, multiple=4)
+    batch = collate([view[i] for i in (0, 2, 1, 2)])
+    assert [tuple(group.clips.shape) for group in batch.groups] == [
+        (1, 3, 2, 4, 4), (2, 3, 2, 4, 12), (1, 3, 2, 4, 8),
+    ]  # fmt: skip
+    assert [group.places for group in batch.groups] == [[0], [1, 3], [2]]
+    assert torch.equal(batch.groups[1].clips[0], view[2].clip)
+
+
+def test_in_training_another_clip_stands_in_for_a_broken_one_and_says_so():
+    view = TrainingView(Split(broken={1}), OFF, seed=0)
+    item = view[0, 1]
+    assert item.problem == "video1.mp4: not a readable video"
+    brightness = (item.clip * 0.225 + 0.45).mean() * 255
+    assert round(brightness.item(), 3) in (0, 2)
+    assert torch.equal(view[0, 1].clip, item.clip), "the same one again"
+    assert view[0, 2].problem is None
+    assert collate([item, view[0, 2]]).problems == ["video1.mp4: not a readable video"]
+
+
+def test_training_gives_up_when_nothing_can_be_read():
+    with pytest.raises(VideoError, match=rf"{SUBSTITUTES} clips .*the first one: video2\.mp4"):
+        TrainingView(Split(broken={0, 1, 2}), OFF, seed=0)[0, 2]
+
+
+def test_in_evaluation_a_broken_clip_is_an_error():
+    with pytest.raises(VideoError, match="video1"):
+        EvaluationView(Split(broken={1}))[1]

@@ -1,0 +1,132 @@
+"""`python -m datasets check` on trees that are whole, incomplete, damaged, and not there."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets import synthetic, synthetic_tubes
+from datasets.__main__ import main
+from datasets.check import KNOWN, inspect, summary
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("made")
+    size = synthetic_tubes.TubeSize(4, 2, 0)
+    synthetic_tubes.make_at(root / "jhmdb", "jhmdb", size)
+    synthetic_tubes.make_at(root / "ucf24", "ucf24", size)
+    synthetic.make_at(root / "ava", synthetic.Size(train=4, val=2, test=1))
+    return root
+
+
+@pytest.fixture
+def jhmdb(made, tmp_path):
+    return shutil.copytree(made / "jhmdb", tmp_path / "jhmdb")
+
+
+def check(capsys, tmp_path, dataset, root, *more):
+    status = main(
+        ["check", "--dataset", dataset, "--root", str(root), "--picture", str(tmp_path / "c.png"), *more]
+    )
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.mark.parametrize("dataset", ["ava", "ucf24", "jhmdb"])
+def test_a_whole_tree_is_usable_and_drawn(made, capsys, tmp_path, dataset):
+    status, out, _ = check(capsys, tmp_path, dataset, made / dataset, "--sample", "4")
+    assert status == 0
+    assert "not the whole published data" in out
+    assert "verdict: usable, 0 warning(s)" in out
+    image = np.asarray(Image.open(tmp_path / "c.png"))
+    assert image.shape == (480, 640, 3)
+    assert ((image == [255, 255, 0]).all(-1).sum(1) > 30).any(), "a yellow box has been drawn"
+
+
+def test_counts_are_those_of_the_annotations(made):
+    reports = inspect("ava", made / "ava")
+    lines = (made / "ava/annotations/ava_train_v2.2.csv").read_text().splitlines()
+    assert reports[0].counts["labels"] == len(lines)
+    assert reports[0].counts["keyframes"] == len({line.split(",")[1] for line in lines}) == 4
+    assert reports[0].counts["boxes"] == len({tuple(line.split(",")[1:6]) for line in lines})
+    # 2 seconds from 900 to 902, then 4 scenes of a second, the first half a second early
+    assert reports[0].counts["frames"] == round(5.5 * synthetic.FPS)
+    by_name = {report.name: report for report in inspect("jhmdb", made / "jhmdb")}
+    assert set(by_name) == set(KNOWN["jhmdb"])
+    assert by_name["train 1"].counts["videos"] + by_name["test 1"].counts["videos"] == 6
+    assert by_name["test 2"].counts["frames"] == by_name["test 2"].counts["boxes"]
+
+
+def test_the_published_counts_are_no_difference(made):
+    (report,) = (r for r in inspect("jhmdb", made / "jhmdb") if r.name == "test 3")
+    assert report.differences({"videos": 265}) == [
+        f"test 3: {report.counts['videos']} videos, published 265"
+    ]
+    report.counts.update(KNOWN["jhmdb"]["test 3"])
+    assert report.differences(KNOWN["jhmdb"]["test 3"]) == []
+    assert summary("jhmdb", [report])[0].endswith("verdict: complete")
+
+
+def test_missing_and_short_videos_are_named_and_fail(jhmdb, capsys, tmp_path):
+    first, second, *_ = sorted((jhmdb / "Frames").glob("*/*"))
+    shutil.rmtree(first)
+    max(second.iterdir()).unlink()
+    status, out, _ = check(capsys, tmp_path, "jhmdb", jhmdb)
+    name = f"{first.parent.name}/{first.name}"
+    assert status == 1
+    assert f"lists video '{name}', but there is none of" in out
+    assert f"{second.parent.name}/{second.name}: " in out
+    assert "truncated?" in out
+    assert out.count(f"lists video '{name}'") == 1, "once, though it is in three splits"
+    assert "verdict: not usable yet, 2 error(s)" in out
+
+
+def test_a_damaged_frame_is_found_by_the_sample(jhmdb, capsys, tmp_path):
+    for path in (jhmdb / "Frames").glob("*/*/*.png"):
+        path.write_bytes(b"x")
+    status, out, _ = check(capsys, tmp_path, "jhmdb", jhmdb, "--sample", "3")
+    assert status == 1
+    assert "not a readable image" in out
+    assert not (tmp_path / "c.png").exists()
+
+
+def test_boxes_out_of_range_are_counted(jhmdb):
+    """The image is 80 pixels wide; half of it is not."""
+    from evaluators.act_pickle import load_plain
+
+    content = load_plain(jhmdb / "JHMDB-GT.pkl")
+    content["resolution"] = {video: (64, 40) for video in content["resolution"]}
+    import pickle
+
+    plain = {
+        **content,
+        "gttubes": {
+            v: {int(k): [np.array(t) for t in ts] for k, ts in of.items()} for v, of in content["gttubes"].items()
+        },
+    }
+    (jhmdb / "JHMDB-GT.pkl").write_bytes(pickle.dumps(plain, protocol=2))
+    warnings = [text for report in inspect("jhmdb", jhmdb) for text in report.warnings]
+    assert any("boxes leave the image" in text for text in warnings)
+
+
+def test_a_video_cut_short_fails(made, capsys, tmp_path):
+    root = shutil.copytree(made / "ava", tmp_path / "ava")
+    shutil.copy(root / "videos" / "val_000.mp4", root / "videos" / "train_000.mp4")
+    status, out, _ = check(capsys, tmp_path, "ava", root)
+    assert status == 1
+    assert "train_000: annotated up to second 905, but its file ends at 903.5: truncated?" in out
+
+
+def test_bad_annotations_are_bad_input(made, capsys, tmp_path):
+    root = shutil.copytree(made / "ava", tmp_path / "ava")
+    with open(root / "annotations" / "ava_val_v2.2.csv", "a") as file:
+        file.write("val_000,0902,0.1,0.2,1.3,0.6,1,0\n")
+    status, _, err = check(capsys, tmp_path, "ava", root)
+    assert status == 2
+    assert "error: " in err
+    assert "ava_val_v2.2.csv" in err
+    assert "1.3" in err
+    assert check(capsys, tmp_path, "ucf24", tmp_path / "none")[0] == 2
+    assert check(capsys, tmp_path, "ava", root, "--sample", "-1")[0] == 2
