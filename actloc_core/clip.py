@@ -89,7 +89,7 @@ def probe(path: Path) -> VideoInfo:
     """
     with _opened(path) as (container, stream):
         tick, stated = _tick(stream), _stated_rate(path, stream)
-        index = _index(container, stream)
+        index = _index(path, container, stream)
     seconds = _decoded_seconds(path) if index is None else (index.timestamps - index.timestamps[0]) * tick
     with _opened(path) as (container, stream):
         height, width = _picture(next(container.decode(stream)), None).shape[:2]
@@ -109,7 +109,7 @@ def read_frames(path: Path, indices: np.ndarray, *, size: tuple[int, int] | None
     """
     numbers = np.asarray(indices, dtype=np.int64)
     with _opened(path) as (container, stream):
-        index = _index(container, stream)
+        index = _index(path, container, stream)
         if index is not None:
             _check_range(path, numbers, len(index.timestamps))
             if index.plain and (images := _by_decord(path, numbers, len(index.timestamps), size)) is not None:
@@ -139,8 +139,9 @@ def read_times(
             lo, hi = int(boundaries.min()), int(boundaries.max())
             packets = list(_window(container, stream, first, lo, hi))
             found = [packet.pts for packet in packets if _shown(packet)]
-            if None not in found and len(set(found)) == len(found):
+            if found and None not in found and len(set(found)) == len(found):
                 shown = np.unique(np.array(found, dtype=np.int64))
+                _check_end(path, stream, packets, min(hi, first + (stream.duration or 0)))
                 return _at(path, stream, packets, shown[_last_up_to(shown, boundaries)], size)
     return _counted(path, _last_up_to(_decoded_seconds(path), boundaries), size)
 
@@ -158,11 +159,13 @@ class _Index:
     after it, and nothing is cut by an edit list. decord takes this for granted."""
 
 
-def _index(container: InputContainer, stream: VideoStream) -> _Index | None:
+def _index(path: Path, container: InputContainer, stream: VideoStream) -> _Index | None:
     """None where timestamps are missing, repeated or not to be trusted."""
     if not _timed(container, stream):
         return None
     packets = [packet for packet in container.demux(stream) if packet.size]
+    if len(packets) < stream.frames:
+        raise VideoError(f"{path}: {len(packets)} of its {stream.frames} frames are there; get it again")
     shown = [packet for packet in packets if _shown(packet)]
     stored = [packet.pts for packet in shown]
     if not stored or None in stored or len(set(stored)) < len(stored):
@@ -365,6 +368,13 @@ def _check_range(path: Path, numbers: np.ndarray, length: int) -> None:
     outside = numbers[(numbers < 0) | (numbers >= length)]
     if len(outside):
         raise VideoError(f"{path}: frame {outside[0]} asked of a video of {length} frames")
+
+
+def _check_end(path: Path, stream: VideoStream, packets: list[Packet[VideoStream]], until: int) -> None:
+    """That the packets reach as far as the file says it goes: a truncated one must not stand still."""
+    end = max((packet.pts or 0) + (packet.duration or 0) for packet in packets)
+    if end + 1 / _tick(stream) < until:
+        raise VideoError(f"{path}: nothing after {end * _tick(stream):.1f} s; get the file again")
 
 
 def _no_frames(path: Path) -> VideoError:

@@ -242,7 +242,9 @@ def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
         if made:
             return Data(train, val, ava.load(root, "test", **clips), "test", synthetic.fingerprint(root))
         return Data(train, val, val, "val", ava.fingerprint(root))
-    load_tubes: Callable[..., Split] = ucf24.load if name == "ucf24" else partial(jhmdb.load, number=exp.split)
+    load_tubes: Callable[..., Split] = (
+        ucf24.load if name == "ucf24" else partial(jhmdb.load, number=exp.split)
+    )
     test = load_tubes(root, "test", **clips)
     return Data(
         load_tubes(root, "train", every=exp.keyframe_stride, **clips),

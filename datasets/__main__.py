@@ -3,7 +3,7 @@
     python -m datasets check --dataset ava --root /data/ava     can it be trained on? counts and a picture
     python -m datasets make --shape ucf24 --out /tmp/ucf24      a small synthetic one in that format
 
-Exit status: 0; 1 where `check` finds the data not usable; 2 for bad input, with one line that says what is wrong.
+Exit status: 0; 1 where `check` finds the data not usable; 2 for bad input, with a line that says why.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ def add_check(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
     p.add_argument("--dataset", required=True, choices=tuple(KNOWN), help="whose format it has")
     p.add_argument("--root", type=Path, required=True, metavar="DIR", help="its folder")
     p.add_argument(
-        "--sample", type=int, default=12, metavar="N", help="keyframes to decode and draw (default: 12; 0: none)"
+        "--sample",
+        type=int,
+        default=12,
+        metavar="N",
+        help="keyframes to decode and draw (default: 12; 0: none)",
     )
     p.add_argument(
         "--picture",

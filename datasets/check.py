@@ -72,7 +72,9 @@ Progress = Callable[[str, int, int], None]
 """Called with a split's name, videos looked at, and all its videos."""
 
 
-def inspect(dataset: str, root: Path, progress: Progress = lambda name, done, total: None) -> list[SplitReport]:
+def inspect(
+    dataset: str, root: Path, progress: Progress = lambda name, done, total: None
+) -> list[SplitReport]:
     """Look at every split of a dataset: "ava", "ucf24" or "jhmdb".
 
     Raises FileNotFoundError or ValueError where the annotations themselves cannot be read.
@@ -89,9 +91,7 @@ def inspect(dataset: str, root: Path, progress: Progress = lambda name, done, to
             else:
                 videos = annotations.train_videos[number - 1]
             name = f"{split} {number}"
-            report = SplitReport(
-                name, {}, {}, tubes.only(annotations.truth, videos), annotations.classes
-            )
+            report = SplitReport(name, {}, {}, tubes.only(annotations.truth, videos), annotations.classes)
             lengths: dict[str, int] = {}
             for done, video in enumerate(videos, 1):
                 _look_at_tubes(report, root, module.FILE, module.IMAGES, video, annotations.nframes, lengths)
@@ -111,7 +111,7 @@ def _inspect_ava(root: Path, split: str, progress: Progress) -> SplitReport:
     read_exclusions(annotations / f"ava_{split}_excluded_timestamps_v2.2.csv")
     report = SplitReport(split, {}, {}, truth, classes)
     frames = 0
-    last = {video: 0 for video in truth.videos}
+    last = dict.fromkeys(truth.videos, 0)
     for video, second in zip(truth.video, truth.frame, strict=True):
         last[truth.videos[video]] = max(last[truth.videos[video]], int(second))
     outside = (truth.frame < ava.FIRST_SECOND) | (truth.frame > ava.LAST_SECOND)
@@ -130,7 +130,7 @@ def _inspect_ava(root: Path, split: str, progress: Progress) -> SplitReport:
             frames += source.count if isinstance(source, Images) else probe(source).frames
             if last[video] >= end:
                 report.errors.append(
-                    f"{video}: annotated up to second {last[video]}, but its file ends at {end:.1f}: truncated?"
+                    f"{video}: annotated up to second {last[video]}, but it ends at {end:.1f}: truncated?"
                 )
         progress(split, done, len(truth.videos))
     _count(report, len(truth.videos), frames)
@@ -166,7 +166,9 @@ def _check_tube_boxes(
     report: SplitReport, resolution: Mapping[str, tuple[int, int]], nframes: Mapping[str, int]
 ) -> None:
     truth = report.truth
-    size = np.array([resolution[video][::-1] * 2 for video in truth.videos], float).reshape(-1, 4)[truth.video]
+    size = np.array([resolution[video][::-1] * 2 for video in truth.videos], float).reshape(-1, 4)[
+        truth.video
+    ]
     last = np.array([nframes[video] for video in truth.videos])[truth.video]
     # Pixels count from 0 or from 1: a box may end one past the last.
     for what, bad in (
@@ -293,4 +295,3 @@ def summary(dataset: str, reports: list[SplitReport]) -> tuple[str, bool]:
     else:
         lines.append("verdict: complete")
     return "\n".join(lines), not errors
-

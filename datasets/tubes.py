@@ -150,7 +150,12 @@ def _trainable(
     box = (truth.box / size[truth.video]).clip(0, 1)
     good = (box[:, 0] < box[:, 2]) & (box[:, 1] < box[:, 3]) & (truth.frame <= last[truth.video])
     kept = TubeTruth(
-        truth.videos, truth.video[good], truth.frame[good], truth.box[good], truth.label[good], truth.tube[good]
+        truth.videos,
+        truth.video[good],
+        truth.frame[good],
+        truth.box[good],
+        truth.label[good],
+        truth.tube[good],
     )
     return kept, truth.tube[good], box[good]
 

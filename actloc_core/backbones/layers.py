@@ -25,7 +25,11 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * dim, dim_out or dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu"):
+        if (
+            x.device.type == "cpu"
+            and not torch.compiler.is_compiling()
+            and not torch.is_autocast_enabled("cpu")
+        ):
             weights = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
             rows = x.flatten(0, -2)
             if torch.is_grad_enabled() and (x.requires_grad or self.fc1.weight.requires_grad):

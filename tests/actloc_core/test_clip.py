@@ -1,23 +1,90 @@
+import io
+import struct
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional as F
 
-from actloc_core.clip import VideoError, clip_indices, probe, read_frames
+from actloc_core import clip
+from actloc_core.clip import VideoError, clip_indices, clip_times, probe, read_frames, read_times
+
+needs_decord = pytest.mark.skipif(clip.decord is None, reason="no decord here")
 
 
-def write_numbered(path, length, *, codec="libx264", fps=16, size=(64, 48), bframes=2):
-    """A video whose frame n shows n in binary: eight vertical bars, white for 1."""
-    with av.open(str(path), "w") as container:
+@pytest.fixture(params=[pytest.param("decord", marks=needs_decord), "av"])
+def reader(request, monkeypatch):
+    """Either reader; each test that asks for this runs with both."""
+    if request.param == "av":
+        monkeypatch.setattr(clip, "decord", None)
+    return request.param
+
+
+def picture(n, width, height):
+    """n in binary: eight vertical bars, white for 1."""
+    bars = 255 * (n >> (np.arange(width) * 8 // width) & 1).astype(np.uint8)
+    return np.broadcast_to(bars[None, :, None], (height, width, 3)).copy()
+
+
+def write_numbered(
+    path,
+    length,
+    *,
+    codec="libx264",
+    fps=16,
+    size=(64, 48),
+    bframes=2,
+    times=None,
+    to=None,
+    draw=picture,
+    **more,
+):
+    """A video whose frame n shows n, at n / fps or at times(n) milliseconds.
+
+    to: a file object to write to. more: pix_fmt, tag, form (the container), options of the codec, and
+    muxer, options of the container.
+    """
+    target = str(path) if to is None else to
+    with av.open(target, "w", format=more.get("form"), options=more.get("muxer", {})) as container:
         stream = container.add_stream(codec, rate=fps)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        stream.max_b_frames = bframes
+        stream.width, stream.height, stream.pix_fmt = *size, more.get("pix_fmt", "yuv420p")
+        stream.codec_context.thread_count = 1
+        stream.options = more.get("options", {})
+        if bframes is not None:
+            stream.max_b_frames = bframes
+        if "tag" in more:
+            stream.codec_context.codec_tag = more["tag"]
+        if times is not None:
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
         for n in range(length):
-            image = np.zeros((size[1], size[0], 3), np.uint8)
-            for bit in range(8):
-                image[:, bit * size[0] // 8 : (bit + 1) * size[0] // 8] = 255 * (n >> bit & 1)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(draw(n, *size), format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = times(n), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+class Pipe(io.RawIOBase):
+    """A file that cannot be gone back in, so that a muxer cannot fill in length and index."""
+
+    def __init__(self, path):
+        self.file = open(path, "wb")  # noqa: SIM115
+
+    def writable(self):
+        return True
+
+    def seekable(self):
+        return False
+
+    def write(self, data):
+        return self.file.write(data)
+
+    def close(self):
+        self.file.close()
+        super().close()
 
 
 def numbers(frames):
@@ -25,6 +92,87 @@ def numbers(frames):
     centres = [(2 * bit + 1) * width // 16 for bit in range(8)]
     bits = frames[:, frames.shape[1] // 2, centres].mean(-1) > 127
     return (bits * 2 ** np.arange(8)).sum(-1).tolist()
+
+
+def decoded(path):
+    """All frames by the plain road: (n, H, W, 3)."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+GOP = {"options": {"g": "12"}}
+OPEN_GOP = {
+    "options": {"x264-params": "open-gop=1:bframes=3:keyint=10:min-keyint=5:scenecut=0:b-adapt=0"},
+    "bframes": 3,
+}
+HEVC = {"codec": "libx265", "options": {"x265-params": "log-level=none:pools=1:keyint=12"}}
+VP9 = {
+    "codec": "libvpx-vp9",
+    "bframes": None,
+    "options": {"g": "12", "deadline": "realtime", "cpu-used": "8"},
+}
+ALTREF = {"g": "40", "lag-in-frames": "16", "auto-alt-ref": "1", "deadline": "realtime", "cpu-used": "8"}
+MPEG4 = {"codec": "mpeg4"}
+LATE = {**GOP, "times": lambda n: 5000 + 62 * n}
+UNEVEN = {"times": lambda n: 40 * n + n // 7 * 100 + n % 3 * 10}
+MJPEG = {"codec": "mjpeg", "bframes": None}
+KINDS = {
+    "h264.mp4": GOP,
+    "h264.mkv": GOP,
+    "h264.avi": GOP,
+    "h264.ts": GOP,
+    "h264.flv": GOP,
+    "h264.264": {**GOP, "form": "h264"},
+    "open_gop.mp4": OPEN_GOP,
+    "open_gop.mkv": OPEN_GOP,
+    "pyramid.mp4": {"options": {"g": "30", "x264-params": "bframes=8:b-adapt=0"}, "bframes": 8},
+    "intra_refresh.mp4": {"options": {"x264-params": "intra-refresh=1:keyint=20"}},
+    "hevc.mp4": HEVC,
+    "hevc.mkv": HEVC,
+    "mpeg4.mp4": MPEG4,
+    "mpeg4.mkv": MPEG4,
+    "mpeg4.avi": MPEG4,
+    "mpeg4_no_b.avi": {**MPEG4, "bframes": 0},
+    "xvid.avi": {**MPEG4, "tag": "XVID"},
+    "mpeg2.mp4": {"codec": "mpeg2video", "fps": 25},
+    "mpeg2.mpg": {"codec": "mpeg2video", "fps": 25, "form": "mpeg"},
+    "wmv2.asf": {"codec": "wmv2", "bframes": 0},
+    "mjpeg.avi": {**MJPEG, "pix_fmt": "yuvj420p"},
+    "mjpeg_odd.avi": {**MJPEG, "pix_fmt": "yuvj444p", "size": (65, 49)},
+    "odd.mp4": {"pix_fmt": "yuv444p", "size": (65, 49)},
+    "vp8.webm": {"codec": "libvpx", "bframes": None, "options": ALTREF},
+    "vp9.webm": VP9,
+    "late.mp4": LATE,
+    "late.mkv": LATE,
+    "uneven.mp4": {**GOP, **UNEVEN},
+    "uneven.mkv": {**GOP, **UNEVEN},
+    "uneven.webm": {**VP9, **UNEVEN},
+    "ntsc.mp4": {**GOP, "fps": Fraction(30000, 1001)},
+    "no_edit_list.mp4": {**GOP, "muxer": {"use_editlist": "0"}},
+    "fragmented.mp4": {**GOP, "muxer": {"movflags": "frag_keyframe+empty_moov"}},
+    "piped.mp4": {**GOP, "muxer": {"movflags": "frag_keyframe+empty_moov"}, "form": "mp4"},
+    "piped.mkv": {**GOP, "form": "matroska"},
+    "piped_mpeg4.mkv": {**MPEG4, "form": "matroska"},
+    "piped.avi": {**MPEG4, "form": "avi"},
+}
+LENGTH = 100
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """name -> a video of LENGTH numbered frames, written when first asked for."""
+    folder = tmp_path_factory.mktemp("zoo")
+
+    def get(name):
+        path = folder / name
+        if not path.exists():
+            to = Pipe(path) if name.startswith("piped") else None
+            write_numbered(path, LENGTH, to=to, **KINDS[name])
+            if to is not None:
+                to.close()
+        return path
+
+    return get
 
 
 def test_the_keyframe_is_clip_index_half():
@@ -43,45 +191,250 @@ def test_a_keyframe_outside_the_video_is_refused():
         clip_indices(6, 6, frames=8, stride=1)
 
 
-@pytest.mark.parametrize("name", ["clip.mp4", "clip.avi"])
-def test_frames_are_the_ones_asked_for(tmp_path, name):
-    """B-frames in both; in AVI decord's random access is wrong and must be worked around."""
-    codec = "mpeg4" if name.endswith("avi") else "libx264"
-    path = write_numbered(tmp_path / name, 120, codec=codec)
-    wanted = np.array([3, 50, 51, 119, 0, 77, 50])
+def test_the_keyframes_second_is_clip_index_half():
+    times = clip_times(2.0, frames=4, stride=3, fps=30.0)
+    np.testing.assert_allclose(times, [1.8, 1.9, 2.0, 2.1])
+    assert times.dtype == np.float64
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_frames_are_the_ones_asked_for(zoo, reader, name):
+    """In each kind of file, alone and together, from everywhere in and around its GOPs."""
+    path = zoo(name)
+    whole = decoded(path)
+    assert numbers(whole) == list(range(LENGTH))
+    for wanted in [3, 50, 51, 99, 0, 77, 50], [9], [10], [11], [12], [24], [29, 30], [95], [98, 60]:
+        np.testing.assert_array_equal(read_frames(path, np.array(wanted)), whole[wanted])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_times_are_those_of_the_timestamps(zoo, name):
+    path, spec = zoo(name), KINDS[name]
+    rate = 25 if name.endswith("264") else float(spec.get("fps", 16))  # a bare stream has no rate
+    uneven = spec.get("times", lambda n: 1000 * n / rate)
+    shown = np.array([uneven(n) - uneven(0) for n in range(LENGTH)]) / 1000
+    exactly = np.concatenate([shown[[0, 9, 10, 11, 12, 13, 59, 60]] + 0.001, [-3.0, shown[-1] + 9]])
+    wanted = [0, 9, 10, 11, 12, 13, 59, 60, 0, 99]
+    for one, n in zip(exactly, wanted, strict=True):
+        assert numbers(read_times(path, np.array([one]), fps=1000.0)) == [n]
+    assert numbers(read_times(path, exactly[::-1], fps=1000.0)) == wanted[::-1]
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "open_gop.mkv", "mpeg4.avi", "piped.mkv"])
+def test_probe_says_length_rate_and_size(zoo, reader, name):
+    info = probe(zoo(name))
+    assert (info.frames, info.fps, info.height, info.width) == (LENGTH, 16.0, 48, 64)
+    assert info.seconds == pytest.approx(6.25, abs=0.001)
+
+
+def test_probe_of_an_uneven_video(zoo):
+    info = probe(zoo("uneven.mkv"))
+    end = 40 * 99 + 99 // 7 * 100
+    assert info.fps == pytest.approx(1000 * 99 / end)
+    assert info.seconds == pytest.approx(end / 1000, abs=0.07)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["h264.mp4", "h264.mkv", "mpeg4.avi", "mpeg4.mp4", "vp9.webm"])
+def test_a_few_frames(tmp_path, reader, kind, length):
+    path = write_numbered(tmp_path / kind, length, **KINDS[kind])
+    wanted = clip_indices(0, length, frames=4, stride=2)
+    assert probe(path).frames == length
     assert numbers(read_frames(path, wanted)) == wanted.tolist()
+    assert numbers(read_times(path, wanted / 16, fps=16.0)) == wanted.tolist()
 
 
-def test_probe_says_length_and_rate(tmp_path):
-    info = probe(write_numbered(tmp_path / "a.mp4", 40, fps=25))
-    assert (info.frames, info.fps, info.seconds) == (40, 25.0, 1.6)
+def test_an_edit_list_cuts_frames_away(zoo, tmp_path, reader):
+    """As when a movie is cut without encoding it anew: decoded from the keyframe, shown from later on."""
+    path = tmp_path / "cut.mp4"
+    with (
+        av.open(str(zoo("h264.mp4"))) as movie,
+        av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as container,
+    ):
+        stream = container.add_stream_from_template(movie.streams.video[0])
+        for packet in movie.demux(video=0):
+            if packet.dts is not None:
+                cut = round(18 / 16 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - cut, packet.dts - cut, stream
+                container.mux(packet)
+    assert numbers(decoded(path))[:2] == [18, 19]
+    assert (probe(path).frames, probe(path).seconds) == (82, pytest.approx(82 / 16))
+    wanted = np.array([0, 3, 7, 81, 40])
+    assert numbers(read_frames(path, wanted)) == (wanted + 18).tolist()
+    assert numbers(read_times(path, wanted / 16, fps=16.0)) == (wanted + 18).tolist()
 
 
-def test_one_frame(tmp_path):
-    path = write_numbered(tmp_path / "a.mp4", 1)
-    assert numbers(read_frames(path, clip_indices(0, 1, frames=4, stride=2))) == [0, 0, 0, 0]
+@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
+def test_a_turned_video_is_upright(zoo, tmp_path, reader, matrix, turns):
+    path = tmp_path / "turned.mp4"
+    data = bytearray(zoo("h264.mp4").read_bytes())
+    at = data.find(b"tkhd") + 44
+    a, b, c, d = (65536 * entry for entry in matrix)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    upright = np.rot90(decoded(zoo("h264.mp4"))[[77]], turns, (1, 2))
+    np.testing.assert_array_equal(read_frames(path, np.array([77])), upright)
+    np.testing.assert_array_equal(read_times(path, np.array([77 / 16]), fps=16.0), upright)
+    assert (probe(path).height, probe(path).width) == upright.shape[1:3]
+
+
+@pytest.mark.parametrize("fps", [15, 24, Fraction(24000, 1001), 25, 30, 60])
+def test_movies_at_other_rates_become_the_30_fps_frames(tmp_path, fps):
+    """The frames that ffmpeg's own resampling to 30 fps gives."""
+    path = write_numbered(tmp_path / "movie.mp4", 120, fps=fps, options={"g": "24"})
+    theirs = []
+    with av.open(str(path)) as container:
+        graph = av.filter.Graph()
+        source = graph.add_buffer(template=container.streams.video[0])
+        graph.link_nodes(source, graph.add("fps", "fps=30"), graph.add("buffersink")).configure()
+        for frame in [*container.decode(video=0), None]:
+            graph.push(frame)
+            while True:
+                try:
+                    theirs.append(graph.pull().to_ndarray(format="rgb24"))
+                except (BlockingIOError, av.EOFError):
+                    break
+    theirs = numbers(np.stack(theirs))
+    assert numbers(read_times(path, np.arange(len(theirs)) / 30, fps=30.0)) == theirs
+    if fps == 30:
+        assert theirs == list(range(120))
+    middle = clip_times(1.0, frames=4, stride=4, fps=30.0)
+    assert numbers(read_times(path, middle, fps=30.0)) == [theirs[n] for n in (22, 26, 30, 34)]
+
+
+def test_when_the_keyframes_decoding_time_misleads_the_seek(monkeypatch, zoo):
+    """A seek that lands too late is seen and done again from earlier."""
+    landed = []
+    real = av.container.InputContainer
+
+    class Late:
+        def __init__(self, container):
+            self.container = container
+
+        def seek(self, offset, *, stream):
+            landed.append(offset)
+            ahead = offset + stream.duration // 2 if len(landed) == 1 else offset
+            self.container.seek(ahead, stream=stream)
+
+        def __getattr__(self, name):
+            return getattr(self.container, name)
+
+    with av.open(str(zoo("h264.mp4"))) as container:
+        assert isinstance(container, real)
+        stream = container.streams.video[0]
+        packets = list(clip._window(Late(container), stream, 0, 30 * 1024, 33 * 1024))
+    assert len(landed) == 2
+    assert packets[0].is_keyframe
+    assert packets[0].pts <= 30 * 1024
+    assert {30 * 1024, 31 * 1024, 32 * 1024, 33 * 1024} <= {packet.pts for packet in packets}
+
+
+def waves(n, width, height):
+    """Smooth, coloured, moving: what chroma and scaling do to a natural picture."""
+    y, x = np.mgrid[:height, :width]
+    channels = [np.sin(x / 9 + n / 5), np.cos(y / 7 - n / 4), np.sin((x + y) / 11 + n / 3)]
+    return (127.5 + 120 * np.stack(channels, -1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("waves.mp4", "libx264"), ("waves.avi", "mpeg4")])
+def test_both_readers_resize_alike(tmp_path, monkeypatch, name, codec):
+    path = write_numbered(tmp_path / name, 20, codec=codec, size=(160, 120), draw=waves)
+    wanted = np.array([4, 17])
+    first = read_frames(path, wanted, size=(64, 48))
+    monkeypatch.setattr(clip, "decord", None)
+    second = read_frames(path, wanted, size=(64, 48))
+    by_time = read_times(path, wanted / 16, fps=16.0, size=(64, 48))
+    assert first.shape == second.shape == (2, 64, 48, 3)
+    assert np.abs(first.astype(int) - second).max() <= 2
+    np.testing.assert_array_equal(by_time, second)
+    whole = torch.from_numpy(decoded(path)[wanted]).permute(0, 3, 1, 2).float()
+    right = F.interpolate(whole, (64, 48), mode="bilinear", antialias=True).permute(0, 2, 3, 1).numpy()
+    assert np.abs(first - right).max() <= 2
+
+
+def test_each_file_is_closed_and_frames_own_their_memory(zoo):
+    frames = read_frames(zoo("h264.mp4"), np.array([5, 5]))
+    frames[0] = 0
+    assert numbers(frames) == [0, 5]
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video at all"])
-def test_what_is_no_video_is_named(tmp_path, content):
+def test_what_is_no_video_is_named(tmp_path, reader, content):
     path = tmp_path / "bad.mp4"
     path.write_bytes(content)
-    with pytest.raises(VideoError, match=r"bad\.mp4"):
+    for read in (
+        probe,
+        lambda path: read_frames(path, np.array([0])),
+        lambda path: read_times(path, np.array([0.0]), fps=30.0),
+    ):
+        with pytest.raises(VideoError, match=r"bad\.mp4: not a readable video"):
+            read(path)
+        with pytest.raises(VideoError, match=r"gone\.mp4: no such video file"):
+            read(tmp_path / "gone.mp4")
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(VideoError, match=r"sound\.mp4: the file has no video stream"):
         probe(path)
-    with pytest.raises(VideoError, match=r"gone\.mp4: no such video file"):
-        probe(tmp_path / "gone.mp4")
 
 
-def test_a_frame_past_the_end_is_refused(tmp_path):
-    path = write_numbered(tmp_path / "a.mp4", 10)
-    with pytest.raises(VideoError, match="frame 10 asked of a video of 10 frames"):
-        read_frames(path, np.array([9, 10]))
+@pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi", "open_gop.mkv"])
+@pytest.mark.parametrize("outside", [LENGTH, -1])
+def test_a_frame_outside_is_refused(zoo, reader, name, outside):
+    with pytest.raises(VideoError, match=f"frame {outside} asked of a video of {LENGTH} frames"):
+        read_frames(zoo(name), np.array([9, outside]))
 
 
-def test_a_damaged_middle_is_an_error_or_the_right_frame(tmp_path):
-    whole = write_numbered(tmp_path / "a.mp4", 60)
-    data = bytearray(whole.read_bytes())
-    path = tmp_path / "cut.mp4"
-    path.write_bytes(data[: len(data) // 2])
+def truncated(path, tmp_path):
+    cut = tmp_path / f"cut{path.suffix}"
+    data = path.read_bytes()
+    cut.write_bytes(data[: len(data) * 3 // 5])
+    return cut
+
+
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "h264.mkv", "vp9.webm", "mpeg4.avi", "mjpeg.avi", "fragmented.mp4"]
+)
+def test_a_truncated_file_gives_the_right_frame_or_an_error(zoo, tmp_path, reader, name):
+    path = truncated(zoo(name), tmp_path)
+    for n in [0, 20, 97]:
+        try:
+            assert numbers(read_frames(path, np.array([n]))) == [n]
+        except VideoError as error:
+            assert str(path) in str(error)  # noqa: PT017
+    with pytest.raises(VideoError, match=r"cut\."):
+        read_frames(path, np.array([97]))
+
+
+def test_a_truncated_avi_says_how_many_frames_there_are(zoo, tmp_path, reader):
+    path = truncated(zoo("mpeg4.avi"), tmp_path)
+    length = probe(path).frames
+    assert 10 < length < LENGTH
+    with pytest.raises(VideoError, match=f"frame 97 asked of a video of {length} frames"):
+        read_frames(path, np.array([97]))
+
+
+def test_a_truncated_movie_does_not_stand_still(tmp_path, reader):
+    whole = write_numbered(tmp_path / "a.mp4", LENGTH, **GOP, muxer={"movflags": "faststart"})
+    path = truncated(whole, tmp_path)
+    assert numbers(read_times(path, np.array([0.25]), fps=16.0)) == [4]
     with pytest.raises(VideoError, match=r"cut\.mp4"):
-        read_frames(path, np.array([50]))
+        read_times(path, np.array([6.0]), fps=16.0)
+    with pytest.raises(VideoError, match=r"cut\.mp4: \d+ of its 100 frames are there"):
+        probe(path)
+
+
+def test_a_damaged_middle_is_an_error(zoo, tmp_path, reader):
+    data = bytearray(zoo("h264.mp4").read_bytes())
+    data[300:2500] = bytes(2200)
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match=r"damaged\.mp4"):
+        read_frames(path, np.array([10]))

@@ -40,7 +40,9 @@ def test_every_field_decides_the_hash():
         if value is None:
             other = (1, 2)
         else:
-            other = not value if isinstance(value, bool) else value + "x" if isinstance(value, str) else value + 1
+            other = (
+                not value if isinstance(value, bool) else value + "x" if isinstance(value, str) else value + 1
+            )
         assert replace(OURS, **{field.name: other}).hash != OURS.hash, field.name
 
 

@@ -61,9 +61,7 @@ def test_counts_are_those_of_the_annotations(made):
 
 def test_the_published_counts_are_no_difference(made):
     (report,) = (r for r in inspect("jhmdb", made / "jhmdb") if r.name == "test 3")
-    assert report.differences({"videos": 265}) == [
-        f"test 3: {report.counts['videos']} videos, published 265"
-    ]
+    assert report.differences({"videos": 265}) == [f"test 3: {report.counts['videos']} videos, published 265"]
     report.counts.update(KNOWN["jhmdb"]["test 3"])
     assert report.differences(KNOWN["jhmdb"]["test 3"]) == []
     assert summary("jhmdb", [report])[0].endswith("verdict: complete")
@@ -97,13 +95,14 @@ def test_boxes_out_of_range_are_counted(jhmdb):
     from evaluators.act_pickle import load_plain
 
     content = load_plain(jhmdb / "JHMDB-GT.pkl")
-    content["resolution"] = {video: (64, 40) for video in content["resolution"]}
+    content["resolution"] = dict.fromkeys(content["resolution"], (64, 40))
     import pickle
 
     plain = {
         **content,
         "gttubes": {
-            v: {int(k): [np.array(t) for t in ts] for k, ts in of.items()} for v, of in content["gttubes"].items()
+            v: {int(k): [np.array(t) for t in ts] for k, ts in of.items()}
+            for v, of in content["gttubes"].items()
         },
     }
     (jhmdb / "JHMDB-GT.pkl").write_bytes(pickle.dumps(plain, protocol=2))
@@ -116,7 +115,7 @@ def test_a_video_cut_short_fails(made, capsys, tmp_path):
     shutil.copy(root / "videos" / "val_000.mp4", root / "videos" / "train_000.mp4")
     status, out, _ = check(capsys, tmp_path, "ava", root)
     assert status == 1
-    assert "train_000: annotated up to second 905, but its file ends at 903.5: truncated?" in out
+    assert "train_000: annotated up to second 905, but it ends at 903.5: truncated?" in out
 
 
 def test_bad_annotations_are_bad_input(made, capsys, tmp_path):

@@ -52,7 +52,9 @@ def test_nothing_stays_of_a_making_that_was_stopped(tmp_path):
 
 
 def test_it_is_read_as_ava(small_benchmark):
-    split = ava.load(small_benchmark, "train", frames=16, stride=1, crop=64, fps=synthetic.FPS, flipped=synthetic.FLIPPED)
+    split = ava.load(
+        small_benchmark, "train", frames=16, stride=1, crop=64, fps=synthetic.FPS, flipped=synthetic.FLIPPED
+    )
     assert tuple(split.classes.values()) == synthetic.ACTIONS
     assert split.flipped_columns.tolist() == [1, 0, *range(2, 10)]
     people = [len(split.targets(i).boxes) for i in range(len(split))]

@@ -22,7 +22,7 @@ def write(root, file, *, gttubes, nframes, train, test, labels=("run", "jump")):
         "labels": list(labels),
         "gttubes": gttubes,
         "nframes": nframes,
-        "resolution": {video: (HEIGHT, WIDTH) for video in nframes},
+        "resolution": dict.fromkeys(nframes, (HEIGHT, WIDTH)),
         "train_videos": train,
         "test_videos": test,
     }
@@ -194,7 +194,12 @@ def test_a_hostile_pickle_runs_nothing(ucf_root, tmp_path):
 def test_videos_in_both_halves_of_a_split_are_refused(ucf_root):
     one = {0: [tube(1, [(0, 0, 8, 8)])]}
     write(
-        ucf_root, ucf24.FILE, gttubes={"Run/a": one}, nframes={"Run/a": 8}, train=[["Run/a"]], test=[["Run/a"]]
+        ucf_root,
+        ucf24.FILE,
+        gttubes={"Run/a": one},
+        nframes={"Run/a": 8},
+        train=[["Run/a"]],
+        test=[["Run/a"]],
     )
     with pytest.raises(ValueError, match="'Run/a' is in both train_videos and test_videos"):
         ucf24.load(ucf_root, "train", **CLIP)
