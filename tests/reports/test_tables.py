@@ -14,7 +14,7 @@ def store(runs, row, *, scale="tiny", **numbers):
     values = {
         "experiment": asdict(exp), "hash": exp.hash, "split": "test", "protocol": "standard",
         "mAP": 0.5, "mAP_curve_theta": 0.5, "mAP_untrained": 0.01, "mAP_random_classes": 0.25,
-        "precision": 0.75, "recall": 0.5, "per_class": {"left": 0.5}, "clips": 600, "substituted": 0, "parameters": 1,
+        "precision": 0.75, "recall": 0.5, "per_class": {"left": 0.5}, "clips": 600, "substituted": 0,
         "seconds_training": 1.0, "seconds": 2.0, "started": "2026-01-01T00:00:00+00:00",
         "data_fingerprint": "f", "commit": "c", "device": "d", "versions": {},
     } | numbers  # fmt: skip
