@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.display import SweepDisplay
 from benchmarks.experiments import SCALES, Experiment, at_scale, choose
 from benchmarks.run import load_data, read_result
-from datasets import synthetic
+from datasets import synthetic, synthetic_tubes
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=FOLDER",
-        help="where a dataset lies, such as ava=/data/ava; the synthetic one is made",
+        help="where a dataset lies, such as ava=/data/ava; synthetic ones are made",
     )
     p.add_argument("--out", type=Path, default=Path("out"), help="folder of all that is made (default: out)")
     p.add_argument("--fresh", action="store_true", help="run again what has a result")
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def data_roots(given: list[str], rows: Mapping[str, Experiment], made: Path) -> dict[str, Path]:
-    """Dataset name -> folder, from NAME=FOLDER arguments; the synthetic benchmark is made if needed."""
+    """Dataset name -> folder, from NAME=FOLDER arguments; synthetic benchmarks are made if needed."""
     roots = {}
     for text in given:
         name, equals, folder = text.partition("=")
@@ -94,35 +94,48 @@ def data_roots(given: list[str], rows: Mapping[str, Experiment], made: Path) -> 
     wanted = {exp.dataset for exp in rows.values()}
     for name in sorted(roots.keys() - wanted):
         raise ValueError(f"--data {name}=...: no chosen row uses it; they use {', '.join(sorted(wanted))}")
-    for name in sorted(wanted & synthetic.SIZES.keys() - roots.keys()):
-        roots[name] = make_synthetic(made, synthetic.SIZES[name])
+    for name in sorted(wanted & (synthetic.SIZES.keys() | synthetic_tubes.SIZES.keys()) - roots.keys()):
+        roots[name] = make_synthetic(made, name)
     return roots
 
 
-def make_synthetic(made: Path, size: synthetic.Size) -> Path:
+def make_synthetic(made: Path, name: str) -> Path:
+    """One of the synthetic benchmarks that experiments name, made under `made` where it is not there yet."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    if not synthetic.folder_of(made, size).exists():
-        print(f"making the synthetic benchmark in {made}, once", flush=True)
+    if not synthetic_folder(made, name).exists():
+        print(f"making {name} in {made}, once", flush=True)
     with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("synthetic benchmark: videos", total=None)
-        root = synthetic.make(
-            made, size, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        task = bar.add_task(f"{name}: videos", total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if name in synthetic.SIZES:
+            root = synthetic.make(made, synthetic.SIZES[name], progress=progress)
+        else:
+            root = synthetic_tubes.make(made, *synthetic_tubes.SIZES[name], progress=progress)
     print(f"data: {root} ({synthetic.fingerprint(root)})")
     return root
 
 
+def synthetic_folder(made: Path, name: str) -> Path:
+    """Where `make_synthetic` puts a benchmark."""
+    if name in synthetic.SIZES:
+        return synthetic.folder_of(made, synthetic.SIZES[name])
+    return synthetic_tubes.folder_of(made, *synthetic_tubes.SIZES[name])
+
+
 def check_data(experiments: Mapping[str, Experiment], roots: Mapping[str, Path]) -> dict[str, str]:
     """Read every annotation and look at every video before any training; -> hash -> fingerprint."""
-    seen: dict[tuple[str, int, int, int], str] = {}
+    seen: dict[tuple[object, ...], str] = {}
     fingerprints = {}
     for key, exp in experiments.items():
-        same = (exp.dataset, exp.frames, exp.stride, exp.crop)
+        same = (exp.dataset, exp.split, exp.keyframe_stride, exp.frames, exp.stride, exp.crop)
         if same not in seen:
             seen[same] = load_data(exp, roots).fingerprint
         fingerprints[key] = seen[same]

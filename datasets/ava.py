@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from actloc_core.clip import clip_indices, clip_times, probe, read_times
+from actloc_core.clip import clip_indices, clip_times, duration, read_times
 from datasets.split import (
     VIDEO_SUFFIXES,
     Images,
@@ -171,14 +171,14 @@ def find_source(root: Path, video: str, csv: Path) -> Source:
 
 
 def span(source: Source, fps: float) -> tuple[int, float]:
-    """The movie's seconds that a file or its frames hold: from, and up to.
+    """The movie's seconds that a file or its frames hold: from, and, as the file states it, up to.
 
     A file that reaches the last annotated second counts from the movie's beginning; a shorter one
     is the cut from second 900. Movies of AVA are longer than half an hour, cuts 15 minutes.
     """
     if isinstance(source, Images):
         return START_SECOND, START_SECOND + source.count / fps
-    seconds = probe(source).seconds
+    seconds = duration(source)
     begin = 0 if seconds > LAST_SECOND else START_SECOND
     return begin, begin + seconds
 

@@ -123,11 +123,15 @@ def _inspect_ava(root: Path, split: str, progress: Progress) -> SplitReport:
         try:
             source = ava.find_source(root, video, csv)
             begin, end = ava.span(source, ava.FPS)
+            if isinstance(source, Images):
+                frames += source.count
+            else:  # every packet is looked at: a header may promise more than the file holds
+                info = probe(source)
+                frames, end = frames + info.frames, begin + info.seconds
         except (FileNotFoundError, ValueError) as error:
             report.errors.append(str(error))
         else:
             report.sources[video], report.starts[video] = source, begin
-            frames += source.count if isinstance(source, Images) else probe(source).frames
             if last[video] >= end:
                 report.errors.append(
                     f"{video}: annotated up to second {last[video]}, but it ends at {end:.1f}: truncated?"

@@ -68,6 +68,15 @@ class TubeSize:
             raise ValueError(f"{self}: at least one video to train on, one to test on, and a seed from 0")
 
 
+SIZES: dict[str, tuple[Shape, TubeSize]] = {
+    "synthetic_ucf24": ("ucf24", TubeSize(train=240, test=24)),
+    "synthetic_jhmdb": ("jhmdb", TubeSize(train=100, test=40)),
+    "synthetic_ucf24_smoke": ("ucf24", TubeSize(train=8, test=2)),
+    "synthetic_jhmdb_smoke": ("jhmdb", TubeSize(train=6, test=3)),
+}
+"""Those that experiments name. Every frame of a test video is evaluated, so they are few."""
+
+
 def make(
     root: Path,
     shape: Shape,

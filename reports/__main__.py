@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from benchmarks.ablations import synthetic_folder
 from benchmarks.experiments import ROWS, SCALES, TABLES, at_scale
 from benchmarks.run import load_data, read_result, save
 from datasets import synthetic
@@ -40,16 +41,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def draw_keyframes(out: Path, scale: str, folder: Path) -> Path | None:
-    """What the best run found, where its (synthetic) data lie under OUT/data; else None."""
-    hashes = {at_scale(exp, scale).hash: at_scale(exp, scale) for exp in ROWS.values()}
+    """What the best run on the synthetic AVA found, where its data lie under OUT/data; else None."""
+    small = [at_scale(exp, scale) for exp in ROWS.values()]
+    hashes = {exp.hash: exp for exp in small if exp.dataset in synthetic.SIZES}
     done = [read_result(p) for h in hashes if (p := out / "runs" / h / "result.json").exists()]
     if not done:
         return None
     best = max(done, key=lambda result: result.mAP)
     exp = hashes[best.hash]
-    if exp.dataset not in synthetic.SIZES:
-        return None
-    root = synthetic.folder_of(out / "data", synthetic.SIZES[exp.dataset])
+    root = synthetic_folder(out / "data", exp.dataset)
     if not root.exists():
         return None
     data = load_data(exp, {exp.dataset: root})

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.experiments import ROWS, TABLES, at_scale
 from benchmarks.run import Result
-from reports.tables import markdown, published, table
+from reports.tables import MEANS, markdown, published, table
 
 
 def store(runs, row, *, scale="tiny", **numbers):
@@ -16,7 +16,7 @@ def store(runs, row, *, scale="tiny", **numbers):
         "mAP": 0.5, "mAP_curve_theta": 0.5, "mAP_untrained": 0.01, "mAP_random_classes": 0.25,
         "precision": 0.75, "recall": 0.5, "per_class": {"left": 0.5}, "clips": 600, "substituted": 0,
         "seconds_training": 1.0, "seconds": 2.0, "started": "2026-01-01T00:00:00+00:00",
-        "data_fingerprint": "f", "commit": "c", "device": "d", "versions": {},
+        "parameters": 1, "data_fingerprint": "f", "commit": "c", "device": "d", "versions": {},
     } | numbers  # fmt: skip
     folder = runs / exp.hash
     folder.mkdir(parents=True)
@@ -25,7 +25,8 @@ def store(runs, row, *, scale="tiny", **numbers):
 
 def test_published_numbers_are_the_papers():
     paper = published()
-    assert set(paper.index) == set(ROWS), "a row without a paper line, or a line without a row"
+    means = {f"{table}/{row}" for table, rows in MEANS.items() for row in rows}
+    assert set(paper.index) == set(ROWS) | means, "a row without a paper line, or a line without a row"
     assert paper.loc["2b/two_c_t", ["map", "precision", "recall"]].tolist() == [30.0, 80.0, 92.0]
     assert paper.loc["2b/singleton", ["map", "precision", "recall"]].tolist() == [28.5, 84.2, 90.4]
     assert paper.loc["2a/256_8", ["gflops", "map"]].tolist() == [90.7, 27.5]
@@ -76,3 +77,19 @@ def test_a_result_of_one_run_stands_in_both_tables(tmp_path):
     store(tmp_path, "2b/two_c_t", mAP=0.123)
     for name, row in (("2a", 1), ("2b", 4)):
         assert table(name, "tiny", tmp_path).cells.loc[row, "our mAP"] == pytest.approx(12.3)
+
+
+def test_jhmdb_is_the_mean_of_its_three_splits_once_all_have_run(tmp_path):
+    for split, mAP in ((1, 0.2), (2, 0.3)):
+        store(tmp_path, f"4/jhmdb_{split}", mAP=mAP, split=f"test {split}", protocol="gurkirt")
+    row = table("4", "tiny", tmp_path).cells.set_index("method").loc["JHMDB, mean of its three splits"]
+    assert pd.isna(row["our mAP"])
+    assert row["paper mAP"] == 80.7
+    store(tmp_path, "4/jhmdb_3", mAP=0.7, split="test 3", protocol="gurkirt")
+    made = table("4", "tiny", tmp_path)
+    row = made.cells.set_index("method").loc["JHMDB, mean of its three splits"]
+    assert row["our mAP"] == pytest.approx(40)
+    assert row["difference"] == pytest.approx(40 - 80.7)
+    assert (row["protocol"], row["split"]) == ("gurkirt", "mean")
+    assert len(row["run"].split()) == 3
+    assert "protocol `gurkirt`" in markdown(made)
