@@ -127,6 +127,8 @@ def notes(scale: str, results: list[Result]) -> tuple[str, ...]:
         f"Reference on the {split} split of {clips} clips: perfect boxes with random classes {value} mAP."
         for split, clips, value in sorted(chance)
     ]
+    if replaced := sum(r.substituted for r in results):
+        lines.append(f"{replaced} training clips could not be read, and others stood in for them.")
     if scale == "tiny":
         lines.append(TINY_WARNING)
     return tuple(lines)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from actloc_core.clip import VideoError
 from actloc_core.structures import Predictions
 from benchmarks.engine import batches, fit, predict, warmup_cosine, weight_groups
 from benchmarks.experiments import OURS, at_scale
@@ -143,3 +144,20 @@ def test_training_with_scale_augmentation_learns_from_clips_of_unequal_size(spli
     assert len(steps) == 4
     assert all(np.isfinite(step.losses["loss"]) for step in steps)
     assert all(step.problems == [] for step in steps)
+
+
+def test_workers_replace_and_report_a_broken_video_in_training_and_stop_in_evaluation(split, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    video = split.keyframes[0][0]
+    some = replace(split, sources={**split.sources, video: broken})
+    clips = sum(name == video for name, _ in some.keyframes)
+    assert 0 < clips < len(some)
+    torch.manual_seed(0)
+    model, steps = build_model(EXP, 10), []
+    fit(model, some, EXP, torch.device("cpu"), workers=1, on_step=steps.append)
+    problems = [problem for step in steps for problem in step.problems]
+    assert len(problems) == clips, "each clip of the video once in the epoch"
+    assert all("broken.mp4: not a readable video" in problem for problem in problems)
+    with pytest.raises(VideoError, match=r"broken\.mp4"):
+        predict(model, some, torch.device("cpu"), theta=0.1, score="action", batch=8, workers=1)

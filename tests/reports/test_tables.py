@@ -66,6 +66,12 @@ def test_tiny_numbers_come_with_the_warning_and_the_reference(tmp_path):
     assert "perfect boxes with random classes 25.0 mAP" in text
     assert "of 600 clips" in text
     assert "protocol `standard`" in text
+    assert "stood in" not in text
+
+
+def test_clips_that_were_replaced_are_told(tmp_path):
+    store(tmp_path, "2b/tubelet", substituted=3)
+    assert "3 training clips could not be read" in markdown(table("2b", "tiny", tmp_path))
 
 
 def test_paper_scale_has_no_such_warning(tmp_path):
