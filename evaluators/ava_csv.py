@@ -2,7 +2,7 @@
 
     ground truth     video,second,x1,y1,x2,y2,action id[,person id]
     detections       video,second,x1,y1,x2,y2,action id,score
-    persons          video,second,x1,y1,x2,y2,score      or 8 columns with an EMPTY action id
+    persons          video,second,x1,y1,x2,y2,score      or 8 columns, the action id EMPTY or -1
     frame detections video,frame,label,score,x1,y1,x2,y2        UCF101-24 and JHMDB, boxes in pixels
     exclusions       video,second
     label map        pbtxt: `item { name id }` or `label { name label_id label_type }`
@@ -177,7 +177,7 @@ def read_persons(path: PathLike) -> Detections:
     """Person boxes, score p(person); labels are all 0. An empty file is no persons.
 
     Reads the 7 columns that `write_persons` writes, and the 8 of AVA's public person-box files,
-    whose action id is empty.
+    whose action id is empty or -1.
 
     FileNotFoundError. AvaFileError: a row breaks the format, or has an action.
     """
@@ -187,7 +187,8 @@ def read_persons(path: PathLike) -> Detections:
     columns = _columns(path, data, _DETECTION if public else _PERSON, (8,) if public else (7,))
     if public:
         texts, codes = columns["action id"]
-        acting = np.array([bool(text.strip()) for text in texts], dtype=np.bool_)[codes]
+        # Empty in the files of boxes and labels, -1 in those of predicted boxes.
+        acting = np.array([text.strip() not in ("", "-1") for text in texts], dtype=np.bool_)[codes]
         advice = "person boxes have no action; if this is a detections file, use read_detections"
         _check(path, data, columns, acting, "action id", advice)
     videos, video = _videos(path, data, columns)

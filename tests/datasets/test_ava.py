@@ -126,11 +126,11 @@ def test_a_whole_movie_counts_from_its_beginning(root, monkeypatch):
 
 
 def test_person_boxes_of_a_detector(tmp_path):
-    """The public format: an empty action id, the score in column 8. Used at 0.8 and above."""
+    """The public formats: action id empty or -1, the score in column 8. Used at 0.8 and above."""
     path = tmp_path / "ava_detection_val_boxes_and_labels.csv"
     path.write_text(
         "a,0902,0.1,0.1,0.5,0.9,,0.85\na,0902,0.2,0.1,1.001,0.9,,0.99\n"
-        "a,0902,0.3,0.1,0.5,0.9,,0.79\nb,0903,0.1,0.1,0.5,0.9,,0.8\n"
+        "a,0902,0.3,0.1,0.5,0.9,-1,0.79\nb,0903,0.1,0.1,0.5,0.9,,0.8\n"
     )
     boxes = ava.person_boxes(path)
     assert set(boxes) == {("a", 902), ("b", 903)}
