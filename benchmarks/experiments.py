@@ -120,8 +120,8 @@ def at_scale(exp: Experiment, scale: str) -> Experiment:
         theta=0.02,
         score="product",
     )
-    if exp.dataset != "ava":  # 440 to 460 steps; many videos and few frames of each teach more
-        tiny = replace(tiny, keyframe_stride=14 if exp.dataset == "jhmdb" else 18, epochs=4)
+    if exp.dataset != "ava":  # about 550 steps; many videos and few frames of each teach more
+        tiny = replace(tiny, keyframe_stride=9 if exp.dataset == "jhmdb" else 12, epochs=5)
     if scale == "tiny":
         return tiny
     return replace(tiny, dataset=f"{tiny.dataset}_smoke", epochs=2, warmup_epochs=0.5)
