@@ -69,7 +69,7 @@ class TubeSize:
 
 
 SIZES: dict[str, tuple[Shape, TubeSize]] = {
-    "synthetic_ucf24": ("ucf24", TubeSize(train=480, test=24)),
+    "synthetic_ucf24": ("ucf24", TubeSize(train=240, test=24)),
     "synthetic_jhmdb": ("jhmdb", TubeSize(train=480, test=40)),
     "synthetic_ucf24_smoke": ("ucf24", TubeSize(train=8, test=2)),
     "synthetic_jhmdb_smoke": ("jhmdb", TubeSize(train=6, test=3)),
