@@ -225,12 +225,13 @@ class Block(nn.Module):
             x = self.proj(normed)
         if new_grid != grid:
             x = _max_pool(x, grid, self.attn.q_stride)
-        x = x + drop_path(update, self.drop_path, self.training)
+        # In place: nothing else holds the update, and fresh memory costs more than the sum.
+        x = drop_path(update, self.drop_path, self.training).add_(x)
         normed = self.norm2(x)
         update = drop_path(self.mlp(normed), self.drop_path, self.training)
         if self.proj is not None and self.widens_in_mlp:
             x = self.proj(normed)
-        return x + update, new_grid
+        return update.add_(x), new_grid
 
 
 class PoolingAttention(nn.Module):

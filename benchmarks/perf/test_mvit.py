@@ -69,7 +69,7 @@ def test_forward(benchmark, model, clip):
         return plain_forward(model, clip)
 
     torch.testing.assert_close(fast(), plain(), rtol=0, atol=1e-5 * plain().abs().max().item())
-    assert report(benchmark, "forward", *in_turn(fast, plain), fast) > 1.3
+    assert report(benchmark, "forward", *in_turn(fast, plain), fast) > 1.5
 
 
 def test_forward_and_backward(benchmark, model, clip):
@@ -91,7 +91,7 @@ def test_forward_and_backward(benchmark, model, clip):
         if name.endswith("norm_k.bias"):
             continue  # the softmax does not see what is added to all keys: both are rounding around 0
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3 * theirs.abs().max().item())
-    assert report(benchmark, "forward and backward", *in_turn(fast, plain), fast) > 1.3
+    assert report(benchmark, "forward and backward", *in_turn(fast, plain), fast) > 1.5
 
 
 PEAK = """
