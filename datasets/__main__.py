@@ -9,6 +9,7 @@ Exit status: 0; 1 where `check` finds the data not usable; 2 for bad input, with
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     summary, _, more = (__doc__ or "").partition("\n\n")
-    p = argparse.ArgumentParser(prog="python -m datasets", description=summary, epilog=more)
+    p = argparse.ArgumentParser(
+        prog="python -m datasets",
+        description=summary,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     subparsers = p.add_subparsers(required=True, metavar="COMMAND")
     add_check(subparsers)
     add_make(subparsers)
@@ -161,6 +167,11 @@ def progress_bar() -> Bar:
     return Bar(*columns, transient=True, console=Console(stderr=True))
 
 
+def quoted(path: Path) -> str:
+    """For a shell."""
+    return shlex.quote(str(path))
+
+
 def _what_was_made(root: Path, shape: Literal["ava"] | synthetic_tubes.Shape) -> list[str]:
     """Read back from the files, with the readers that training and evaluation use."""
     if shape == "ava":
@@ -179,9 +190,9 @@ def _what_was_made(root: Path, shape: Literal["ava"] | synthetic_tubes.Shape) ->
         ]
         name = "synthetic_ava"
         truth_flags = (
-            f"--groundtruth {annotations / 'ava_test_v2.2.csv'} "
-            f"--labelmap {annotations / 'ava_action_list_v2.2_for_activitynet_2019.pbtxt'} "
-            f"--exclusions {annotations / 'ava_test_excluded_timestamps_v2.2.csv'}"
+            f"--groundtruth {quoted(annotations / 'ava_test_v2.2.csv')} "
+            f"--labelmap {quoted(annotations / 'ava_action_list_v2.2_for_activitynet_2019.pbtxt')} "
+            f"--exclusions {quoted(annotations / 'ava_test_excluded_timestamps_v2.2.csv')}"
         )
     else:
         file = root / synthetic_tubes.ANNOTATIONS[shape]
@@ -195,10 +206,10 @@ def _what_was_made(root: Path, shape: Literal["ava"] | synthetic_tubes.Shape) ->
             f"splits {len(act.test_videos)}",
         ]
         name = shape
-        truth_flags = f"--groundtruth {file}" + (" --split all" if len(act.test_videos) > 1 else "")
+        truth_flags = f"--groundtruth {quoted(file)}" + (" --split all" if len(act.test_videos) > 1 else "")
     return [
         f"made {root}: {', '.join(counts)} ({synthetic.fingerprint(root)})",
-        f"training:   --data {name}={root}",
+        f"training:   --data {name}={quoted(root)}",
         f"evaluation: python -m evaluators {shape} {truth_flags} --detections FILE",
     ]
 
