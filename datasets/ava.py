@@ -148,6 +148,7 @@ def person_boxes(path: Path, *, threshold: float = 0.8) -> dict[Key, NDArray[np.
 
 
 def annotations_folder(root: Path) -> Path:
+    """Where a tree keeps its annotations. FileNotFoundError where there is no tree or no such folder."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such data folder; give it as --data ava=FOLDER")
     for name in ("annotations", "annotations_v2.2"):

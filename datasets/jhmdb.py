@@ -41,4 +41,5 @@ def load(
 
 
 def fingerprint(root: Path) -> str:
+    """A hash of the annotation file, 16 hex digits; the frames' bytes are not read."""
     return tubes.fingerprint(root, FILE)

@@ -192,9 +192,6 @@ class Group(NamedTuple):
     places: list[int]
     """Which items of the batch these are."""
 
-    def pin_memory(self) -> Group:
-        return self._replace(clips=self.clips.pin_memory())
-
 
 class Batch(NamedTuple):
     """A batch as one group a size: clips of different sizes are never padded to one, so there is no
@@ -203,9 +200,6 @@ class Batch(NamedTuple):
     groups: list[Group]
     problems: list[str]
     """Of the items that stand in for broken ones."""
-
-    def pin_memory(self) -> Batch:
-        return self._replace(groups=[group.pin_memory() for group in self.groups])
 
 
 def collate(items: Sequence[Item]) -> Batch:
