@@ -33,5 +33,23 @@ def iou_and_giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return iou, iou - (hull - union) / hull.clamp(min=1e-9)
 
 
+def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """Greedy non-maximum suppression: -> int64 indices of the boxes that stay, best first.
+
+    boxes (N, 4) xyxy, scores (N,). A box goes where one with a better score, which stays itself,
+    overlaps it with an IoU above `threshold`. Of equal scores the first is the better one.
+    """
+    order = torch.argsort(scores, descending=True, stable=True)
+    iou, _ = iou_and_giou(boxes[order, None], boxes[None, order])
+    overlaps = (iou > threshold).cpu()
+    gone = torch.zeros(len(order), dtype=torch.bool)
+    kept = []
+    for i in range(len(order)):
+        if not gone[i]:
+            kept.append(i)
+            gone |= overlaps[i]
+    return order[torch.tensor(kept, dtype=torch.int64, device=order.device)]
+
+
 def _area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)

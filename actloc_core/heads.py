@@ -20,9 +20,12 @@ def grid_bias(h: int, w: int, *, anchor: str = "centre") -> Tensor:
     -> (hw, 4) float32 logits of cxcywh, rows of the grid first; sigmoid gives the cell's centre and
     its size (1/w, 1/h). anchor "corner" is OWL-ViT's choice: the default centre is the cell's
     bottom-right corner, so the last row and column start saturated (clamped to 1 - 1e-4 here).
+    "none" is no bias at all: every candidate's default box is the middle half of the frame.
     """
-    if anchor not in ("centre", "corner"):
-        raise ValueError(f"grid bias anchor must be 'centre' or 'corner', got {anchor!r}")
+    if anchor not in ("centre", "corner", "none"):
+        raise ValueError(f"grid bias anchor must be 'centre', 'corner' or 'none', got {anchor!r}")
+    if anchor == "none":
+        return torch.zeros(h * w, 4)
     offset = 0.5 if anchor == "centre" else 1.0
     ys, xs = (torch.arange(h) + offset) / h, (torch.arange(w) + offset) / w
     y, x = torch.meshgrid(ys, xs, indexing="ij")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from actloc_core import selection as selections
-from actloc_core.boxes import cxcywh_to_xyxy
+from actloc_core.boxes import cxcywh_to_xyxy, nms
 from actloc_core.heads import Heads, grid_bias
 from actloc_core.structures import Backbone, Predictions
 
@@ -20,8 +20,9 @@ class ActionLocalizer(nn.Module):
     selection: the name of a function in `actloc_core.selection`.
     dim: width of the candidates, 512 in Table 1.
     anchor: `heads.grid_bias`'s.
-    frame_embedding: adds one learned vector to the actor tokens of each of the two central frames,
-        which are near-twins otherwise. 2(C+T) only; not in the paper.
+    frame_embedding: adds to the actor tokens of each output frame a learned vector of its own: near-twins
+        otherwise, which take turns in the matching. The number of frames whose tokens become actor
+        tokens: 2 for 2(C+T), t for singleton; 0 leaves it out, as the paper does.
     """
 
     def __init__(
@@ -32,13 +33,13 @@ class ActionLocalizer(nn.Module):
         num_classes: int,
         dim: int = 512,
         anchor: str = "centre",
-        frame_embedding: bool = False,
+        frame_embedding: int = 0,
     ) -> None:
         super().__init__()
-        if frame_embedding and selection != "two_c_t":
+        if frame_embedding and selection not in ("two_c_t", "singleton"):
             raise ValueError(
-                "frame_embedding tells the two central frames of 2(C+T) apart; "
-                f"it means nothing with selection {selection!r}"
+                "frame_embedding tells apart the frames that actor tokens come from; "
+                f"those of selection {selection!r} all come from one"
             )
         self.backbone = backbone
         self.select = getattr(selections, selection)
@@ -47,7 +48,9 @@ class ActionLocalizer(nn.Module):
         self.anchor = anchor
         # Drawn like the backbone's position embeddings: two zero vectors would stay twins at first.
         self.frame_embedding = (
-            nn.Parameter(nn.init.trunc_normal_(torch.empty(2, dim), std=0.02)) if frame_embedding else None
+            nn.Parameter(nn.init.trunc_normal_(torch.empty(frame_embedding, dim), std=0.02))
+            if frame_embedding
+            else None
         )
 
     def forward(self, clip: Tensor) -> Predictions:
@@ -55,6 +58,11 @@ class ActionLocalizer(nn.Module):
         h, w = tokens.shape[2:4]
         actor, action = self.select(tokens)  # (B, L, dim) each
         if self.frame_embedding is not None:
+            if actor.shape[1] != len(self.frame_embedding) * h * w:
+                raise ValueError(
+                    f"frame_embedding is for {len(self.frame_embedding)} output frames, but actor tokens "
+                    f"come from {actor.shape[1] // (h * w)}"
+                )
             actor = actor + self.frame_embedding.repeat_interleave(h * w, dim=0)
         bias = grid_bias(h, w, anchor=self.anchor).to(actor)  # (hw, 4)
         boxes = torch.sigmoid(self.heads.box(actor) + bias.repeat(actor.shape[1] // (h * w), 1))
@@ -77,16 +85,27 @@ class Found(NamedTuple):
     """(K, C) score of each action."""
 
 
-def keep_actors(predictions: Predictions, *, theta: float, score: str) -> Found:
+def keep_actors(predictions: Predictions, *, theta: float, score: str, nms_iou: float | None = None) -> Found:
     """Inference of section 3.4: candidates with p(alpha) > theta; no NMS.
 
     score: "action", the sigmoid of the action logit (what the text says), or "product", that
     times p(alpha). Computed in float32 whatever the model ran in.
+    nms_iou: a diagnostic that the method does without: of candidates of a clip that overlap by more
+        than this IoU, only the one with the highest p(alpha) is kept.
     """
     if score not in ("action", "product"):
         raise ValueError(f"score must be 'action' or 'product', got {score!r}")
     p_actor = predictions.p_actor
     clip, candidate = torch.nonzero(p_actor > theta, as_tuple=True)
+    if nms_iou is not None:
+        xyxy = cxcywh_to_xyxy(predictions.boxes.float())
+        kept = [
+            rows[nms(xyxy[i, candidate[rows]], p_actor[i, candidate[rows]], nms_iou)]
+            for i in range(len(p_actor))
+            for rows in [torch.nonzero(clip == i)[:, 0]]
+        ]
+        rows = torch.cat(kept).sort().values
+        clip, candidate = clip[rows], candidate[rows]
     p = p_actor[clip, candidate]
     scores = predictions.action_logits[clip, candidate].float().sigmoid()
     if score == "product":

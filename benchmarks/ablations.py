@@ -1,12 +1,18 @@
 """The main job: `python -m benchmarks.ablations` trains and scores the rows of the paper's tables.
 
-    python -m benchmarks.ablations                         every row, small, on this machine
-    python -m benchmarks.ablations --only 2b/tubelet 2a    one row and one table
-    python -m benchmarks.ablations --fresh                 again, although there are results
-    python -m benchmarks.ablations --list                  the rows, and which have a result
+    python -m benchmarks.ablations                             the paper's rows, small, on this machine
+    python -m benchmarks.ablations --only 2b 2a/256_8          a table and one row
+    python -m benchmarks.ablations --only 2b --rows c_t tubelet    these rows of a table
+    python -m benchmarks.ablations --only ours                 our table, beyond the paper's
+    python -m benchmarks.ablations --seeds 3                   each row from seeds 0, 1 and 2
+    python -m benchmarks.ablations --fresh                     again, although there are results
+    python -m benchmarks.ablations --list                      the rows, and which have a result
+    python -m benchmarks.ablations --scale paper --data ava=FOLDER --weights mvitv2_s_k400=FILE --dry-run
+        one step and one evaluation of every row at full size: can it run here, and how long will it take?
 
-Results go to OUT/runs/<hash>/; `python -m reports` makes the tables of them. Finished runs are
-skipped by the next call. Exit status: 0 all rows have a result, 1 a run failed, 2 bad input.
+Results go to OUT/runs/<hash>/, trained models to OUT/trainings/<hash>/; `python -m reports` makes the
+tables. Finished work is skipped by the next call. Exit status: 0 all rows have a result (or can have
+one, --dry-run), 1 a run failed, 2 bad input.
 """
 
 from __future__ import annotations
@@ -21,43 +27,62 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.display import SweepDisplay
-from benchmarks.experiments import SCALES, Experiment, at_scale, choose
-from benchmarks.run import load_data, read_result
+from benchmarks.experiments import SCALES, TRAINING, Experiment, choose, rows_at
+from benchmarks.models import weights_file, weights_hash
+from benchmarks.results import read_result
+from benchmarks.run import given_boxes, load_data
 from datasets import synthetic, synthetic_tubes
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
-        rows = {name: at_scale(exp, args.scale) for name, exp in choose(args.only).items()}
-        runs = args.out / "runs"
+        rows = chosen_rows(args.only, args.rows, args.scale, args.seeds)
         if args.list:
             for name, exp in rows.items():
-                state = "done" if (runs / exp.hash / "result.json").exists() else "not run"
-                print(f"{name:32} {exp.hash}  {state}")
+                state = "done" if (args.out / "runs" / exp.hash / "result.json").exists() else "not run"
+                print(f"{name:34} {exp.hash}  {state}")
             return 0
-        roots = data_roots(args.data, rows, args.out / "data")
+        names: dict[str, str] = {}  # of each distinct experiment, which may stand in several tables
+        for name, exp in rows.items():
+            names[exp.hash] = f"{names[exp.hash]} = {name}" if exp.hash in names else name
         experiments = {exp.hash: exp for exp in rows.values()}
+        roots = data_roots(args.data, rows, args.out / "data")
+        weights = weight_files(args.weights, experiments)
         fingerprints = check_data(experiments, roots)
+        if args.dry_run:
+            from benchmarks.rehearse import rehearse
+
+            return 0 if rehearse(experiments, names, roots, weights) else 1
+        due = {
+            key: why_run(args.out, exp, fingerprints[key], weights, fresh=args.fresh)
+            for key, exp in experiments.items()
+        }
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
-    names: dict[str, str] = {}
-    for name, exp in rows.items():  # one run may stand in several tables
-        names[exp.hash] = f"{names[exp.hash]} = {name}" if exp.hash in names else name
-    missing = {}
+    needed = {experiments[key].weights for key, why in due.items() if why}
     for key, exp in experiments.items():
-        why = why_run(runs / key, fingerprints[key], fresh=args.fresh)
+        checkpoint = args.out / "trainings" / exp.training_hash / "checkpoint.pt"
+        if TRAINING + exp.training_hash in needed and not checkpoint.exists():
+            due[key] = due[key] or "others begin with its weights, which are gone"
+    missing: dict[str, list[Experiment]] = {}  # training -> its rows without a result
+    for key, why in due.items():
+        exp = experiments[key]
         print(f"{names[key]} [{key}]: {'done before, kept' if why is None else f'runs ({why})'}")
         if why is not None:
-            shutil.rmtree(runs / key, ignore_errors=True)
-            missing[key] = exp
-    failures = run_missing(missing, names, roots, runs)
-    for key, reason in failures.items():
+            shutil.rmtree(args.out / "runs" / key, ignore_errors=True)
+            if args.fresh:
+                shutil.rmtree(args.out / "trainings" / exp.training_hash, ignore_errors=True)
+            missing.setdefault(exp.training_hash, []).append(exp)
+    failures = run_missing(missing, names, roots, weights, args.out)
+    failed = {exp.hash: failures[key] for key, group in missing.items() if key in failures for exp in group}
+    for key, reason in failed.items():
         print(f"failed: {names[key]} [{key}]: {reason}", file=sys.stderr)
-    print(f"{len(experiments) - len(failures)} of {len(experiments)} runs have a result in {runs}")
-    return 1 if failures else 0
+    done = len(experiments) - len(failed)
+    print(f"{done} of {len(experiments)} runs have a result in {args.out / 'runs'}")
+    return 1 if failed else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,8 +93,18 @@ def parser() -> argparse.ArgumentParser:
         epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--only", nargs="+", default=[], metavar="NAME", help="tables or rows (default: all)")
+    p.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="tables, or table/row (default: the paper's tables)",
+    )
+    p.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="of these, rows of this name alone")
     p.add_argument("--scale", choices=SCALES, default="tiny", help="size of every run (default: tiny)")
+    p.add_argument(
+        "--seeds", type=positive, default=1, metavar="N", help="run each row from N seeds (default: 1)"
+    )
     p.add_argument(
         "--data",
         action="append",
@@ -77,26 +112,80 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=FOLDER",
         help="where a dataset lies, such as ava=/data/ava; synthetic ones are made",
     )
+    p.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="published weights that rows of the paper's size begin with, such as mvitv2_s_k400=k400.pyth",
+    )
     p.add_argument("--out", type=Path, default=Path("out"), help="folder of all that is made (default: out)")
     p.add_argument("--fresh", action="store_true", help="run again what has a result")
     p.add_argument("--list", action="store_true", help="show the rows and stop")
+    p.add_argument(
+        "--dry-run", action="store_true", help="one step and one evaluation of each row; no result"
+    )
     return p
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
+def chosen_rows(only: list[str], rows: list[str], scale: str, seeds: int) -> dict[str, Experiment]:
+    """Row's name -> experiment, for each seed; rows that a chosen one begins with come first.
+
+    Raises ValueError naming the nearest for a name that does not exist.
+    """
+    chosen: dict[str, Experiment] = {}
+    for seed in range(seeds):
+        every = rows_at(scale, seed=seed)
+        names = choose(only, rows)
+        begun_with = {every[name].weights for name in names}
+        first = next((n for n, exp in every.items() if TRAINING + exp.training_hash in begun_with), None)
+        suffix = f" seed {seed}" if seeds > 1 else ""
+        chosen |= {f"{name}{suffix}": every[name] for name in ([first] if first else []) + names}
+    return chosen
+
+
+def named(option: str, given: list[str], example: str) -> dict[str, Path]:
+    """NAME=PATH arguments as a mapping."""
+    found = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise ValueError(f"{option} {text}: write {example}")
+        found[name] = Path(path)
+    return found
 
 
 def data_roots(given: list[str], rows: Mapping[str, Experiment], made: Path) -> dict[str, Path]:
     """Dataset name -> folder, from NAME=FOLDER arguments; synthetic benchmarks are made if needed."""
-    roots = {}
-    for text in given:
-        name, equals, folder = text.partition("=")
-        if not (name and equals and folder):
-            raise ValueError(f"--data {text}: write NAME=FOLDER, such as ava=/data/ava")
-        roots[name] = Path(folder)
+    roots = named("--data", given, "NAME=FOLDER, such as ava=/data/ava")
     wanted = {exp.dataset for exp in rows.values()}
     for name in sorted(roots.keys() - wanted):
         raise ValueError(f"--data {name}=...: no chosen row uses it; they use {', '.join(sorted(wanted))}")
     for name in sorted(wanted & (synthetic.SIZES.keys() | synthetic_tubes.SIZES.keys()) - roots.keys()):
         roots[name] = make_synthetic(made, name)
     return roots
+
+
+def weight_files(given: list[str], experiments: Mapping[str, Experiment]) -> dict[str, Path]:
+    """Name of published weights -> file, from NAME=FILE arguments, for all that experiments begin with.
+
+    Raises ValueError or FileNotFoundError where one is missing, or given and not used.
+    """
+    files = named("--weights", given, "NAME=FILE, such as mvitv2_s_k400=k400.pyth")
+    wanted = {e.weights for e in experiments.values() if e.weights and not e.weights.startswith(TRAINING)}
+    for name in sorted(files.keys() - wanted):
+        use = f"they begin with {', '.join(sorted(wanted))}" if wanted else "they begin with drawn weights"
+        raise ValueError(f"--weights {name}=...: no chosen row uses it; {use}")
+    for exp in experiments.values():
+        if exp.weights in wanted:
+            weights_file(exp, files, Path())
+    return files
 
 
 def make_synthetic(made: Path, name: str) -> Path:
@@ -135,15 +224,21 @@ def check_data(experiments: Mapping[str, Experiment], roots: Mapping[str, Path])
     seen: dict[tuple[object, ...], str] = {}
     fingerprints = {}
     for key, exp in experiments.items():
-        same = (exp.dataset, exp.split, exp.keyframe_stride, exp.frames, exp.stride, exp.crop)
+        asked = (exp.method == "two_stage", exp.boxes)
+        same = (exp.dataset, exp.split, exp.keyframe_stride, exp.frames, exp.stride, exp.crop, asked)
         if same not in seen:
-            seen[same] = load_data(exp, roots).fingerprint
+            data = load_data(exp, roots)
+            given_boxes(exp, data.report, roots[exp.dataset])
+            seen[same] = data.fingerprint
         fingerprints[key] = seen[same]
     return fingerprints
 
 
-def why_run(folder: Path, fingerprint: str, *, fresh: bool) -> str | None:
+def why_run(
+    out: Path, exp: Experiment, fingerprint: str, weights: Mapping[str, Path], *, fresh: bool
+) -> str | None:
     """Why a run is due, in words; None where its result stands."""
+    folder = out / "runs" / exp.hash
     if not (folder / "result.json").exists():
         return "it was not finished" if folder.exists() else "new"
     if fresh:
@@ -152,31 +247,58 @@ def why_run(folder: Path, fingerprint: str, *, fresh: bool) -> str | None:
         result = read_result(folder / "result.json")
     except ValueError:
         return "its result is of another version"
-    return None if result.data_fingerprint == fingerprint else "the data changed"
+    if result.data_fingerprint != fingerprint:
+        return "the data changed"
+    file = weights_file(exp, weights, out / "trainings")
+    if file is not None and file.exists() and weights_hash(file) != result.weights_fingerprint:
+        return "the weights it begins with changed"
+    return None
 
 
 def run_missing(
-    missing: Mapping[str, Experiment],
+    missing: Mapping[str, list[Experiment]],
     names: Mapping[str, str],
     roots: Mapping[str, Path],
-    runs: Path,
+    weights: Mapping[str, Path],
+    out: Path,
 ) -> dict[str, str]:
-    """Run them; -> hash -> reason of those that failed."""
+    """Run them; -> training -> reason of those that failed."""
     if not missing:
         return {}
-    print(f"starting Ray for {len(missing)} runs ...", flush=True)
-    from benchmarks.sweep import (
-        slots,
-        sweep,
-    )  # Ray takes seconds to import: not for --list or errors
+    print(f"starting Ray for {len(missing)} trainings ...", flush=True)
+    from benchmarks.sweep import slots, sweep  # Ray takes seconds to import: not for --list or errors
 
     gpus = torch.cuda.is_available()
-    with SweepDisplay({key: names[key] for key in missing}, at_once=slots(gpus=gpus)) as display:
-        sweep(missing, roots, runs, display, gpus=gpus)
-    for key in missing:
-        if key not in display.failures and not (runs / key / "result.json").exists():
+    titles = {key: ", ".join(names[exp.hash] for exp in group) for key, group in missing.items()}
+    with SweepDisplay(titles, at_once=slots(gpus=gpus)) as display:
+        for wave in waves(missing):
+            ready = {}
+            for key, group in wave.items():
+                if (begins := weights_file(group[0], weights, out / "trainings")) and not begins.exists():
+                    display.failed(key, "the training it begins with has failed")
+                else:
+                    ready[key] = group
+            sweep(ready, roots, out, display, gpus=gpus, weights=weights)
+    for key, group in missing.items():
+        if key not in display.failures and not all(
+            (out / "runs" / exp.hash / "result.json").exists() for exp in group
+        ):
             display.failures[key] = "stopped before its end; the same command runs it again"
     return display.failures
+
+
+def waves(trainings: Mapping[str, list[Experiment]]) -> list[dict[str, list[Experiment]]]:
+    """The trainings in an order in which none begins with the weights of one that is still to come."""
+    left, order = dict(trainings), []
+    while left:
+        ready = {
+            key: group
+            for key, group in left.items()
+            if (group[0].weights or "").removeprefix(TRAINING) not in left
+        }
+        order.append(ready)
+        left = {key: group for key, group in left.items() if key not in ready}
+    return order
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Line:
 class SweepDisplay:
     """A `benchmarks.sweep.Observer` for people. Use as a context: the live table ends with it.
 
-    names: experiment hash -> the row's name, of the runs that are to come.
+    names: hash of a training -> the names of its rows, of the trainings that are to come.
     at_once: how many run side by side, for the estimate of the time left.
     """
 

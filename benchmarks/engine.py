@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader
 from actloc_core.loss import LossWeights, grouped_set_loss
 from actloc_core.matcher import CostWeights, match
 from actloc_core.model import keep_actors
+from actloc_core.structures import Targets
+from actloc_core.two_stage import GivenBoxes, TwoStageLocalizer
 from benchmarks.experiments import Experiment
-from datasets.split import Split
+from datasets.split import Key, Split
 from datasets.transforms import Augmentation, EvaluationView, TrainingView, collate
 from evaluators.frame_map import Detections
 
@@ -74,7 +76,12 @@ def fit(
         for group in batch.groups:
             targets = [target.to(device) for target in group.targets]
             with autocast(device):
-                predictions = model(group.clips.to(device, non_blocking=True))
+                clips = group.clips.to(device, non_blocking=True)
+                if isinstance(model, TwoStageLocalizer):
+                    # It learns on the true boxes, jittered: the matching gives each person its own.
+                    predictions = model(clips, [true_boxes(target) for target in targets])
+                else:
+                    predictions = model(clips)
             groups.append((predictions, targets, match(predictions, targets, cost)))
         losses = grouped_set_loss(groups, weights)
         if not torch.isfinite(losses["loss"]):
@@ -89,12 +96,17 @@ def fit(
         on_step(Step(step, steps, {name: float(x.item()) for name, x in losses.items()}, lr, batch.problems))
 
 
+def true_boxes(target: Targets) -> GivenBoxes:
+    """The annotated boxes, as sure as boxes can be."""
+    return GivenBoxes(target.boxes, target.boxes.new_ones(len(target.boxes)))
+
+
 def weight_groups(model: nn.Module) -> list[dict[str, object]]:
     """Weight decay for matrices and kernels; none for biases, norms and embeddings (1D or named)."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        embeds = any(key in name for key in ("rel_pos", "cls_token", "embedding"))
+        embeds = any(key in name for key in ("rel_pos", "cls_token", "pos_embed", "embedding"))
         (plain if parameter.dim() == 1 or embeds else decayed).append(parameter)
     return [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
 
@@ -135,6 +147,12 @@ def size_multiple(crop: int) -> int:
     return crop // 8
 
 
+def _given(given: Mapping[Key, GivenBoxes] | None, key: Key) -> GivenBoxes:
+    if given is None:
+        raise ValueError("a two-stage model is asked about boxes: give it those of each keyframe")
+    return given.get(key, GivenBoxes(torch.zeros(0, 4), torch.zeros(0)))
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module,
@@ -144,6 +162,8 @@ def predict(
     theta: float,
     score: str,
     batch: int,
+    nms_iou: float | None = None,
+    given: Mapping[Key, GivenBoxes] | None = None,
     keep_aspect: bool = False,
     workers: int = 0,
 ) -> tuple[Detections, Detections]:
@@ -152,7 +172,8 @@ def predict(
     detections: one row for each kept candidate and action, label the action's id.
     persons: one row for each kept candidate, label 0, score p(alpha).
     Boxes are in the unit of the split's ground truth.
-    theta, score: `actloc_core.model.keep_actors`'s.
+    theta, score, nms_iou: `actloc_core.model.keep_actors`'s.
+    given: the boxes of each keyframe that has any, for a two-stage model, which is asked about them.
     keep_aspect: clips of short side `split.crop`, the aspect kept, instead of squares.
     Raises VideoError for a video that cannot be read: nothing stands in for it in an evaluation.
     """
@@ -169,9 +190,14 @@ def predict(
     clips, boxes, p_actor, scores = [], [], [], []
     for step, made in enumerate(loader):
         for group in made.groups:
+            clip_input = group.clips.to(device, non_blocking=True)
             with autocast(device):
-                predictions = model(group.clips.to(device, non_blocking=True))
-            found = keep_actors(predictions, theta=theta, score=score)
+                if isinstance(model, TwoStageLocalizer):
+                    keys = [split.keyframes[step * batch + place] for place in group.places]
+                    predictions = model(clip_input, [_given(given, key).to(device) for key in keys])
+                else:
+                    predictions = model(clip_input)
+            found = keep_actors(predictions, theta=theta, score=score, nms_iou=nms_iou)
             clips.append(step * batch + np.array(group.places)[found.clip.cpu().numpy()])
             boxes.append(found.boxes.cpu().double().numpy())
             p_actor.append(found.p_actor.cpu().double().numpy())

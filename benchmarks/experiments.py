@@ -1,7 +1,7 @@
 """The paper's tables as data: each row is one Experiment, a value that alone decides its run.
 
-`TABLES` holds the paper's rows at the paper's size; `at_scale(row, "tiny")` is the same row on a
-laptop. A row says only how it differs from OURS, and a misspelt field stops at import.
+`TABLES` holds the rows at the paper's size; `rows_at("tiny")` are the same rows on a laptop. A row
+says only how it differs from OURS, and a misspelt field stops at import.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 SCALES = ("smoke", "tiny", "paper")
+METHODS = ("single_stage", "two_stage", "detr")
+INFERENCE = ("theta", "score", "nms_iou", "boxes")
+"""Fields that a trained model is only asked with: rows that differ in these share one training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +31,18 @@ class Experiment:
     crop: int = 256
     short_sides: tuple[int, int] | None = None  # Table 2c's variable aspect ratio: (240, 340)
     # model
+    method: str = "single_stage"  # or a baseline: two_stage (RoI align), detr (encoder-decoder)
     backbone: str = "mvitv2_s"
+    weights: str | None = "mvitv2_s_k400"  # a file's name in --weights, or TRAINING and a training's hash
     last_pool: bool = False
     drop_path: float = 0.2  # not given; the Kinetics recipe's
     selection: str = "two_c_t"
     dim: int = 512
     anchor: str = "centre"
     frame_embedding: bool = False
+    queries: int = 100  # these three of DETR's: its own sizes
+    encoder_layers: int = 6
+    decoder_layers: int = 6
     # matching and loss, Eqs. 3 and 4
     l1: float = 5.0
     giou: float = 2.0
@@ -55,18 +64,38 @@ class Experiment:
     # inference
     theta: float = 0.2
     score: str = "action"
+    nms_iou: float | None = None  # a diagnostic: the method needs no suppression
+    boxes: str = "detector"  # of the two-stage baseline: a person-box file's, or ground_truth
 
     @property
     def hash(self) -> str:
         """Names the run: equal experiments are run once, in however many tables they stand."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return _hash(asdict(self))
 
+    @property
+    def training_hash(self) -> str:
+        """Names the training: that of every experiment that differs in INFERENCE fields alone."""
+        return _hash({name: value for name, value in asdict(self).items() if name not in INFERENCE})
+
+
+def _hash(values: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+TRAINING = "training/"
+"""Experiment.weights = TRAINING + a training's hash: begins with the backbone that this one ended with."""
 
 OURS = Experiment()
+TWO_STAGE = replace(OURS, method="two_stage", crop=224, last_pool=True)
+HIERA_L = replace(OURS, backbone="hiera_l", weights="hiera_l_k400")
 
 TABLES: dict[str, dict[str, Experiment]] = {
     "2a": {
+        "two_stage": TWO_STAGE,
+        # Not in the paper: what perfect boxes are worth, an upper bound.
+        "two_stage_true_boxes": replace(TWO_STAGE, boxes="ground_truth"),
+        "224_7": replace(OURS, crop=224, last_pool=True),
+        "224_14": replace(OURS, crop=224),
         "256_8": replace(OURS, last_pool=True),
         "256_16": OURS,
     },
@@ -79,6 +108,19 @@ TABLES: dict[str, dict[str, Experiment]] = {
         # Not in the paper: see `ActionLocalizer`'s frame_embedding.
         "two_c_t_frame_embedding": replace(OURS, frame_embedding=True),
     },
+    "2c": {
+        "variable": replace(OURS, short_sides=(240, 340)),
+        "fixed": OURS,
+    },
+    "fig1": {
+        # DETR converges slowly: it gets twice the epochs, and its own clipping of gradients.
+        "detr": replace(OURS, method="detr", dim=256, epochs=50, clip_norm=0.1),
+        "ours": OURS,
+    },
+    "3": {
+        "mvitv2_s": OURS,
+        "hiera_l": HIERA_L,
+    },
     "4": {
         # UCF101-24 has some 340,000 annotated training frames, neighbours much alike; not given.
         "ucf24": replace(OURS, dataset="ucf24", keyframe_stride=4),
@@ -86,21 +128,66 @@ TABLES: dict[str, dict[str, Experiment]] = {
         "jhmdb_2": replace(OURS, dataset="jhmdb", split=2),
         "jhmdb_3": replace(OURS, dataset="jhmdb", split=3),
     },
+    # Beyond the paper: its open choices (all but the first and the frame embeddings change one field).
+    "ours": {
+        "two_c_t": OURS,
+        "two_c_t_frame_embedding": replace(OURS, frame_embedding=True),
+        "singleton": replace(OURS, selection="singleton"),
+        "singleton_frame_embedding": replace(OURS, selection="singleton", frame_embedding=True),
+        "two_c_t_nms": replace(OURS, nms_iou=0.5),
+        "two_c_t_frame_embedding_nms": replace(OURS, frame_embedding=True, nms_iou=0.5),
+        "singleton_nms": replace(OURS, selection="singleton", nms_iou=0.5),
+        "eos_0.05": replace(OURS, eos_coef=0.05),
+        "eos_0.3": replace(OURS, eos_coef=0.3),
+        "eos_1": replace(OURS, eos_coef=1.0),
+        "match_action_0": replace(OURS, match_action=0.0),
+        "match_action_6": replace(OURS, match_action=6.0),
+        "anchor_corner": replace(OURS, anchor="corner"),
+        "anchor_none": replace(OURS, anchor="none"),
+        "score_action": replace(OURS, score="action"),
+        "score_product": replace(OURS, score="product"),
+        "theta_0.02": replace(OURS, theta=0.02),
+        "theta_0.05": replace(OURS, theta=0.05),
+        "theta_0.1": replace(OURS, theta=0.1),
+        "theta_0.2": replace(OURS, theta=0.2),
+        "theta_0.3": replace(OURS, theta=0.3),
+        "theta_0.5": replace(OURS, theta=0.5),
+        "theta_0.7": replace(OURS, theta=0.7),
+    },
 }
 """Table -> row -> Experiment. A row's full name is "table/row"."""
+
+DEFAULT = tuple(table for table in TABLES if table != "ours")
+"""The tables that are run when none is named: the paper's."""
 
 ROWS: dict[str, Experiment] = {
     f"{table}/{row}": exp for table, rows in TABLES.items() for row, exp in rows.items()
 }
 
 
+def rows_at(scale: str, *, seed: int = 0) -> dict[str, Experiment]:
+    """Every row at this scale, by its full name, drawn from this seed.
+
+    What a row of the table "ours" says of theta or score is what it ablates, so no scale changes it.
+    """
+    rows = {}
+    for name, exp in ROWS.items():
+        exp = replace(exp, seed=seed)
+        scaled = at_scale(exp, scale)
+        for field in ("theta", "score"):
+            if name.startswith(f"ours/{field}_"):
+                scaled = replace(scaled, **{field: getattr(exp, field)})
+        rows[name] = scaled
+    return rows
+
+
 def at_scale(exp: Experiment, scale: str) -> Experiment:
     """The same row at another size: "paper" leaves it, "tiny" makes it a few CPU minutes.
 
-    Tiny takes the small instance of the same backbone, the synthetic benchmark of the dataset's shape
-    and a recipe tuned on the training and validation splits of the one of AVA's. What a row ablates is
-    kept: selection, last pool, frame embedding, seed. "smoke" is tiny cut to a few steps and clips: it
-    rehearses the whole command in seconds, and its numbers mean nothing.
+    Tiny takes a small instance of the same backbone's class, the synthetic benchmark of the dataset's
+    shape and a recipe tuned on the training and validation splits of the one of AVA's. What a row
+    ablates is kept: method, selection, last pool, frame embedding, resolution, seed. "smoke" is tiny cut to
+    a few steps and clips: it rehearses the whole command in seconds, and its numbers mean nothing.
     """
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}; got {scale!r}")
@@ -111,37 +198,58 @@ def at_scale(exp: Experiment, scale: str) -> Experiment:
         dataset=f"synthetic_{exp.dataset}",
         stride=1,
         crop=exp.crop // 4,
-        backbone="mvitv2_tiny",
+        short_sides=None if exp.short_sides is None else (exp.short_sides[0] // 4, exp.short_sides[1] // 4),
+        backbone={"mvitv2_s": "mvitv2_tiny", "hiera_l": "hiera_tiny"}[exp.backbone],
+        weights=None,
         drop_path=0.0,
         dim=64,
+        queries=20,
+        encoder_layers=1,
+        decoder_layers=2,
         epochs=2.2,
         warmup_epochs=0.25,
         lr=2e-3,
         theta=0.02,
         score="product",
     )
-    if exp.dataset != "ava":  # 520 to 590 steps, chosen on trees of another seed
-        jhmdb = exp.dataset == "jhmdb"
-        tiny = replace(tiny, keyframe_stride=9 if jhmdb else 6, epochs=5 if jhmdb else 6)
+    if exp.method == "detr":
+        tiny = replace(tiny, epochs=4.4, clip_norm=1.0)
+    if exp.dataset != "ava":
+        # The paper begins with Kinetics weights; these with what OURS ended with on the AVA-shaped data.
+        before = at_scale(replace(OURS, seed=exp.seed), scale)
+        tiny = replace(tiny, weights=TRAINING + before.training_hash, keyframe_stride=8, epochs=1)
     if scale == "tiny":
         return tiny
     return replace(tiny, dataset=f"{tiny.dataset}_smoke", epochs=2, warmup_epochs=0.5)
 
 
-def choose(names: list[str]) -> dict[str, Experiment]:
-    """Rows by name: "2b" is a whole table, "2b/tubelet" one row; none named means all.
+def choose(only: Sequence[str] = (), rows: Sequence[str] = ()) -> list[str]:
+    """Full names of rows, in the order of the tables.
 
-    Raises ValueError naming the nearest rows for a name that does not exist.
+    only: tables ("2b") or rows ("2b/tubelet"); none means the paper's tables, DEFAULT.
+    rows: of these, keep only rows with these names, "tubelet" or "2b/tubelet"; none means all.
+    Raises ValueError naming the nearest for a name that does not exist.
     """
-    if not names:
-        return dict(ROWS)
-    chosen: dict[str, Experiment] = {}
-    for name in names:
-        found = {row: exp for row, exp in ROWS.items() if name in (row, row.split("/")[0])}
-        if not found:
-            near = difflib.get_close_matches(name, [*TABLES, *ROWS], n=3, cutoff=0.3)
-            # A bare row name ("tubelett") is nearest to the row part.
-            near = near or list(ROWS)
-            raise ValueError(f"no experiment is called {name!r}; nearest: {', '.join(near)}")
-        chosen |= found
-    return chosen
+    for name in only:
+        if name not in TABLES and name not in ROWS:
+            raise ValueError(f"no table or row is called {name!r}; nearest: {_nearest(name, TABLES)}")
+    chosen = [row for row in ROWS if row.split("/")[0] in (only or DEFAULT) or row in only]
+    for name in rows:
+        if not any(name in (row, row.split("/")[1]) for row in chosen):
+            where = f" in {', '.join(only)}" if only else ""
+            raise ValueError(f"no row{where} is called {name!r}; nearest: {_nearest(name, chosen)}")
+    return [row for row in chosen if not rows or row in rows or row.split("/")[1] in rows]
+
+
+def _nearest(name: str, among: Iterable[str]) -> str:
+    """The three known names most like this one, whole or without the table's part."""
+    known = list(dict.fromkeys([*among, *ROWS]))
+    bare = name.split("/")[-1]
+
+    def likeness(other: str) -> float:
+        return max(
+            difflib.SequenceMatcher(None, name, other).ratio(),
+            difflib.SequenceMatcher(None, bare, other.split("/")[-1]).ratio(),
+        )
+
+    return ", ".join(sorted(known, key=likeness, reverse=True)[:3])

@@ -1,7 +1,7 @@
 """`python -m benchmarks.flops`: GFLOPs and parameters of every model that the paper's tables name.
 
-    python -m benchmarks.flops                              all rows, about two minutes on two cores
-    python -m benchmarks.flops --backbone mvitv2_s vit_b    the rows of these backbones
+    python -m benchmarks.flops                              all rows, some minutes on two cores
+    python -m benchmarks.flops --backbone mvitv1_b vit_b    the rows of these backbones
     python -m benchmarks.flops --instant                    the meta-device count, seconds
     python -m benchmarks.flops --json FILE                  also as a list of objects
 
@@ -28,13 +28,21 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from actloc_core import backbones
-from actloc_core.model import ActionLocalizer
 from actloc_core.structures import Backbone
-from benchmarks.run import save
+from actloc_core.two_stage import GivenBoxes
+from benchmarks import experiments
+from benchmarks.engine import size_multiple
+from benchmarks.experiments import Experiment
+from benchmarks.models import build_model
+from benchmarks.results import save
+from datasets.transforms import size_for
 
-CLIP = (1, 3, 16)  # batch, colours, frames of the paper's clips
 ACTIONS = 80
-"""Outputs of the detector's action head: AVA's actions."""
+"""Outputs of the detectors' action head: AVA's actions."""
+PEOPLE = 10
+"""Boxes given to the two-stage baseline, whose head runs once for each: 0.00006 GFLOPs of a box."""
+ASPECT = (3, 4)
+"""Height to width of the clips that rows with the aspect kept are counted at; AVA's movies vary."""
 
 
 class Classifier(nn.Module):
@@ -51,23 +59,19 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class Row:
-    """One model to count. `paper` is what the paper prints, in GFLOPs without a person detector."""
+    """A Kinetics classifier to count. `paper` is what the paper prints of it, in GFLOPs."""
 
     backbone: str
     crop: int
     last_pool: bool = True
     frames: int = 16
-    detector: bool = False
-    """The paper's detector with 2(C+T), and not the Kinetics classifier."""
     paper: float | None = None
+    tubelet: int | None = None
+    """Frames of a token, where the backbone leaves it open."""
 
 
 ROWS: dict[str, Row] = {
-    "mvitv2_s_k400_224": Row("mvitv2_s", 224, paper=65),
-    "table2a_224_7": Row("mvitv2_s", 224, detector=True, paper=65),
-    "table2a_224_14": Row("mvitv2_s", 224, last_pool=False, detector=True, paper=87.9),
-    "table2a_256_8": Row("mvitv2_s", 256, detector=True, paper=90.7),
-    "table2a_256_16": Row("mvitv2_s", 256, last_pool=False, detector=True, paper=121.2),
+    "mvitv2_s_224": Row("mvitv2_s", 224, paper=65),
     "mvitv2_b_32x3_224": Row("mvitv2_b", 224, frames=32, paper=225),
     "mvitv1_b_16x4_224": Row("mvitv1_b", 224),
     "mvitv1_b_64x3_224": Row("mvitv1_b", 224, frames=64, paper=455),
@@ -78,36 +82,83 @@ ROWS: dict[str, Row] = {
     "hiera_l_224": Row("hiera_l", 224, paper=413),
     "hiera_h_224": Row("hiera_h", 224),
     "hiera_l_256": Row("hiera_l", 256),
-    "hiera_l_256_no_last_pool": Row("hiera_l", 256, last_pool=False, paper=650),
+    "hiera_l_256_no_last_pool": Row("hiera_l", 256, last_pool=False),
     "vit_b_224": Row("vit_b", 224, last_pool=False, paper=180),
     "vit_l_224": Row("vit_l", 224, last_pool=False, paper=597),
+    "vit_b_umt_224": Row("vit_b", 224, last_pool=False, frames=8, paper=180, tubelet=1),
+    "vit_l_umt_224": Row("vit_l", 224, last_pool=False, frames=8, paper=596, tubelet=1),
 }
+"""Backbones with their classifiers, as published methods begin with them."""
+
+PAPER = {
+    "2a/two_stage": 64.0,
+    "2a/224_7": 65.0,
+    "2a/224_14": 87.9,
+    "2a/256_8": 90.7,
+    "2a/256_16": 121.2,
+    "3/hiera_l": 650.0,
+}
+"""What the paper prints of rows of its tables, without a person detector."""
+
+
+def detectors() -> dict[str, Experiment]:
+    """The models of the tables' rows at the paper's size, one row for each that counts differently."""
+    seen: dict[str, Experiment] = {}
+    for name, exp in experiments.ROWS.items():
+        if not any(_model_of(exp) == _model_of(other) for other in seen.values()):
+            seen[name] = exp
+    return seen
+
+
+def _model_of(exp: Experiment) -> tuple[object, ...]:
+    kept = exp.short_sides is not None
+    return (exp.method, exp.backbone, exp.crop, exp.last_pool, exp.selection, exp.frame_embedding, kept)
 
 
 @dataclass(frozen=True)
 class Count:
-    """Multiply-accumulates in 1e9, in all and of each part (the model's children), and parameters."""
+    """Multiply-accumulates in 1e9, in all and of each part (the model's children), and parameters.
+
+    An instant count has one part, the backbone.
+    """
 
     gflops: float
     parts: dict[str, float]
     params: int
 
+    @property
+    def after_backbone(self) -> float:
+        """What the method adds to its backbone, in 1e9."""
+        return self.gflops - self.parts["backbone"]
 
-def build(row: Row) -> nn.Module:
+
+def build(row: Row | Experiment, classes: int = ACTIONS) -> nn.Module:
     """The row's model on the default device, in evaluation mode."""
+    if isinstance(row, Experiment):
+        return build_model(row, classes).eval()
+    more = {} if row.tubelet is None else {"tubelet": row.tubelet}
     backbone = getattr(backbones, row.backbone)(
-        frames=row.frames, crop=row.crop, last_pool=row.last_pool, drop_path=0.0
+        frames=row.frames, crop=row.crop, last_pool=row.last_pool, drop_path=0.0, **more
     )
-    if row.detector:
-        return ActionLocalizer(backbone, selection="two_c_t", num_classes=ACTIONS).eval()
     return Classifier(backbone).eval()
 
 
-def count(model: nn.Module, clip: Tensor) -> Count:
-    """fvcore's count on a real clip, (B, 3, T, H, W). Raises ValueError naming uncounted operations."""
+def inputs(row: Row | Experiment) -> tuple[Any, ...]:
+    """What the row's model is called with, on the default device: one clip, and boxes where it takes them."""
+    height = width = row.crop
+    if isinstance(row, Experiment) and row.short_sides is not None:
+        height, width = size_for(*ASPECT, short_side=row.crop, multiple=size_multiple(row.crop))
+    clip = torch.zeros(1, 3, row.frames, height, width)
+    if isinstance(row, Experiment) and row.method == "two_stage":
+        return clip, [GivenBoxes(torch.full((PEOPLE, 4), 0.5), torch.ones(PEOPLE))]
+    return (clip,)
+
+
+def count(model: nn.Module, *given: Any) -> Count:
+    """fvcore's count on a real input, a clip (B, 3, T, H, W) first. ValueError names uncounted operations."""
     from fvcore.nn import FlopCountAnalysis  # slow to import, and noisy
 
-    analysis = FlopCountAnalysis(model, clip)
+    analysis = FlopCountAnalysis(model, given)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     analysis.set_op_handle("aten::scaled_dot_product_attention", attention_macs)
     with torch.no_grad():
@@ -164,10 +215,10 @@ def attention_macs(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     return Counter({"attention": 2 * math.prod(batch) * queries * keys * width})
 
 
-def count_instantly(model: nn.Module, clip: Tensor) -> float:
-    """The same, in 1e9, for a model and a clip on the meta device: no arithmetic is done."""
+def count_instantly(model: nn.Module, *given: Any) -> float:
+    """The same, in 1e9, for a model and its input on the meta device: no arithmetic is done."""
     with torch.no_grad(), _Macs() as macs:
-        model(clip)
+        model(*given)
     return macs.total / 1e9
 
 
@@ -210,13 +261,18 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def count_row(row: Row, *, instant: bool) -> Count:
-    shape = (1, 3, row.frames, row.crop, row.crop)
-    if instant:
-        with torch.device("meta"):
-            model = build(row)
-            return Count(count_instantly(model, torch.empty(shape)), {}, parameters(model))
-    return count(build(row), torch.zeros(shape))
+def count_row(row: Row | Experiment, *, instant: bool, classes: int = ACTIONS) -> Count:
+    if not instant:
+        return count(build(row, classes), *inputs(row))
+    with torch.device("meta"):
+        model, given = build(row, classes), inputs(row)
+        backbone = count_instantly(model.get_submodule("backbone"), given[0])
+        return Count(count_instantly(model, *given), {"backbone": backbone}, parameters(model))
+
+
+def count_experiment(exp: Experiment, classes: int = ACTIONS) -> Count:
+    """GFLOPs and parameters of an experiment's own model, by the instant count, in about a second."""
+    return count_row(exp, instant=True, classes=classes)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -227,26 +283,28 @@ def main(argv: list[str] | None = None) -> int:
         epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    known = sorted({row.backbone for row in ROWS.values()})
+    rows: dict[str, Row | Experiment] = {**ROWS, **detectors()}
+    known = sorted({row.backbone for row in rows.values()})
     parser.add_argument("--backbone", nargs="+", choices=known, metavar="NAME", help=", ".join(known))
     parser.add_argument("--instant", action="store_true", help="count on the meta device, without parts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts there too")
     args = parser.parse_args(argv)
-    chosen = {n: r for n, r in ROWS.items() if not args.backbone or r.backbone in args.backbone}
+    chosen = {n: r for n, r in rows.items() if not args.backbone or r.backbone in args.backbone}
     print(f"{'model':26}{'GFLOPs':>10}{'paper':>8}{'diff':>8}{'params M':>10}   parts", flush=True)
     found = []
     for name, row in chosen.items():
         counted = count_row(row, instant=args.instant)
-        paper = "" if row.paper is None else f"{row.paper:g}"
-        difference = "" if row.paper is None else f"{counted.gflops / row.paper - 1:+.1%}"
+        printed = PAPER.get(name) if isinstance(row, Experiment) else row.paper
+        paper = "" if printed is None else f"{printed:g}"
+        difference = "" if printed is None else f"{counted.gflops / printed - 1:+.1%}"
         parts = ", ".join(f"{part} {gflops:.3f}" for part, gflops in counted.parts.items())
         print(
             f"{name:26}{counted.gflops:10.3f}{paper:>8}{difference:>8}{counted.params / 1e6:10.2f}   {parts}",
             flush=True,
         )
         found.append(
-            {"name": name, "gflops": counted.gflops, "params": counted.params, "paper_gflops": row.paper}
-            | ({"parts": counted.parts} if counted.parts else {})
+            {"name": name, "gflops": counted.gflops, "params": counted.params, "paper_gflops": printed}
+            | {"parts": counted.parts}
         )
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -1,17 +1,15 @@
-"""One row of a table: data, model, training, scores, Result. The main path reads downward."""
+"""One training and the rows scored with it: data, model, training, scores, Results. Reads downward."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import os
 import platform
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,63 +19,31 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from actloc_core import backbones
-from actloc_core.model import ActionLocalizer
-from benchmarks.engine import Step, fit, predict
+from actloc_core.boxes import xyxy_to_cxcywh
+from actloc_core.checkpoints import read
+from actloc_core.two_stage import GivenBoxes
+from benchmarks.engine import Step, fit, predict, true_boxes
 from benchmarks.experiments import Experiment
+from benchmarks.flops import count_experiment
+from benchmarks.models import begin_with, build_model, weights_file, weights_hash
+from benchmarks.results import CURVE_THETA, TABLE_THETA, Result, save
 from datasets import ava, jhmdb, synthetic, ucf24
-from datasets.split import Split, thinned
+from datasets.split import Key, Split, thinned
 from evaluators.ava_csv import write_detections, write_frame_detections, write_persons
 from evaluators.frame_map import Detections, FrameMap, GroundTruth, frame_map
 from evaluators.precision_recall import actor_precision_recall
 
 PROTOCOLS = {"ava": "standard", "ucf24": "gurkirt", "jhmdb": "gurkirt"}
 """Whose rules a benchmark's number follows; see `evaluators.frame_map.Protocol`."""
-CURVE_THETA = 0.02
-"""Training curves keep every candidate above this: p(alpha) is not calibrated early on."""
-TABLE_THETA = 0.2
-"""Table 2b's precision and recall are of persons with p(alpha) above this."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a run leaves for the reports; one JSON file, written last and whole."""
-
-    experiment: dict[str, Any]
-    hash: str
-    split: str
-    """The split reported on."""
-    protocol: str
-    mAP: float
-    """Frame-mAP at IoU 0.5 in [0, 1], at the experiment's theta."""
-    mAP_curve_theta: float
-    """The same with every candidate above CURVE_THETA."""
-    mAP_untrained: float
-    """The same network before its first step, at CURVE_THETA."""
-    mAP_random_classes: float
-    """Perfect boxes with random class scores: what localisation alone is worth on this split."""
-    precision: float | None
-    """Of persons at TABLE_THETA; None where nobody was found."""
-    recall: float
-    per_class: dict[str, float | None]
-    """Class name -> AP; None for a class without ground truth."""
-    clips: int
-    substituted: int
-    """Training clips that could not be read, for each of which another one stood in."""
-    parameters: int
-    seconds_training: float
-    seconds: float
-    started: str
-    data_fingerprint: str
-    commit: str
-    device: str
-    versions: dict[str, str]
+GLIMPSE = 120
+"""Keyframes of a look in training, and of the one at the untrained model."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a running row says of itself now and then."""
+    """What a running training says of itself now and then."""
 
     step: int
     steps: int
@@ -98,37 +64,89 @@ class Data:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and what must be known of its training."""
+
+    model: nn.Module
+    mAP_untrained: float
+    substituted: int
+    seconds: float
+    started: str
+    weights_fingerprint: str | None
+
+
 def run(
-    exp: Experiment,
+    experiments: Sequence[Experiment],
     roots: Mapping[str, Path],
-    folder: Path,
+    out: Path,
     *,
     device: torch.device,
+    weights: Mapping[str, Path] | None = None,
     workers: int = 0,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> Result:
-    """Train and score one row; write log, detections, persons, checkpoint and, last, result.json."""
+) -> list[Result]:
+    """Train what these rows share, where that is still to do, and score each of them.
+
+    experiments: of one `training_hash`. roots: dataset name -> folder. weights: see `weights_file`.
+    Writes OUT/trainings/<training_hash>/{log.csv,checkpoint.pt}, and for each row OUT/runs/<hash>/
+    with detections, persons and, last, result.json.
+    """
+    exp, *others = experiments
+    if any(other.training_hash != exp.training_hash for other in others):
+        raise ValueError("only experiments that differ in inference alone share a training")
+    data = load_data(exp, roots)
+    for one in experiments:  # before the training, not after
+        given_boxes(one, data.report, roots[exp.dataset])
+    trained = train(
+        exp, data, out / "trainings", device=device, weights=weights, workers=workers, on_progress=on_progress
+    )
+    return [
+        score(one, trained, data, roots[exp.dataset], out / "runs" / one.hash, device=device, workers=workers)
+        for one in experiments
+    ]
+
+
+def train(
+    exp: Experiment,
+    data: Data,
+    trainings: Path,
+    *,
+    device: torch.device,
+    weights: Mapping[str, Path] | None = None,
+    workers: int = 0,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Trained:
+    """The experiment's model, trained, or as an earlier training on these data left it."""
     started, clock = datetime.now(UTC), time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
-    data, protocol = load_data(exp, roots), PROTOCOLS[benchmark(exp)]
+    folder = trainings / exp.training_hash
+    beginning = weights_file(exp, weights or {}, trainings)
     torch.manual_seed(exp.seed)
-    model = build_model(exp, len(data.train.classes)).to(device)
+    model = build_model(exp, len(data.train.classes))
+    if (done := finished_training(folder, data.fingerprint, beginning)) is not None:
+        model.load_state_dict(done.pop("model"))
+        return Trained(model.to(device), **done["training"])
+    if beginning is not None:
+        print(begin_with(model, beginning), file=sys.stderr, flush=True)
+    model.to(device)
+    folder.mkdir(parents=True, exist_ok=True)
+    look = partial(
+        predict,
+        device=device,
+        theta=CURVE_THETA,
+        score="product",
+        batch=exp.batch,
+        keep_aspect=exp.short_sides is not None,
+        workers=workers,
+    )
+    protocol = PROTOCOLS[benchmark(exp)]
 
-    def score(split: Split, theta: float) -> tuple[FrameMap, Detections, Detections]:
-        found, persons = predict(
-            model,
-            split,
-            device,
-            theta=theta,
-            score=exp.score,
-            batch=exp.batch,
-            keep_aspect=exp.short_sides is not None,
-            workers=workers,
-        )
-        return frame_ap(split, found, protocol), found, persons
+    def glimpse(split: Split) -> float:
+        split = thinned(split, GLIMPSE)
+        given = {key: true_boxes(split.people.at(key)) for key in split.keyframes}
+        return frame_ap(split, look(model, split, given=given)[0], protocol).mAP
 
-    untrained, _, _ = score(data.report, CURVE_THETA)
-    glimpse = thinned(data.val, 120)
+    untrained = glimpse(data.report)
     with open(folder / "log.csv", "w", newline="") as file:
         log = csv.writer(file)
         mAP: float | None = None
@@ -144,76 +162,131 @@ def run(
                 log.writerow(["step", "lr", *step.losses, "val_mAP"])
             looks = {round(step.steps * share) for share in (1 / 4, 1 / 2, 3 / 4, 1)}
             if step.step in looks:
-                mAP = score(glimpse, CURVE_THETA)[0].mAP
+                mAP = glimpse(data.val)
             shown = f"{mAP:.4f}" if step.step in looks else ""
             log.writerow([step.step, f"{step.lr:.3e}", *(f"{x:.4f}" for x in step.losses.values()), shown])
             seconds = time.monotonic() - clock
             on_progress(Progress(step.step, step.steps, step.losses["loss"], mAP, seconds))
 
-        before = time.monotonic()
         fit(model, data.train, exp, device, workers=workers, on_step=on_step)
-        seconds_training = time.monotonic() - before
-
-    at_theta, found, persons = score(data.report, exp.theta)
-    at_curve = at_theta if exp.theta == CURVE_THETA else score(data.report, CURVE_THETA)[0]
-    actors = actor_precision_recall(
-        data.report.ground_truth,
-        persons,
-        data.report.evaluated,
-        theta=TABLE_THETA,
-        excluded=data.report.excluded,
-    )
-    write = write_detections if benchmark(exp) == "ava" else write_frame_detections
-    write(folder / "detections.csv", found)
-    write_persons(folder / "persons.csv", persons)
+    training = {
+        "mAP_untrained": untrained,
+        "substituted": sum(broken.values()),
+        "seconds": time.monotonic() - clock,
+        "started": started.isoformat(timespec="seconds"),
+        "weights_fingerprint": weights_hash(beginning),
+    }
     checkpoint = {
         "experiment": asdict(exp),
         "classes": data.train.classes,
+        "data_fingerprint": data.fingerprint,
+        "training": training,
         "model": model.state_dict(),
     }
     save(folder / "checkpoint.pt", lambda path: torch.save(checkpoint, path))
+    return Trained(model, **training)  # type: ignore[arg-type]
+
+
+def finished_training(folder: Path, data: str, beginning: Path | None) -> dict[str, Any] | None:
+    """What a finished training left, where it was on the data of this fingerprint and these weights."""
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return None
+    held: dict[str, Any] = read(path)
+    same = held["data_fingerprint"] == data
+    return held if same and held["training"]["weights_fingerprint"] == weights_hash(beginning) else None
+
+
+def score(
+    exp: Experiment,
+    trained: Trained,
+    data: Data,
+    root: Path,
+    folder: Path,
+    *,
+    device: torch.device,
+    workers: int = 0,
+) -> Result:
+    """Score one row on its report split; write detections, persons and, last, result.json."""
+    clock, split, protocol = time.monotonic(), data.report, PROTOCOLS[benchmark(exp)]
+
+    def found_at(theta: float) -> tuple[Detections, Detections]:
+        return predict(
+            trained.model,
+            split,
+            device,
+            theta=theta,
+            score=exp.score,
+            batch=exp.batch,
+            nms_iou=exp.nms_iou,
+            given=given_boxes(exp, split, root),
+            keep_aspect=exp.short_sides is not None,
+            workers=workers,
+        )
+
+    found, persons = found_at(exp.theta)
+    at_theta = frame_ap(split, found, protocol)
+    if exp.theta == CURVE_THETA:
+        curve_mAP = at_theta.mAP
+    else:
+        curve_mAP = frame_ap(split, found_at(CURVE_THETA)[0], protocol).mAP
+    actors = actor_precision_recall(
+        split.ground_truth, persons, split.evaluated, theta=TABLE_THETA, excluded=split.excluded
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write = write_detections if benchmark(exp) == "ava" else write_frame_detections
+    write(folder / "detections.csv", found)
+    write_persons(folder / "persons.csv", persons)
+    counted = count_experiment(exp, len(split.classes))
     result = Result(
         experiment=asdict(exp),
         hash=exp.hash,
+        training=exp.training_hash,
         split=data.report_name,
         protocol=protocol,
         mAP=at_theta.mAP,
-        mAP_curve_theta=at_curve.mAP,
-        mAP_untrained=untrained.mAP,
-        mAP_random_classes=random_classes(data.report, protocol).mAP,
+        mAP_curve_theta=curve_mAP,
+        mAP_untrained=trained.mAP_untrained,
+        mAP_random_classes=random_classes(split, protocol).mAP,
         precision=None if np.isnan(actors.precision) else actors.precision,
         recall=actors.recall,
         per_class={at_theta.classes[i]: None if np.isnan(ap) else ap for i, ap in at_theta.ap.items()},
-        clips=len(data.report),
-        substituted=sum(broken.values()),
-        parameters=sum(p.numel() for p in model.parameters()),
-        seconds_training=seconds_training,
-        seconds=time.monotonic() - clock,
-        started=started.isoformat(timespec="seconds"),
+        clips=len(split),
+        substituted=trained.substituted,
+        gflops=counted.gflops,
+        parameters=counted.params,
+        seconds_training=trained.seconds,
+        seconds=trained.seconds + time.monotonic() - clock,
+        started=trained.started,
         data_fingerprint=data.fingerprint,
+        weights_fingerprint=trained.weights_fingerprint,
         commit=git_commit(),
         device=device_name(device),
         versions={"python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "numpy", "decord")},
+        | {name: version(name) for name in ("torch", "numpy", "av")},
     )
     text = json.dumps(asdict(result), indent=1)
     save(folder / "result.json", lambda path: path.write_text(text))
     return result
 
 
-def build_model(exp: Experiment, num_classes: int) -> ActionLocalizer:
-    """The one wiring diagram: an experiment's detector, its weights drawn from torch's seed."""
-    backbone = getattr(backbones, exp.backbone)(
-        frames=exp.frames, crop=exp.crop, last_pool=exp.last_pool, drop_path=exp.drop_path
-    )
-    return ActionLocalizer(
-        backbone,
-        selection=exp.selection,
-        num_classes=num_classes,
-        dim=exp.dim,
-        anchor=exp.anchor,
-        frame_embedding=exp.frame_embedding,
-    )
+def given_boxes(exp: Experiment, split: Split, root: Path) -> dict[Key, GivenBoxes] | None:
+    """The boxes a two-stage row is asked about, by keyframe; None for the other methods."""
+    if exp.method != "two_stage":
+        return None
+    if exp.boxes == "ground_truth":
+        return {key: true_boxes(split.people.at(key)) for key in split.keyframes}
+    if exp.boxes != "detector":
+        raise ValueError(f"boxes are those of a 'detector' or the 'ground_truth', not {exp.boxes!r}")
+    if benchmark(exp) != "ava":
+        raise ValueError(f"there is no person-box file for {exp.dataset}: give boxes='ground_truth'")
+    name = "test" if exp.dataset.startswith("synthetic_") else "val"
+    return {
+        key: GivenBoxes(
+            xyxy_to_cxcywh(torch.from_numpy(found.boxes)).float(), torch.from_numpy(found.scores).float()
+        )
+        for key, found in ava.person_boxes(ava.find_person_boxes(root, name)).items()
+    }
 
 
 def benchmark(exp: Experiment) -> str:
@@ -276,28 +349,6 @@ def random_classes(split: Split, protocol: str) -> FrameMap:
     scores = np.random.default_rng(0).random(len(rows))
     rows_found = Detections(boxes.videos, boxes.video, boxes.frame, boxes.box, boxes.label, scores)
     return frame_ap(split, rows_found, protocol)
-
-
-def read_result(path: Path) -> Result:
-    """Raises ValueError naming the file where it is not a whole result of this version."""
-    try:
-        values = json.loads(path.read_text())
-        return Result(**values)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path}: not a result this version reads ({error}); delete {path.parent} and run again"
-        ) from error
-
-
-def save(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a temporary file beside `path`, then rename: nobody sees it half-written."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        part.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
 
 
 def git_commit() -> str:

@@ -1,6 +1,6 @@
 """Many runs under Ray Tune: the one file that knows Ray. No scheduler of our own.
 
-`sweep` gives Ray one trial for each experiment and waits; a trial runs `benchmarks.run.run` in a
+`sweep` gives Ray one trial for each training and waits; a trial runs `benchmarks.run.run` in a
 process of its own, and what it reports arrives at `Observer`.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,7 +34,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 class Observer(Protocol):
-    """Told of what happens, in the calling process. Keys are experiment hashes."""
+    """Told of what happens, in the calling process. Keys are hashes of trainings."""
 
     def started(self, key: str) -> None: ...
 
@@ -46,16 +46,18 @@ class Observer(Protocol):
 
 
 def sweep(
-    experiments: Mapping[str, Experiment],
+    trainings: Mapping[str, Sequence[Experiment]],
     roots: Mapping[str, Path],
-    runs: Path,
+    out: Path,
     observer: Observer,
     *,
     gpus: bool,
+    weights: Mapping[str, Path] | None = None,
 ) -> None:
-    """Run every experiment (hash -> Experiment), each into runs/<hash>: one one-thread trial a core.
+    """Run every training (hash -> the rows that share it) under `out`: one one-thread trial a core.
 
-    gpus: one trial for each GPU instead. A failing trial fails alone; `observer` hears of it.
+    gpus: one trial for each GPU instead. roots, weights: `benchmarks.run.run`'s. A failing trial
+    fails alone; `observer` hears of it.
     """
     if not ray.is_initialized():
         # Workers import this checkout's packages; a private cluster, never somebody else's.
@@ -73,16 +75,17 @@ def sweep(
     resources: dict[str, float] = {"cpu": 4, "gpu": 1} if gpus else {"cpu": 1}
     trainable = tune.with_parameters(
         _trial,
-        experiments={key: asdict(exp) for key, exp in experiments.items()},
+        trainings={key: [asdict(exp) for exp in rows] for key, rows in trainings.items()},
         roots={name: str(path.resolve()) for name, path in roots.items()},
-        runs=str(runs.resolve()),
+        weights={name: str(path.resolve()) for name, path in (weights or {}).items()},
+        out=str(out.resolve()),
     )
     try:
         # Our results are in `runs`; Ray's own records of the sweep are of no use afterwards.
         with tempfile.TemporaryDirectory(prefix="actloc-ray-") as storage:
             tune.Tuner(
                 tune.with_resources(trainable, resources),
-                param_space={"trial": tune.grid_search(list(experiments))},
+                param_space={"trial": tune.grid_search(list(trainings))},
                 run_config=tune.RunConfig(
                     name="sweep", storage_path=storage, callbacks=[_Relay(observer)], verbose=0
                 ),
@@ -96,9 +99,15 @@ def slots(*, gpus: bool) -> int:
     return torch.cuda.device_count() if gpus else (os.cpu_count() or 1)
 
 
-def _trial(config: dict[str, str], experiments: dict[str, Any], roots: dict[str, str], runs: str) -> None:
-    """Runs in a Ray worker: one experiment, on the device Ray gave it."""
-    exp = Experiment(**experiments[config["trial"]])
+def _trial(
+    config: dict[str, str],
+    trainings: dict[str, list[dict[str, Any]]],
+    roots: dict[str, str],
+    weights: dict[str, str],
+    out: str,
+) -> None:
+    """Runs in a Ray worker: one training and its rows, on the device Ray gave it."""
+    rows = [Experiment(**values) for values in trainings[config["trial"]]]
     cuda = bool(ray.get_gpu_ids())
     torch.set_num_threads(1 if not cuda else 4)
     reported = -1.0
@@ -110,9 +119,10 @@ def _trial(config: dict[str, str], experiments: dict[str, Any], roots: dict[str,
             tune.report(asdict(progress))
 
     run(
-        exp,
+        rows,
         {name: Path(path) for name, path in roots.items()},
-        Path(runs) / exp.hash,
+        Path(out),
+        weights={name: Path(path) for name, path in weights.items()},
         device=torch.device("cuda" if cuda else "cpu"),
         workers=3 if cuda else 0,
         on_progress=report,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,15 @@ class AvaSplit(Split):
 
     def box_unit(self, video: str) -> tuple[float, float]:
         return 1.0, 1.0
+
+
+class PersonBoxes(NamedTuple):
+    """What a detector found at one keyframe."""
+
+    boxes: NDArray[np.float64]
+    """(N, 4) xyxy in [0, 1]."""
+    scores: NDArray[np.float64]
+    """(N,) p(person)."""
 
 
 def load(
@@ -128,11 +138,12 @@ def load(
     )
 
 
-def person_boxes(path: Path, *, threshold: float = 0.8) -> dict[Key, NDArray[np.float64]]:
-    """A detector's person boxes for the two-stage baseline: (video, second) -> (N, 4) xyxy in [0, 1].
+def person_boxes(path: Path, *, threshold: float = 0.8) -> dict[Key, PersonBoxes]:
+    """A detector's person boxes for the two-stage baseline: (video, second) -> those of that keyframe.
 
     path: a file like ava_detection_val_boxes_and_labels.csv, whose last column is the score.
     threshold: boxes are used at this score or above; 0.8 is what two-stage methods take.
+    A keyframe's boxes are sorted by score, best first. One without any is left out.
     Raises FileNotFoundError, or ValueError naming file and line.
     """
     found = read_persons(path)
@@ -141,10 +152,24 @@ def person_boxes(path: Path, *, threshold: float = 0.8) -> dict[Key, NDArray[np.
     keys = np.column_stack([found.video[order], found.frame[order]])
     _, begins = np.unique(keys, axis=0, return_index=True)
     return {
-        (found.videos[found.video[rows[0]]], int(found.frame[rows[0]])): found.box[rows].clip(0, 1)
+        (found.videos[found.video[rows[0]]], int(found.frame[rows[0]])): PersonBoxes(
+            found.box[rows].clip(0, 1), found.score[rows]
+        )
         for rows in np.split(order, begins[1:])
         if len(rows)
     }
+
+
+def find_person_boxes(root: Path, split: str) -> Path:
+    """The person-box file of a split. FileNotFoundError says what it is called and who publishes it."""
+    name, annotations = f"ava_detection_{split}_boxes_and_labels.csv", annotations_folder(root)
+    places = sorted(annotations.rglob(name))
+    if not places:
+        raise FileNotFoundError(
+            f"{annotations}: no {name} in it or below it. It holds a person detector's boxes, and is "
+            "published with SlowFast; or choose rows that take ground-truth boxes or need none"
+        )
+    return places[0]
 
 
 def annotations_folder(root: Path) -> Path:

@@ -8,11 +8,11 @@ Eight motions that need time; every video shows one of them. A video holds
 
 The two shapes are
 
-    ucf24   40-80 frames, untrimmed: 1-3 actors, each acts for a part of the video (its tube), and
+    ucf24   30-50 frames, untrimmed: 1-3 actors, each acts for a part of the video (its tube), and
             stands still with a grey core before and after
                 <root>/videos/<Class>/<video>.avi, <root>/rgb-images/<Class>/<video>/%05d.jpg,
                 <root>/UCF101v2-GT.pkl with one split
-    jhmdb   15-40 frames, trimmed: one actor, whose tube covers every frame
+    jhmdb   15-25 frames, trimmed: one actor, whose tube covers every frame
                 <root>/Frames/<class>/<video>/%05d.png or <root>/videos/<class>/<video>.avi,
                 <root>/JHMDB-GT.pkl with three splits
 
@@ -51,7 +51,7 @@ CLIPS_PER_GROUP = 4  # the g and c in v_left_g01_c02
 SMALLEST, LARGEST = 12.0, 30.0  # a body's height, pixels
 FAINT = 0.55  # opacity of a body that blinks, in the frames where it is off, and of half the others
 GREY = (0.5, 0.5, 0.5)
-VERSION = 1
+VERSION = 2
 """Part of every cached copy's name: to be raised by a change of what is drawn or written."""
 
 
@@ -69,8 +69,8 @@ class TubeSize:
 
 
 SIZES: dict[str, tuple[Shape, TubeSize]] = {
-    "synthetic_ucf24": ("ucf24", TubeSize(train=240, test=24)),
-    "synthetic_jhmdb": ("jhmdb", TubeSize(train=480, test=40)),
+    "synthetic_ucf24": ("ucf24", TubeSize(train=240, test=32)),
+    "synthetic_jhmdb": ("jhmdb", TubeSize(train=400, test=60)),
     "synthetic_ucf24_smoke": ("ucf24", TubeSize(train=8, test=2)),
     "synthetic_jhmdb_smoke": ("jhmdb", TubeSize(train=6, test=3)),
 }
@@ -247,7 +247,7 @@ class Scene:
 
 def sample_scene(rng: np.random.Generator, shape: Shape, motion: str) -> Scene:
     """Actors of the motion, up to two distractors and now and then an idle person, all apart."""
-    length = int(rng.integers(40, 81) if shape == "ucf24" else rng.integers(15, 41))
+    length = int(rng.integers(30, 51) if shape == "ucf24" else rng.integers(15, 26))
     kinds = ["actor"] * (rng.integers(1, 4) if shape == "ucf24" else 1)
     kinds += ["distractor"] * rng.integers(0, 3) + ["idle"] * int(rng.random() < 0.3)
     tracks: list[Track] = []

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.ablations import synthetic_folder
-from benchmarks.experiments import ROWS, SCALES, TABLES, at_scale
-from benchmarks.run import load_data, read_result, save
+from benchmarks.experiments import SCALES, TABLES, rows_at
+from benchmarks.results import read_result, save
+from benchmarks.run import load_data
 from datasets import synthetic
 from reports.figures import keyframes
-from reports.tables import markdown, table
+from reports.tables import markdown, sanity, table
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,21 +29,28 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     folder.mkdir(parents=True, exist_ok=True)
     for made in tables:
+        if not made.has_results:
+            print(f"## {made.title}\n\nNo row was run: `--only {made.name}` does.\n")
+            continue
         text = markdown(made)
         print(text)
         save(folder / f"table_{made.name}.md", partial(Path.write_text, data=text))
         csv = made.cells.to_csv(index=False, float_format="%.4f")
         save(folder / f"table_{made.name}.csv", partial(Path.write_text, data=csv))
+    text = sanity(args.scale, args.out / "runs")
+    print(text)
+    save(folder / "sanity.md", partial(Path.write_text, data=text))
     if figure := draw_keyframes(args.out, args.scale, folder):
         print(f"figure: {figure}")
     print(f"tables: {folder}/table_*.md and .csv; runs: {args.out / 'runs'}/<run>/, named in the csv:")
-    print("  result.json, detections.csv, persons.csv, checkpoint.pt, log.csv")
+    print("  result.json, detections.csv, persons.csv; trainings: checkpoint.pt and log.csv in")
+    print(f"  {args.out / 'trainings'}/<training>/, named in result.json")
     return 0
 
 
 def draw_keyframes(out: Path, scale: str, folder: Path) -> Path | None:
-    """What the best run on the synthetic AVA found, where its data lie under OUT/data; else None."""
-    small = [at_scale(exp, scale) for exp in ROWS.values()]
+    """What the best single-stage run on the synthetic AVA found; None where OUT/data has not the data."""
+    small = [exp for exp in rows_at(scale).values() if exp.method == "single_stage"]
     hashes = {exp.hash: exp for exp in small if exp.dataset in synthetic.SIZES}
     done = [read_result(p) for h in hashes if (p := out / "runs" / h / "result.json").exists()]
     if not done:

@@ -10,6 +10,7 @@ from actloc_core.backbones.hiera import hiera_h as hiera_h
 from actloc_core.backbones.hiera import hiera_l as hiera_l
 from actloc_core.backbones.hiera import hiera_s as hiera_s
 from actloc_core.backbones.hiera import hiera_t as hiera_t
+from actloc_core.backbones.hiera import hiera_tiny as hiera_tiny
 from actloc_core.backbones.mvit import mvitv1_b as mvitv1_b
 from actloc_core.backbones.mvit import mvitv2_b as mvitv2_b
 from actloc_core.backbones.mvit import mvitv2_s as mvitv2_s

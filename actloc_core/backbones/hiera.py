@@ -17,8 +17,6 @@ from actloc_core.backbones.layers import Grid, LayerNorm, Mlp, drop_path, resize
 from actloc_core.structures import Backbone
 
 PATCH_STRIDE: Grid = (2, 4, 4)
-UNIT = 8
-"""Side of a mask unit, in tokens of the patch embedding; a unit is one token long in time."""
 
 
 def hiera_t(*, frames: int = 16, crop: int = 256, last_pool: bool = False, drop_path: float = 0.2) -> Hiera:
@@ -53,6 +51,11 @@ def hiera_h(*, frames: int = 16, crop: int = 256, last_pool: bool = False, drop_
     return _hiera((2, 6, 36, 4), 256, 4, frames, crop, last_pool, drop_path)
 
 
+def hiera_tiny(*, frames: int = 16, crop: int = 64, last_pool: bool = False, drop_path: float = 0.0) -> Hiera:
+    """Three stages and 0.12 M parameters, for laptops: 8x8x8 tokens of 64 at 64 without the last pool."""
+    return _hiera((1, 1, 2), 16, 1, frames, crop, last_pool, drop_path)
+
+
 def _hiera(
     depths: Sequence[int], dim: int, heads: int, frames: int, crop: int, last_pool: bool, drop_path: float
 ) -> Hiera:
@@ -67,16 +70,19 @@ def _hiera(
 
 
 class Hiera(Backbone):
-    """Four stages; each but the first starts with a block that doubles width and heads and pools 2x2.
+    """Stages, each but the first of which starts with a block that doubles width and heads and pools 2x2.
 
-    Tokens travel as (B, units, n, D): `n` tokens of a mask unit side by side, 64 at first, a quarter
-    after each pooling. Attention inside units and attention over the clip are then two views of
+    The published models have four stages and mask units of 8x8 tokens of the patch embedding, one
+    token long in time: the poolings leave one of each unit. All but the last two stages attend inside units.
+
+    Tokens travel as (B, units, n, D): `n` tokens of a mask unit side by side, a quarter after each
+    pooling. Attention inside units and attention over the clip are then two views of
     one tensor, and nothing is shuffled between the first block and the last.
 
     input_size: (T, H, W) the tables of positions are made for. For other clips they are interpolated
-        in the forward, so any T divisible by 2 and H, W divisible by 32 will run.
-    depths: blocks of each of the four stages. dim, heads: those of the first stage.
-    last_pool: False leaves out the fourth stage's pooling, for twice the rows and columns.
+        in the forward, so any T divisible by 2 and H, W divisible by 32 (of four stages) will run.
+    depths: blocks of each stage. dim, heads: those of the first stage.
+    last_pool: False leaves out the last stage's pooling, for twice the rows and columns.
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class Hiera(Backbone):
     ) -> None:
         super().__init__()
         self.patch_embed = PatchEmbed(dim)
+        self.unit = 2 ** (len(depths) - 1)
         t, h, w = (size // stride for size, stride in zip(input_size, PATCH_STRIDE, strict=True))
         self.table_grid = (t, h, w)
         self.pos_embed_spatial = nn.Parameter(torch.empty(1, h * w, dim))
@@ -104,9 +111,9 @@ class Hiera(Backbone):
                     width,
                     dim * 2**stage,
                     heads * 2**stage,
-                    pools=opens and (stage < 3 or last_pool),
+                    pools=opens and (stage < len(depths) - 1 or last_pool),
                     # A stage's first block still sees the finer grid, so it attends as the stage before.
-                    within_units=stage - opens < 2,
+                    within_units=stage - opens < len(depths) - 2,
                     drop_path=drop_path * len(blocks) / (sum(depths) - 1),
                 )
                 blocks.append(block)
@@ -121,18 +128,18 @@ class Hiera(Backbone):
     def forward(self, clip: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, t, h, w, out_dim), normalised tokens in time, row, column order.
 
-        Raises ValueError where T is no multiple of 2 or H or W no multiple of 32.
+        Raises ValueError where T is no multiple of 2, or H or W none of a mask unit's side.
         """
-        strides = (PATCH_STRIDE[0], PATCH_STRIDE[1] * UNIT, PATCH_STRIDE[2] * UNIT)
+        strides = (PATCH_STRIDE[0], PATCH_STRIDE[1] * self.unit, PATCH_STRIDE[2] * self.unit)
         for name, size, stride in zip("THW", clip.shape[2:], strides, strict=True):
             if size % stride:
                 raise ValueError(f"clip {name}={size} is not a multiple of {stride}, a mask unit's extent")
         x = self.patch_embed(clip)  # (B, t, h, w, dim)
         grid: Grid = x.shape[1:4]
-        x = to_units(x + self._positions(grid))
+        x = to_units(x + self._positions(grid), self.unit)
         for block in self.blocks:
             x = block(x)
-        return from_units(self.norm(x), (grid[0], grid[1] // UNIT, grid[2] // UNIT))
+        return from_units(self.norm(x), (grid[0], grid[1] // self.unit, grid[2] // self.unit))
 
     def _positions(self, grid: Grid) -> Tensor:
         """(1, t, h, w, dim): one embedding of the place plus one of the time."""
@@ -204,16 +211,19 @@ class MaskUnitAttention(nn.Module):
         return self.proj(out.transpose(1, 2).reshape(batch, units, n, -1))
 
 
-def to_units(x: Tensor) -> Tensor:
+def to_units(x: Tensor, side: int = 8) -> Tensor:
     """Cuts the grid into mask units: (B, t, h, w, D) -> (B, t h/8 w/8, 64, D), units in t, h, w order.
 
     Inside a unit a row is 4c + 2b + a and a column 4c' + 2b' + a', and the tokens are sorted by
     (a, a', b, b', c, c'). So each quarter holds one token of every 2x2 neighbourhood, and again after
-    pooling: `pool` is a maximum over four quarters at every level.
+    pooling: `pool` is a maximum over four quarters at every level. side: of a unit, a power of 2.
     """
     b, t, h, w, d = x.shape
-    x = x.reshape(b, t, h // UNIT, 2, 2, 2, w // UNIT, 2, 2, 2, d)
-    return x.permute(0, 1, 2, 6, 5, 9, 4, 8, 3, 7, 10).reshape(b, -1, UNIT * UNIT, d)
+    digits = side.bit_length() - 1  # of a row's or column's number inside its unit, in base 2
+    x = x.reshape(b, t, h // side, *[2] * digits, w // side, *[2] * digits, d)
+    rows, columns = 2, 3 + digits  # the axes of the units, their digits behind them
+    lowest_first = [axis + i for i in range(digits, 0, -1) for axis in (rows, columns)]
+    return x.permute(0, 1, rows, columns, *lowest_first, -1).reshape(b, -1, side * side, d)
 
 
 def from_units(x: Tensor, units: Grid) -> Tensor:

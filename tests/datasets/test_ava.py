@@ -134,8 +134,9 @@ def test_person_boxes_of_a_detector(tmp_path):
     )
     boxes = ava.person_boxes(path)
     assert set(boxes) == {("a", 902), ("b", 903)}
-    assert boxes["a", 902].tolist() == [[0.2, 0.1, 1, 0.9], [0.1, 0.1, 0.5, 0.9]]
-    assert len(ava.person_boxes(path, threshold=0.5)["a", 902]) == 3
+    assert boxes["a", 902].boxes.tolist() == [[0.2, 0.1, 1, 0.9], [0.1, 0.1, 0.5, 0.9]]
+    assert boxes["a", 902].scores.tolist() == [0.99, 0.85]
+    assert len(ava.person_boxes(path, threshold=0.5)["a", 902].boxes) == 3
     assert ava.person_boxes(path, threshold=1.0) == {}
 
 

@@ -1,0 +1,97 @@
+"""The one wiring diagram: from an experiment to its model, and the weights it begins with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from actloc_core import backbones
+from actloc_core.checkpoints import Report, find_weights, load_backbone, read
+from actloc_core.detr import DetrLocalizer
+from actloc_core.model import ActionLocalizer
+from actloc_core.structures import Backbone
+from actloc_core.two_stage import TwoStageLocalizer
+from benchmarks.experiments import METHODS, TRAINING, Experiment
+
+WEIGHTS = {
+    "mvitv2_s_k400": "MViTv2_S_16x4 of PySlowFast's model zoo (Kinetics-400), a .pyth file",
+    "hiera_l_k400": "hiera_large_16x224 of the Hiera repository (MAE, then Kinetics-400), a .pth file",
+}
+"""Names that `Experiment.weights` gives to published files -> where to get them."""
+
+
+def build_model(exp: Experiment, num_classes: int) -> nn.Module:
+    """An experiment's model, its weights drawn from torch's seed. It returns `Predictions`.
+
+    Called with a clip, (B, 3, T, H, W); a TwoStageLocalizer also with the boxes of each clip.
+    """
+    backbone: Backbone = getattr(backbones, exp.backbone)(
+        frames=exp.frames, crop=exp.crop, last_pool=exp.last_pool, drop_path=exp.drop_path
+    )
+    if exp.method == "two_stage":
+        return TwoStageLocalizer(backbone, num_classes=num_classes)
+    if exp.method == "detr":
+        return DetrLocalizer(
+            backbone,
+            num_classes=num_classes,
+            dim=exp.dim,
+            queries=exp.queries,
+            encoder_layers=exp.encoder_layers,
+            decoder_layers=exp.decoder_layers,
+            heads=max(exp.dim // 32, 1),  # 8 at DETR's 256
+            feedforward=8 * exp.dim,  # 2048
+        )
+    if exp.method != "single_stage":
+        raise ValueError(f"no method is called {exp.method!r}; there are {', '.join(METHODS)}")
+    # Frames that give actor tokens. All our backbones halve the frames of a clip.
+    embedded = {"two_c_t": 2, "singleton": exp.frames // 2}.get(exp.selection, 1)
+    return ActionLocalizer(
+        backbone,
+        selection=exp.selection,
+        num_classes=num_classes,
+        dim=exp.dim,
+        anchor=exp.anchor,
+        frame_embedding=embedded if exp.frame_embedding else 0,
+    )
+
+
+def weights_file(exp: Experiment, given: Mapping[str, Path], trainings: Path) -> Path | None:
+    """The file of the weights that an experiment's backbone begins with; None for drawn ones.
+
+    given: name of published weights -> file. trainings: folder of finished trainings.
+    Raises ValueError or FileNotFoundError saying what to get and how to name it.
+    """
+    if exp.weights is None:
+        return None
+    if exp.weights.startswith(TRAINING):
+        return trainings / exp.weights.removeprefix(TRAINING) / "checkpoint.pt"
+    if exp.weights not in given:
+        raise ValueError(
+            f"no file is given for the weights {exp.weights!r}: --weights {exp.weights}=FILE; "
+            f"it is {WEIGHTS.get(exp.weights, 'no published file we know of')}"
+        )
+    if not given[exp.weights].is_file():
+        raise FileNotFoundError(f"{given[exp.weights]}: no such file (--weights {exp.weights}=FILE)")
+    return given[exp.weights]
+
+
+def begin_with(model: nn.Module, file: Path) -> Report:
+    """Puts a file's weights into the backbone. Raises actloc_core.checkpoints.CheckpointError."""
+    return load_backbone(model.get_submodule("backbone"), file)
+
+
+def weights_hash(file: Path | None) -> str | None:
+    """16 digits of a SHA-256 over the names and values of a file's weights, whatever else it holds.
+
+    Raises CheckpointError where there are none.
+    """
+    if file is None:
+        return None
+    digest = hashlib.sha256()
+    for name, tensor in sorted(find_weights(read(file), str(file)).items()):
+        digest.update(name.encode() + tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
