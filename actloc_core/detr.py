@@ -6,20 +6,25 @@ loss of the single-stage model, so that what differs is the encoder, the decoder
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actloc_core.heads import Heads
+from actloc_core.heads import Heads, grid_bias
 from actloc_core.structures import Backbone, Predictions
 
 
 class DetrLocalizer(nn.Module):
     """Clip (B, 3, T, H, W) -> Predictions with L = `queries` candidates a clip.
 
-    The defaults are DETR's sizes. Norms stand before attention and MLP (DETR's normalize_before),
-    which trains without its long schedule; no dropout and no auxiliary losses, so that the loss is
-    the single-stage model's.
+    The defaults are DETR's sizes. A query is a learned vector and a learned box of the keyframe, at first
+    one of a grid, as in Conditional, Anchor and DAB-DETR (2021 to 2022): what it reads of the tokens
+    depends on its place and on theirs from the first step, and its box is predicted from its own. Plain
+    DETR's free query vectors have to find their places, in hundreds of epochs: in 550 steps at tiny
+    scale they found nothing (0.4 mAP). Norms stand before attention and MLP; no dropout and no
+    auxiliary losses, so that the loss is the single-stage model's.
 
     backbone: clip -> tokens (B, t, h, w, D), with D as `.out_dim`.
     """
@@ -41,29 +46,37 @@ class DetrLocalizer(nn.Module):
         self.proj = nn.Linear(backbone.out_dim, dim)
         self.encoder = nn.ModuleList(EncoderLayer(dim, heads, feedforward) for _ in range(encoder_layers))
         self.encoder_norm = nn.LayerNorm(dim)
-        self.query_embedding = nn.Parameter(torch.randn(queries, dim))
+        self.query_content = nn.Parameter(torch.randn(queries, dim) * 0.02)
+        side = math.isqrt(queries)
+        if side * side != queries:
+            raise ValueError(f"queries begin as a square grid of boxes: {queries} is no square number")
+        self.query_boxes = nn.Parameter(grid_bias(side, side))  # logits of cxcywh
         self.decoder = nn.ModuleList(DecoderLayer(dim, heads, feedforward) for _ in range(decoder_layers))
         self.decoder_norm = nn.LayerNorm(dim)
         self.heads = Heads(dim, num_classes)
-        for layers in (self.encoder, self.decoder):
-            for parameter in layers.parameters():
-                if parameter.dim() > 1:
-                    nn.init.xavier_uniform_(parameter)
+        for module in (*self.encoder.modules(), *self.decoder.modules()):
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
 
     def forward(self, clip: Tensor) -> Predictions:
         tokens = self.proj(self.backbone(clip))  # (B, t, h, w, dim)
-        place = sine_positions(tokens.shape[1], tokens.shape[2], tokens.shape[3], tokens.shape[4])
-        place = place.to(tokens).flatten(0, 2)  # (thw, dim)
+        t, h, w, dim = tokens.shape[1:]
+        centres = ((torch.arange(size, device=clip.device) + 0.5) / size for size in (t, h, w))
+        places = torch.cartesian_prod(*centres)  # (thw, 3)
+        place = positions(places, (t, h, w), dim).to(tokens)
         memory = tokens.flatten(1, 3)
         for layer in self.encoder:
             memory = layer(memory, place)
         memory = self.encoder_norm(memory)
-        query = self.query_embedding
-        x = torch.zeros_like(query).expand(len(clip), -1, -1)
+        # The keyframe is the clip's middle.
+        points = F.pad(self.query_boxes[:, :2].sigmoid().flip(-1), (1, 0), value=0.5)  # (L, 3): t, y, x
+        query = positions(points, (t, h, w), dim).to(tokens)
+        x = self.query_content.expand(len(clip), -1, -1)
         for layer in self.decoder:
             x = layer(x, query, memory, place)
         x = self.decoder_norm(x)  # (B, L, dim)
-        return Predictions(torch.sigmoid(self.heads.box(x)), self.heads.actor(x), self.heads.action(x))
+        boxes = torch.sigmoid(self.heads.box(x) + self.query_boxes)
+        return Predictions(boxes, self.heads.actor(x), self.heads.action(x))
 
 
 class EncoderLayer(nn.Module):
@@ -84,7 +97,13 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention of the queries, attention of theirs to the tokens, and an MLP."""
+    """Self-attention of the queries, attention of theirs to the tokens, and an MLP.
+
+    In the latter contents and places give separate scores, which are added: likeness of content, and
+    `sharpness` times the likeness of the places, which is 1 where they are one. Each head has learned
+    numbers for time and for the plane; at first half of the heads read the keyframe, and half the
+    whole clip: where somebody is, and what they do.
+    """
 
     def __init__(self, dim: int, heads: int, feedforward: int) -> None:
         super().__init__()
@@ -92,6 +111,9 @@ class DecoderLayer(nn.Module):
         self.self_attn = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim)
         self.cross_attn = Attention(dim, heads)
+        self.sharpness = nn.Parameter(torch.full((heads, 2), 8.0))
+        with torch.no_grad():
+            self.sharpness[heads // 2 :, 0] = 0
         self.norm3 = nn.LayerNorm(dim)
         self.mlp = _mlp(dim, feedforward)
 
@@ -99,12 +121,25 @@ class DecoderLayer(nn.Module):
         """x (B, L, dim), query (L, dim), memory (B, n, dim), place (n, dim) -> (B, L, dim)."""
         normed = self.norm1(x)
         x = x + self.self_attn(normed + query, normed + query, normed)
-        x = x + self.cross_attn(self.norm2(x) + query, memory + place, memory)
+        in_plane = 2 * plane_channels(query.shape[-1])
+        likeness = [
+            (mine @ theirs.T) / (mine.shape[1] / 2)  # (L, n)
+            for mine, theirs in zip(
+                query.split([query.shape[1] - in_plane, in_plane], dim=1),
+                place.split([place.shape[1] - in_plane, in_plane], dim=1),
+                strict=True,
+            )
+        ]
+        near = torch.einsum("ha,aln->hln", self.sharpness, torch.stack(likeness))
+        x = x + self.cross_attn(self.norm2(x), memory, memory, near)
         return x + self.mlp(self.norm3(x))
 
 
 class Attention(nn.Module):
-    """Multi-head attention: q (B, L, dim), k and v (B, n, dim) -> (B, L, dim)."""
+    """Multi-head attention: q (B, L, dim), k and v (B, n, dim) -> (B, L, dim).
+
+    bias (heads, L, n) is added to the scores before the softmax.
+    """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -114,32 +149,34 @@ class Attention(nn.Module):
         self.q, self.k, self.v = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, x in ((self.q, q), (self.k, k), (self.v, v))
         )
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.out(F.scaled_dot_product_attention(q, k, v, bias).transpose(1, 2).flatten(2))
 
 
 def _mlp(dim: int, feedforward: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, feedforward), nn.ReLU(), nn.Linear(feedforward, dim))
 
 
-def sine_positions(t: int, h: int, w: int, dim: int) -> Tensor:
-    """DETR's sine embedding with time beside it: (t, h, w, dim).
+def plane_channels(dim: int) -> int:
+    """Channels of a position embedding that tell y, and as many x: an even third."""
+    return dim // 6 * 2
 
-    A cell's centre on each axis, in [0, 2 pi], times frequencies from 1 down to 1/10000; sines, then
-    cosines. Rows and columns get an even third of the channels each, time what is left.
+
+def positions(at: Tensor, grid: tuple[int, int, int], dim: int) -> Tensor:
+    """Sines and cosines of places: at (N, 3), time, y and x in [0, 1] -> (N, dim).
+
+    On each axis with frequencies at even distances from half a turn over the whole axis to half a turn a
+    cell, the finest that a grid (t, h, w) tells apart; the product of two embeddings is greatest where
+    the places are one. Time comes first, then y and x with `plane_channels` each.
     """
-    plane = dim // 6 * 2  # of rows and of columns, an even number
+    plane = plane_channels(dim)
     parts = []
-    for axis, (size, width) in enumerate(((t, dim - 2 * plane), (h, plane), (w, plane))):
-        at = (torch.arange(size) + 0.5) / size * 2 * torch.pi
-        frequencies = 10000.0 ** -(torch.arange((width + 1) // 2) / ((width + 1) // 2))
-        angle = at[:, None] * frequencies
-        values = torch.cat([angle.sin(), angle.cos()], dim=1)[:, :width]
-        shape = [1, 1, 1, width]
-        shape[axis] = size
-        parts.append(values.view(shape).expand(t, h, w, width))
-    return torch.cat(parts, dim=-1)
+    for axis, (size, width) in enumerate(zip(grid, (dim - 2 * plane, plane, plane), strict=True)):
+        turns = torch.linspace(0.5, size / 2, (width + 1) // 2, device=at.device)
+        angle = 2 * torch.pi * at[:, axis, None] * turns
+        parts.append(torch.cat([angle.sin(), angle.cos()], dim=1)[:, :width])
+    return torch.cat(parts, dim=1)

@@ -50,13 +50,11 @@ class TwoStageLocalizer(nn.Module):
     def forward(self, clip: Tensor, given: Sequence[GivenBoxes]) -> Predictions:
         # Positions in bfloat16 would be off by a fraction of a cell.
         features = self.backbone(clip).mean(1).movedim(-1, 1).float()  # (B, D, h, w)
-        nobody = features.new_zeros(1, 4)  # so that L is at least 1
-        boxes = pad_sequence([nobody, *(g.boxes.to(nobody.dtype) for g in given)], batch_first=True)[1:]
-        scores = pad_sequence([nobody[:, 0], *(g.scores.to(nobody.dtype) for g in given)], batch_first=True)[
-            1:
-        ]
+        nobody = features.new_zeros(1, 4)  # beside the others, so that L is at least 1
+        boxes = pad_sequence([nobody, *(boxes.float() for boxes, _ in given)], batch_first=True)[1:]
+        scores = pad_sequence([nobody[:, 0], *(p.float() for _, p in given)], batch_first=True)[1:]
         cells = roi_align(features, cxcywh_to_xyxy(boxes), self.size)  # (B, L, D, size, size)
-        logits = torch.logit(scores.float().clamp(1 - SURE, SURE))
+        logits = torch.logit(scores.clamp(1 - SURE, SURE))
         return Predictions(
             boxes, torch.stack([logits, torch.zeros_like(logits)], dim=-1), self.head(cells.amax((-2, -1)))
         )

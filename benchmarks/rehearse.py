@@ -149,7 +149,7 @@ def _rehearse(
         _steps(Experiment(**values), roots, weights, torch.device(device), found, said)
     except torch.OutOfMemoryError as error:
         found.problem = f"out of the GPU's memory: {str(error).splitlines()[0]}"
-    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+    except Exception as error:  # whatever it is, the row cannot run, and the others are still to come
         found.problem = f"{type(error).__name__}: {error}"
     said.put(asdict(found))
 

@@ -37,7 +37,7 @@ from evaluators.precision_recall import actor_precision_recall
 
 PROTOCOLS = {"ava": "standard", "ucf24": "gurkirt", "jhmdb": "gurkirt"}
 """Whose rules a benchmark's number follows; see `evaluators.frame_map.Protocol`."""
-GLIMPSE = 120
+GLIMPSE = 80
 """Keyframes of a look in training, and of the one at the untrained model."""
 
 

@@ -80,12 +80,12 @@ def augment(
         boxes = torch.cat([1 - boxes[:, :1], boxes[:, 1:]], dim=1)
         labels = labels[:, flipped_columns]
     if strength.colour:
-        brightness, contrast, saturation = rng.uniform(1 - strength.colour, 1 + strength.colour, 3).astype(
-            np.float32
-        )
-        clip = clip * brightness
-        clip = torch.lerp(clip.mean(), clip, contrast.item())
-        clip = torch.lerp(clip.mean(0, keepdim=True), clip, saturation.item()).clamp_(0, 1)
+        brightness, contrast, saturation = rng.uniform(1 - strength.colour, 1 + strength.colour, 3).tolist()
+        # x b, then away from the clip's mean by c, then from each pixel's grey by s: one weighted sum.
+        grey = (clip[0] + clip[1] + clip[2]) / 3  # (T, H, W)
+        both = brightness * contrast
+        offset = grey * (both * (1 - saturation)) + grey.mean() * (brightness * (1 - contrast))
+        clip = torch.add(offset, clip, alpha=both * saturation).clamp_(0, 1)
     if strength.box and len(boxes):
         size = boxes[:, 2:].repeat(1, 2)
         noise = rng.uniform(-strength.box, strength.box, (len(boxes), 4)).astype(np.float32)

@@ -53,7 +53,7 @@ TINY_WARNING = (
 )
 BEGINNING_NOTE = (
     "The paper's models begin with Kinetics weights. At this scale those of this table begin with the "
-    "backbone that 2(C+T) ended with on the AVA-shaped data."
+    "backbone that 2(C+T) + frame embedding ended with on the AVA-shaped data."
 )
 MISSING = "not run"
 

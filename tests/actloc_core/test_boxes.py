@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actloc_core.boxes import cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh
+from actloc_core.boxes import cxcywh_to_xyxy, iou_and_giou, nms, xyxy_to_cxcywh
 
 unit = st.floats(0, 1, width=32)
 
@@ -43,3 +43,13 @@ def test_iou_is_symmetric_and_bounds_giou(values):
     assert torch.equal(torch.stack(iou_and_giou(b, a)), torch.stack([iou, giou]))
     assert 0 <= iou <= 1
     assert -1 <= giou <= iou + 1e-12
+
+
+def test_nms_keeps_the_best_of_each_heap():
+    """b overlaps a with IoU 1/3, c overlaps b with 1/3 and a not at all; d is far away."""
+    boxes = torch.tensor([[0, 0, 2, 1], [1, 0, 3, 1], [2, 0, 4, 1], [8, 8, 9, 9]], dtype=torch.float32)
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.95])
+    assert nms(boxes, scores, 0.3).tolist() == [3, 0, 2], "b went, so c is free to stay"
+    assert nms(boxes, scores, 0.4).tolist() == [3, 0, 1, 2]
+    assert nms(boxes[[0, 0]], torch.tensor([0.5, 0.5]), 0.5).tolist() == [0], "of equals the first"
+    assert nms(boxes[:0], scores[:0], 0.5).tolist() == []

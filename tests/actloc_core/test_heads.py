@@ -19,8 +19,12 @@ def test_corner_anchors_sit_at_the_far_corner_and_stay_finite():
     assert torch.isfinite(grid_bias(2, 2, anchor="corner")).all()
 
 
+def test_without_a_bias_every_box_is_the_middle_half():
+    assert grid_bias(2, 3, anchor="none").sigmoid().tolist() == [[0.5] * 4] * 6
+
+
 def test_unknown_anchor_is_refused():
-    with pytest.raises(ValueError, match="'centre' or 'corner', got 'middle'"):
+    with pytest.raises(ValueError, match="'centre', 'corner' or 'none', got 'middle'"):
         grid_bias(2, 2, anchor="middle")
 
 

@@ -60,7 +60,7 @@ def test_max_pooling_takes_the_best_logit_over_time():
 
 
 def test_frame_embedding_moves_actor_tokens_only():
-    model = small(frame_embedding=True)
+    model = small(frame_embedding=2)
     clip = torch.randn(1, 3, 8, 16, 32)
     before = model(clip)
     with torch.no_grad():
@@ -72,9 +72,35 @@ def test_frame_embedding_moves_actor_tokens_only():
     assert sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in small().parameters()) == 2 * 16
 
 
-def test_frame_embedding_needs_the_two_central_frames():
-    with pytest.raises(ValueError, match="means nothing with selection 'c_t'"):
-        small("c_t", frame_embedding=True)
+def test_singletons_have_a_frame_embedding_for_every_output_frame():
+    model = small("singleton", frame_embedding=4)
+    clip = torch.randn(1, 3, 8, 16, 32)
+    before = model(clip).actor_logits
+    with torch.no_grad():
+        model.frame_embedding[3] += 5
+    changed = (before != model(clip).actor_logits).any(-1)[0]
+    assert changed.tolist() == [False] * 24 + [True] * 8
+
+
+def test_frame_embedding_needs_actor_tokens_of_several_frames():
+    with pytest.raises(ValueError, match="of selection 'c_t' all come from one"):
+        small("c_t", frame_embedding=2)
+    with pytest.raises(ValueError, match="for 4 output frames, but actor tokens come from 2"):
+        small(frame_embedding=4)(torch.randn(1, 3, 8, 16, 32))
+
+
+def test_nms_is_a_diagnostic_that_each_clip_gets_by_itself():
+    """Of two twins in the first clip the surer one stays; the same box in the second clip stays too."""
+    p = torch.tensor([[0.9, 0.8, 0.7], [0.6, 0.1, 0.1]])
+    box, far = [0.3, 0.3, 0.2, 0.2], [0.8, 0.8, 0.2, 0.2]
+    boxes = torch.tensor([[box, box, far], [box, far, far]])
+    predictions = Predictions(boxes, torch.stack([p.logit(), torch.zeros(2, 3)], -1), torch.zeros(2, 3, 2))
+    found = keep_actors(predictions, theta=0.5, score="product", nms_iou=0.5)
+    assert found.clip.tolist() == [0, 0, 1]
+    assert found.p_actor.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert found.scores[:, 0].tolist() == pytest.approx([0.45, 0.35, 0.3])
+    assert len(keep_actors(predictions, theta=0.5, score="product").clip) == 4
+    assert len(keep_actors(predictions, theta=0.95, score="product", nms_iou=0.5).clip) == 0
 
 
 def test_every_selection_of_the_module_is_tested_here():

@@ -10,7 +10,7 @@ from actloc_core.clip import VideoError
 from actloc_core.structures import Predictions
 from benchmarks.engine import batches, fit, predict, warmup_cosine, weight_groups
 from benchmarks.experiments import OURS, at_scale
-from benchmarks.run import build_model
+from benchmarks.models import build_model
 from datasets import ava, synthetic
 from datasets.transforms import EvaluationView, collate
 

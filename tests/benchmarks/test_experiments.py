@@ -1,8 +1,21 @@
+import itertools
 from dataclasses import fields, replace
 
 import pytest
 
-from benchmarks.experiments import OURS, ROWS, SCALES, TABLES, Experiment, at_scale, choose
+from benchmarks.experiments import (
+    BEGINNING,
+    INFERENCE,
+    OURS,
+    ROWS,
+    SCALES,
+    TABLES,
+    TRAINING,
+    Experiment,
+    at_scale,
+    choose,
+    rows_at,
+)
 
 
 def test_the_paper_row_is_the_papers_recipe():
@@ -15,50 +28,105 @@ def test_the_paper_row_is_the_papers_recipe():
     assert not exp.last_pool
 
 
-def test_equal_rows_of_two_tables_are_one_run():
-    assert ROWS["2a/256_16"].hash == ROWS["2b/two_c_t"].hash
-    assert len({exp.hash for exp in ROWS.values()}) == len(ROWS) - 1
+def test_equal_rows_of_several_tables_are_one_run():
+    same = [name for name, exp in ROWS.items() if exp.hash == OURS.hash]
+    assert same == [
+        "2a/256_16", "2b/two_c_t", "2c/fixed", "fig1/ours", "3/mvitv2_s",
+        "ours/two_c_t", "ours/score_action", "ours/theta_0.2",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_no_scale_merges_rows_that_differ(scale):
-    assert len({at_scale(exp, scale).hash for exp in ROWS.values()}) == len(ROWS) - 1
+def test_no_scale_merges_rows_that_differ_or_parts_rows_that_are_one(scale):
+    """But for theta and score in our table, whose default the small scales change."""
+    paper, scaled = rows_at("paper"), rows_at(scale)
+    names = [n for n in paper if not n.startswith(("ours/theta", "ours/score"))]
+    for a, b in itertools.combinations(names, 2):
+        assert (paper[a].hash == paper[b].hash) == (scaled[a].hash == scaled[b].hash), (a, b)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_what_our_table_says_of_theta_and_score_no_scale_changes(scale):
+    rows = rows_at(scale)
+    thetas = {float(name.split("_")[-1]): exp.theta for name, exp in rows.items() if "/theta_" in name}
+    assert len(thetas) == 7
+    assert all(asked == given for asked, given in thetas.items())
+    assert rows["ours/score_action"].score == "action"
+    assert rows["ours/score_product"].score == "product"
+    default = "ours/score_product" if scale != "paper" else "ours/score_action"
+    assert rows[default].hash == rows["ours/two_c_t"].hash
 
 
 def test_a_scale_keeps_what_the_rows_ablate():
-    for exp in ROWS.values():
-        tiny = at_scale(replace(exp, seed=3), "tiny")
-        for name in ("selection", "last_pool", "frame_embedding"):
-            assert getattr(tiny, name) == getattr(exp, name)
+    kept = ("method", "selection", "last_pool", "frame_embedding", "anchor", "eos_coef", "match_action")
+    for name, tiny in rows_at("tiny", seed=3).items():
+        exp = ROWS[name]
+        assert all(getattr(tiny, field) == getattr(exp, field) for field in (*kept, "nms_iou", "boxes"))
         assert tiny.seed == 3
+        assert tiny.crop == exp.crop // 4
+    assert rows_at("tiny")["2c/variable"].short_sides == (60, 85)
+    assert rows_at("tiny")["3/hiera_l"].backbone == "hiera_tiny"
     assert at_scale(OURS, "paper") is OURS
+
+
+def test_rows_that_differ_in_inference_alone_share_a_training():
+    """What a model is asked with is not what it was trained with; everything else is."""
+    for field in fields(Experiment):
+        value = getattr(OURS, field.name)
+        other = other_than(value)
+        changed = replace(OURS, **{field.name: other})
+        assert (changed.training_hash == OURS.training_hash) == (field.name in INFERENCE), field.name
+    rows = rows_at("tiny")
+    assert rows["ours/theta_0.5"].training_hash == rows["2b/two_c_t"].training_hash
+    assert rows["2a/two_stage"].training_hash == rows["2a/two_stage_true_boxes"].training_hash
+
+
+def test_small_rows_of_other_datasets_begin_with_what_ours_ended_with():
+    for seed in (0, 1):
+        rows = rows_at("tiny", seed=seed)
+        before = TRAINING + rows[BEGINNING].training_hash
+        assert {exp.weights for name, exp in rows.items() if name.startswith("4/")} == {before}
+        assert {exp.weights for name, exp in rows.items() if not name.startswith("4/")} == {None}
+    assert {exp.weights for exp in ROWS.values()} == {"mvitv2_s_k400", "hiera_l_k400"}
+
+
+def other_than(value):
+    if value is None:
+        return (1, 2)
+    if isinstance(value, bool):
+        return not value
+    return value + ("x" if isinstance(value, str) else 1)
 
 
 def test_every_field_decides_the_hash():
     for field in fields(Experiment):
-        value = getattr(OURS, field.name)
-        if value is None:
-            other = (1, 2)
-        else:
-            other = (
-                not value if isinstance(value, bool) else value + "x" if isinstance(value, str) else value + 1
-            )
-        assert replace(OURS, **{field.name: other}).hash != OURS.hash, field.name
+        changed = replace(OURS, **{field.name: other_than(getattr(OURS, field.name))})
+        assert changed.hash != OURS.hash, field.name
 
 
 def test_rows_are_chosen_by_table_or_by_name():
-    assert choose([]) == ROWS
-    assert list(choose(["2b/tubelet"])) == ["2b/tubelet"]
+    assert choose() == [name for name in ROWS if not name.startswith("ours/")]
+    assert choose(["2b/tubelet"]) == ["2b/tubelet"]
     assert len(choose(["2b"])) == len(TABLES["2b"])
-    assert list(choose(["2b/tubelet", "2a"])) == ["2b/tubelet", "2a/256_8", "2a/256_16"]
+    assert choose(["2b/tubelet", "2c"]) == ["2b/tubelet", "2c/variable", "2c/fixed"]
+    assert choose(["ours"]) == [name for name in ROWS if name.startswith("ours/")]
+    assert choose(rows=["tubelet", "2a/256_8"]) == ["2a/256_8", "2b/tubelet"]
+    assert choose(["2b"], ["c_t", "tubelet"]) == ["2b/tubelet", "2b/c_t"]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "near"), [("2b/tublet", "2b/tubelet"), ("tubelet", "2b/tubelet"), ("2c", "2a")]
+    ("only", "rows", "near"),
+    [
+        (["2b/tublet"], [], "no table or row is called '2b/tublet'; nearest: 2b/tubelet"),
+        (["tubelet"], [], "no table or row is called 'tubelet'; nearest: 2b/tubelet"),
+        (["5"], [], "no table or row is called '5'; nearest: "),
+        ([], ["tublet"], "no row is called 'tublet'; nearest: 2b/tubelet"),
+        (["2a"], ["tubelet"], "no row in 2a is called 'tubelet'; nearest: 2b/tubelet"),
+    ],
 )
-def test_an_unknown_row_names_the_nearest(wrong, near):
-    with pytest.raises(ValueError, match=f"no experiment is called '{wrong}'; nearest: .*{near}"):
-        choose([wrong])
+def test_an_unknown_row_names_the_nearest(only, rows, near):
+    with pytest.raises(ValueError, match=near):
+        choose(only, rows)
 
 
 def test_an_unknown_scale_is_refused():

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.experiments import OURS, at_scale
-from benchmarks.run import Result, load_data, random_classes, read_result, run, save
+from actloc_core.checkpoints import CheckpointError
+from benchmarks.experiments import OURS, TRAINING, at_scale
+from benchmarks.models import build_model, weights_hash
+from benchmarks.results import Result, read_result, save
+from benchmarks.run import finished_training, given_boxes, load_data, random_classes, run
 from datasets import ava, synthetic
 from evaluators.ava_csv import read_detections, read_persons
 from evaluators.frame_map import frame_map
@@ -15,27 +18,39 @@ from evaluators.precision_recall import actor_precision_recall
 EXP = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.1)
 
 
+STRICT = replace(EXP, theta=0.5, nms_iou=0.5)
+
+
+def run_at(root, out, *experiments, **options):
+    exp = experiments[0]
+    return run(experiments, {exp.dataset: root}, out, device=torch.device("cpu"), **options)
+
+
 @pytest.fixture(scope="module")
 def finished(small_benchmark, tmp_path_factory):
     heard = []
-    folder = tmp_path_factory.mktemp("runs") / EXP.hash
-    result = run(
-        EXP, {EXP.dataset: small_benchmark}, folder, device=torch.device("cpu"), on_progress=heard.append
-    )
-    return result, folder, heard
+    out = tmp_path_factory.mktemp("out")
+    result, _ = run_at(small_benchmark, out, EXP, STRICT, on_progress=heard.append)
+    return result, out / "runs" / EXP.hash, heard
 
 
-def test_a_run_leaves_everything_and_result_json_reads_back(finished, small_benchmark):
+@pytest.fixture(scope="module")
+def training(finished):
+    return finished[1].parents[1] / "trainings" / EXP.training_hash
+
+
+def test_a_run_leaves_everything_and_result_json_reads_back(finished, training, small_benchmark):
     result, folder, heard = finished
     excluded = load_data(EXP, {EXP.dataset: small_benchmark}).report.excluded
     names = {p.name for p in folder.iterdir()}
-    assert names == {"result.json", "detections.csv", "persons.csv", "checkpoint.pt", "log.csv"}
+    assert names == {"result.json", "detections.csv", "persons.csv"}
+    assert {p.name for p in training.iterdir()} == {"checkpoint.pt", "log.csv"}
     assert read_result(folder / "result.json") == result
     assert result.hash == EXP.hash
     assert (result.split, result.protocol, result.clips) == ("test", "standard", 240 - len(excluded))
     assert heard[-1].step == heard[-1].steps
     assert heard[-1].mAP is not None
-    lines = (folder / "log.csv").read_text().splitlines()
+    lines = (training / "log.csv").read_text().splitlines()
     assert lines[0] == "step,lr,loss,l1,giou,actor,action,val_mAP"
     assert len(lines) == 1 + heard[-1].steps
 
@@ -52,11 +67,98 @@ def test_the_numbers_can_be_had_again_from_the_files(finished, small_benchmark):
     assert actors.recall == pytest.approx(result.recall)
 
 
-def test_the_checkpoint_rebuilds_the_model_without_running_anything_from_it(finished):
-    _, folder, _ = finished
-    checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
+def test_the_checkpoint_rebuilds_the_model_without_running_anything_from_it(training):
+    checkpoint = torch.load(training / "checkpoint.pt", weights_only=True)
     assert checkpoint["experiment"]["selection"] == "two_c_t"
     assert list(checkpoint["classes"].values())[:2] == ["left", "right"]
+    build_model(EXP, 10).load_state_dict(checkpoint["model"])
+
+
+def test_rows_that_differ_in_inference_share_the_training(finished, training, small_benchmark):
+    """A stricter theta: fewer persons of the same model. Asked again later, nothing is trained."""
+    result, folder, _ = finished
+    out = folder.parents[1]
+    strict = read_result(out / "runs" / STRICT.hash / "result.json")
+    assert strict.training == result.training == EXP.training_hash
+    assert strict.seconds_training == result.seconds_training
+    assert [p.name for p in (out / "trainings").iterdir()] == [EXP.training_hash]
+    kept = (out / "runs" / STRICT.hash / "persons.csv").read_text().splitlines()
+    every = (folder / "persons.csv").read_text().splitlines()
+    assert set(kept) < set(every)
+    before = (training / "checkpoint.pt").stat().st_mtime_ns
+    action, heard = replace(EXP, score="action"), []
+    [later] = run_at(small_benchmark, out, action, on_progress=heard.append)
+    assert heard == []
+    assert (training / "checkpoint.pt").stat().st_mtime_ns == before
+    assert later.mAP_untrained == result.mAP_untrained
+    assert (out / "runs" / action.hash / "persons.csv").read_text().splitlines() == every
+    with pytest.raises(ValueError, match="differ in inference alone"):
+        run_at(small_benchmark, out, EXP, replace(EXP, seed=1))
+
+
+def test_a_training_on_other_data_is_not_taken_for_this_one(finished, training):
+    data = finished[0].data_fingerprint
+    assert finished_training(training, data, None) is not None
+    assert finished_training(training, "other", None) is None
+    assert finished_training(training, data, training / "checkpoint.pt") is None, "it began with no weights"
+    assert finished_training(training.with_name("none"), data, None) is None
+
+
+def test_a_run_can_begin_with_the_backbone_of_another(finished, training, small_benchmark):
+    _, folder, _ = finished
+    later = replace(EXP, weights=TRAINING + EXP.training_hash, lr=0.0)
+    [result] = run_at(small_benchmark, folder.parents[1], later)
+    assert result.weights_fingerprint == weights_hash(training / "checkpoint.pt")
+    path = folder.parents[1] / "trainings" / later.training_hash / "checkpoint.pt"
+    mine, before = (torch.load(p, weights_only=True)["model"] for p in (path, training / "checkpoint.pt"))
+    assert all(torch.equal(mine[name], before[name]) for name in before if name.startswith("backbone."))
+    assert not torch.equal(mine["proj.weight"], before["proj.weight"])
+
+
+@pytest.mark.parametrize("boxes", ["detector", "ground_truth"])
+def test_the_two_stage_baseline_is_trained_and_scored_by_the_same_engine(boxes, small_benchmark, tmp_path):
+    """Untrained, true boxes score about what random classes do. A detector's are fewer, and idle people's."""
+    exp = replace(EXP, method="two_stage", boxes=boxes)
+    [result] = run_at(small_benchmark, tmp_path, exp)
+    assert result.mAP_untrained == pytest.approx(result.mAP_random_classes, abs=0.06)
+    if boxes == "ground_truth":
+        assert (result.precision, result.recall) == (1.0, 1.0)
+    else:
+        assert 0.6 < result.precision < 0.95
+        assert 0.7 < result.recall < 0.97
+
+
+def test_boxes_that_are_not_there_are_named_before_the_training(small_benchmark, tmp_path):
+    exp = replace(EXP, method="two_stage")
+    data = load_data(exp, {exp.dataset: small_benchmark})
+    with pytest.raises(ValueError, match="not 'guessed'"):
+        given_boxes(replace(exp, boxes="guessed"), data.report, small_benchmark)
+    with pytest.raises(ValueError, match="give boxes='ground_truth'"):
+        given_boxes(replace(exp, dataset="jhmdb"), data.report, small_benchmark)
+    (tmp_path / "annotations").mkdir()
+    with pytest.raises(FileNotFoundError, match="no ava_detection_test_boxes_and_labels"):
+        given_boxes(exp, data.report, tmp_path)
+
+
+def test_detr_is_trained_and_scored_by_the_same_engine(small_benchmark, tmp_path):
+    [result] = run_at(small_benchmark, tmp_path, replace(EXP, method="detr", queries=16))
+    assert result.clips > 200
+
+
+def test_published_weights_have_to_be_given(small_benchmark, tmp_path):
+    exp = replace(EXP, weights="mvitv2_s_k400")
+    with pytest.raises(ValueError, match=r"--weights mvitv2_s_k400=FILE; it is MViTv2_S_16x4 of PySlowFast"):
+        run_at(small_benchmark, tmp_path, exp)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        run_at(small_benchmark, tmp_path, exp, weights={"mvitv2_s_k400": tmp_path / "k400.pyth"})
+    (tmp_path / "k400.pyth").write_bytes(b"<html>")
+    with pytest.raises(CheckpointError, match="no readable PyTorch checkpoint"):
+        run_at(small_benchmark, tmp_path, exp, weights={"mvitv2_s_k400": tmp_path / "k400.pyth"})
+
+
+def test_an_unknown_method_is_named():
+    with pytest.raises(ValueError, match="'three_stage'; there are single_stage, two_stage, detr"):
+        build_model(replace(EXP, method="three_stage"), 10)
 
 
 def test_random_classes_on_perfect_boxes_score_the_share_of_each_class(small_benchmark):

@@ -22,16 +22,16 @@ class Heard:
 
 good = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.1)
 bad = replace(good, selection="no_such_selection")
-root, runs = map(Path, sys.argv[1:])
-sweep({exp.hash: exp for exp in (good, bad)}, {good.dataset: root}, runs, Heard(), gpus=False)
-print("good", good.hash, (runs / good.hash / "result.json").exists())
-print("bad", bad.hash, (runs / bad.hash / "result.json").exists())
+root, out = map(Path, sys.argv[1:])
+sweep({exp.training_hash: [exp] for exp in (good, bad)}, {good.dataset: root}, out, Heard(), gpus=False)
+for name, exp in (("good", good), ("bad", bad)):
+    print(name, exp.training_hash, (out / "runs" / exp.hash / "result.json").exists())
 """
 
 
 def test_a_failing_trial_fails_alone(small_benchmark, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(small_benchmark), str(tmp_path / "runs")],
+        [sys.executable, "-c", SCRIPT, str(small_benchmark), str(tmp_path / "out")],
         cwd=CHECKOUT, capture_output=True, text=True, env=os.environ, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

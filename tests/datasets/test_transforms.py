@@ -59,6 +59,19 @@ def test_box_jitter_moves_each_edge_by_at_most_its_share():
     assert 0.045 < max(moved) <= 0.05 + 1e-6
 
 
+def test_colour_is_brightness_then_contrast_then_saturation():
+    clip = torch.rand(3, 2, 4, 4) * 0.2 + 0.4  # far from 0 and 1, where it would be cut off
+    strength = Augmentation(flip=0, colour=0.3, box=0)
+    coloured, _ = augment(clip, one_person(), strength, np.random.default_rng(5), flipped_columns=FLIPPED)
+    rng = np.random.default_rng(5)
+    rng.random()  # whether to flip
+    brightness, contrast, saturation = rng.uniform(0.7, 1.3, 3)
+    x = clip * brightness
+    x = x.mean() + contrast * (x - x.mean())
+    x = x.mean(0) + saturation * (x - x.mean(0))
+    torch.testing.assert_close(coloured, x.float())
+
+
 def test_colour_stays_in_range_and_off_leaves_all_alone():
     clip = torch.rand(3, 2, 4, 4)
     rng = np.random.default_rng(0)
