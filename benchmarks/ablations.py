@@ -279,12 +279,16 @@ def run_missing(
                 else:
                     ready[key] = group
             sweep(ready, roots, out, display, gpus=gpus, weights=weights)
+            if any(unfinished(group, out) and key not in display.failures for key, group in ready.items()):
+                break  # somebody has stopped the sweep, which then ends as if it were done
     for key, group in missing.items():
-        if key not in display.failures and not all(
-            (out / "runs" / exp.hash / "result.json").exists() for exp in group
-        ):
+        if key not in display.failures and unfinished(group, out):
             display.failures[key] = "stopped before its end; the same command runs it again"
     return display.failures
+
+
+def unfinished(group: list[Experiment], out: Path) -> bool:
+    return not all((out / "runs" / exp.hash / "result.json").exists() for exp in group)
 
 
 def waves(trainings: Mapping[str, list[Experiment]]) -> list[dict[str, list[Experiment]]]:

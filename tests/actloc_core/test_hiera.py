@@ -10,24 +10,28 @@ from actloc_core import backbones
 from actloc_core.backbones import hiera
 from actloc_core.backbones.layers import drop_path
 
-# Of a model with depths (1, 2, 2, 2): the side of the units that keys stand in (None: no units), whether
-# queries are pooled, and the heads. Blocks 3 and 5 open stages and attend as the stage before them.
-PLAN = [
-    (8, False, 1),
-    (8, True, 2),
-    (4, False, 2),
-    (4, True, 4),
-    (None, False, 4),
-    (None, True, 8),
-    (None, False, 8),
-]
+# By depths: the side of the units that keys stand in (None: no units), whether queries are pooled, and
+# the heads. A block that pools opens a stage and attends as the stage before it.
+PUBLISHED = (1, 2, 2, 2)
+PLANS = {
+    PUBLISHED: [
+        (8, False, 1),
+        (8, True, 2),
+        (4, False, 2),
+        (4, True, 4),
+        (None, False, 4),
+        (None, True, 8),
+        (None, False, 8),
+    ],
+    (1, 1, 2): [(4, False, 1), (4, True, 2), (None, True, 4), (None, False, 4)],
+}
 
 
-def small(last_pool=True, input_size=(4, 64, 64), drop_path=0.0):
+def small(last_pool=True, input_size=(4, 64, 64), drop_path=0.0, depths=PUBLISHED):
     """All parameters drawn, so that none hides behind a zero or a one."""
     torch.manual_seed(0)
     model = hiera.Hiera(
-        input_size=input_size, depths=(1, 2, 2, 2), dim=8, heads=1, last_pool=last_pool, drop_path=drop_path
+        input_size=input_size, depths=depths, dim=8, heads=1, last_pool=last_pool, drop_path=drop_path
     )
     for p in model.parameters():
         nn.init.normal_(p, std=0.5)
@@ -65,29 +69,29 @@ def plain_block(block, x, side, pools, heads):
     return x + block.mlp.fc2(F.gelu(block.mlp.fc1(normed), approximate="none"))
 
 
-def plain_hiera(model, clip, last_pool):
+def plain_hiera(model, clip, last_pool, depths):
+    plan = PLANS[depths]
+    last = max(i for i, (_, pools, _) in enumerate(plan) if pools)
     x = F.conv3d(clip, model.patch_embed.proj.weight, model.patch_embed.proj.bias, (2, 4, 4), (1, 3, 3))
     x = x.permute(0, 2, 3, 4, 1)
     _, t, h, w, d = x.shape
     x = x + model.pos_embed_spatial.view(1, 1, h, w, d) + model.pos_embed_temporal.view(1, t, 1, 1, d)
-    for i, (block, (side, pools, heads)) in enumerate(zip(model.blocks, PLAN, strict=True)):
-        x = plain_block(block, x, side, pools and (last_pool or i < 5), heads)
+    for i, (block, (side, pools, heads)) in enumerate(zip(model.blocks, plan, strict=True)):
+        x = plain_block(block, x, side, pools and (last_pool or i < last), heads)
     return F.layer_norm(x, x.shape[-1:], model.norm.weight, model.norm.bias, 1e-6)
 
 
 @pytest.mark.parametrize("last_pool", [True, False])
-@pytest.mark.parametrize("size", [(64, 32), (32, 96)])
-def test_equals_masked_attention_in_grid_order_in_float64(last_pool, size):
-    model = small(last_pool, (4, *size))
+@pytest.mark.parametrize(
+    ("size", "depths"), [((64, 32), PUBLISHED), ((32, 96), PUBLISHED), ((32, 48), (1, 1, 2))]
+)
+def test_equals_masked_attention_in_grid_order_in_float64(last_pool, size, depths):
+    """Also with three stages, as hiera_tiny: units of 4 x 4 tokens, in the first stage alone."""
+    model = small(last_pool, (4, *size), depths=depths)
     clip = torch.randn(2, 3, 4, *size, dtype=torch.float64)
-    fast, plain = model(clip), plain_hiera(model, clip, last_pool)
-    assert fast.shape == (
-        2,
-        2,
-        size[0] // (32 if last_pool else 16),
-        size[1] // (32 if last_pool else 16),
-        64,
-    )
+    fast, plain = model(clip), plain_hiera(model, clip, last_pool, depths)
+    stride = 4 * 2 ** (len(depths) - (1 if last_pool else 2))
+    assert fast.shape == (2, 2, size[0] // stride, size[1] // stride, 8 * 2 ** (len(depths) - 1))
     torch.testing.assert_close(fast, plain, atol=1e-10, rtol=1e-10)
     weights = list(model.parameters())
     for a, b in zip(

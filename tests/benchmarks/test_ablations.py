@@ -120,6 +120,18 @@ def test_trainings_wait_for_those_they_begin_with():
     assert len(alone) == 1, "what it begins with is there already"
 
 
+def test_who_stops_the_sweep_stops_what_was_to_come_after_it(tmp_path, monkeypatch, capsys):
+    """A sweep that ends without results and failures was interrupted: the second wave does not start."""
+    swept = []
+    monkeypatch.setattr("benchmarks.sweep.sweep", lambda trainings, *args, **kwargs: swept.append(trainings))
+    rows = [SMOKE["2b/two_c_t_frame_embedding"], SMOKE["4/ucf24"]]
+    missing = {exp.training_hash: [exp] for exp in rows}
+    names = {exp.hash: exp.dataset for exp in rows}
+    failures = ablations.run_missing(missing, names, {}, {}, tmp_path)
+    assert [list(trainings) for trainings in swept] == [[rows[0].training_hash]]
+    assert failures == dict.fromkeys(missing, "stopped before its end; the same command runs it again")
+
+
 def test_a_row_brings_along_the_one_it_begins_with_and_seeds_are_rows():
     rows = ablations.chosen_rows(["4/ucf24"], [], "tiny", 2)
     assert list(rows) == [
