@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,31 @@ class LossWeights:
     eos_coef: float = 0.1
 
 
+@dataclass(frozen=True)
+class Totals:
+    """What the terms are divided by. They add up over the parts of a batch."""
+
+    boxes: float
+    """People."""
+    actors: float
+    """Weights of all candidates: 1 of a matched one, eos_coef of any other."""
+    labels: float
+    """Matched candidates x classes."""
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(self.boxes + other.boxes, self.actors + other.actors, self.labels + other.labels)
+
+
+def totals_of(targets: Sequence[Targets], candidates: int, weights: LossWeights | None = None) -> Totals:
+    """Totals of clips with these people and so many candidates each: known before any is matched."""
+    weights = weights or LossWeights()
+    people = [len(target.boxes) for target in targets]
+    matched = sum(min(n, candidates) for n in people)
+    labels = sum(min(len(t.boxes), candidates) * t.labels.shape[1] for t in targets)
+    unmatched = len(people) * candidates - matched
+    return Totals(sum(people), matched + weights.eos_coef * unmatched, labels)
+
+
 def set_loss(
     predictions: Predictions,
     targets: Sequence[Targets],
@@ -42,34 +69,41 @@ def set_loss(
     action: the text's -sum a log p is minimised by all ones, so binary cross-entropy, mean over
         matched candidates x C; 0 where nothing is matched.
     """
-    return grouped_set_loss([(predictions, targets, matches)], weights, num_boxes=num_boxes)
+    totals = totals_of(targets, predictions.actor_logits.shape[1], weights)
+    if num_boxes is not None:
+        totals = replace(totals, boxes=num_boxes)
+    return grouped_set_loss([(predictions, targets, matches)], weights, totals=totals)
 
 
 def grouped_set_loss(
     groups: Sequence[tuple[Predictions, Sequence[Targets], Matches]],
     weights: LossWeights | None = None,
     *,
-    num_boxes: float | None = None,
+    totals: Totals | None = None,
 ) -> dict[str, Tensor]:
     """`set_loss` of a batch whose clips have different numbers of candidates, a group for each number.
 
     All sums and means run over the whole batch: the groups are laid end to end, nothing is padded.
+    totals: of a larger batch that these groups are a part of. The losses of all its parts then
+        add up to the loss of the whole.
     """
     weights = weights or LossWeights()
+    if totals is None:
+        counted = (totals_of(targets, p.actor_logits.shape[1], weights) for p, targets, _ in groups)
+        totals = functools.reduce(operator.add, counted)
     boxes, truth, actor_logits, is_actor, action_logits, labels = (
         torch.cat(parts) for parts in zip(*(_laid_out(*group) for group in groups), strict=True)
     )
-    people = sum(len(target.boxes) for _, targets, _ in groups for target in targets)
-    count = max(num_boxes if num_boxes is not None else people, 1)
     _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(truth))
     class_weight = actor_logits.new_ones(2)
     class_weight[NO_ACTOR] = weights.eos_coef
     action = F.binary_cross_entropy_with_logits(action_logits, labels, reduction="sum")
+    actor = F.cross_entropy(actor_logits, is_actor, class_weight, reduction="sum")
     terms = {
-        "l1": weights.l1 * (boxes - truth).abs().sum() / count,
-        "giou": weights.giou * (1 - giou).sum() / count,
-        "actor": weights.actor * F.cross_entropy(actor_logits, is_actor, class_weight),
-        "action": weights.action * action / max(labels.numel(), 1),
+        "l1": weights.l1 * (boxes - truth).abs().sum() / max(totals.boxes, 1),
+        "giou": weights.giou * (1 - giou).sum() / max(totals.boxes, 1),
+        "actor": weights.actor * actor / totals.actors,
+        "action": weights.action * action / max(totals.labels, 1),
     }
     return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 

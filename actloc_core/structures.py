@@ -35,6 +35,8 @@ class Backbone(nn.Module):
     """What a backbone is: called with a clip (B, 3, T, H, W) it returns tokens (B, t, h, w, out_dim)."""
 
     out_dim: int
+    checkpointing: bool = False
+    """Whether the backward pass computes each block anew instead of keeping what is inside it."""
 
 
 @dataclass(frozen=True)

@@ -18,20 +18,31 @@ one, --dry-run), 1 a run failed, 2 bad input.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmarks.data import given_boxes, load_data
 from benchmarks.display import SweepDisplay
 from benchmarks.experiments import SCALES, TRAINING, Experiment, choose, rows_at
-from benchmarks.models import weights_file, weights_hash
+from benchmarks.flops import count_experiment
+from benchmarks.models import weights_file
+from benchmarks.provenance import scoring_code
 from benchmarks.results import read_result
-from benchmarks.run import given_boxes, load_data
+from benchmarks.training import origin_of
 from datasets import synthetic, synthetic_tubes
+
+ORIGINS = {
+    "data": "the data",
+    "weights": "the weights it begins with",
+    "code": "the code that trains it",
+    "scoring": "the code that scores it",
+}
+"""Part of `Result.origin` -> what it is."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,11 +83,10 @@ def main(argv: list[str] | None = None) -> int:
         exp = experiments[key]
         print(f"{names[key]} [{key}]: {'done before, kept' if why is None else f'runs ({why})'}")
         if why is not None:
-            shutil.rmtree(args.out / "runs" / key, ignore_errors=True)
-            if args.fresh:
-                shutil.rmtree(args.out / "trainings" / exp.training_hash, ignore_errors=True)
+            # The last to be written and the first to go: a run is done where it is there.
+            (args.out / "runs" / key / "result.json").unlink(missing_ok=True)
             missing.setdefault(exp.training_hash, []).append(exp)
-    failures = run_missing(missing, names, roots, weights, args.out)
+    failures = run_missing(missing, names, roots, weights, args.out, fresh=args.fresh)
     failed = {exp.hash: failures[key] for key, group in missing.items() if key in failures for exp in group}
     for key, reason in failed.items():
         print(f"failed: {names[key]} [{key}]: {reason}", file=sys.stderr)
@@ -239,20 +249,21 @@ def why_run(
 ) -> str | None:
     """Why a run is due, in words; None where its result stands."""
     folder = out / "runs" / exp.hash
-    if not (folder / "result.json").exists():
-        return "it was not finished" if folder.exists() else "new"
     if fresh:
         return "asked to run it afresh"
+    if not (folder / "result.json").exists():
+        training = out / "trainings" / exp.training_hash
+        return "it was not finished" if any(training.glob("*.pt")) else "new"
     try:
         result = read_result(folder / "result.json")
     except ValueError:
         return "its result is of another version"
-    if result.data_fingerprint != fingerprint:
-        return "the data changed"
     file = weights_file(exp, weights, out / "trainings")
-    if file is not None and file.exists() and weights_hash(file) != result.weights_fingerprint:
-        return "the weights it begins with changed"
-    return None
+    if file is not None and not file.exists():
+        return "the training it begins with is gone"
+    now = origin_of(exp, fingerprint, file) | {"scoring": scoring_code()}
+    changed = [what for part, what in ORIGINS.items() if result.origin.get(part) != now[part]]
+    return f"{' and '.join(changed)} changed" if changed else None
 
 
 def run_missing(
@@ -261,13 +272,16 @@ def run_missing(
     roots: Mapping[str, Path],
     weights: Mapping[str, Path],
     out: Path,
+    *,
+    fresh: bool = False,
 ) -> dict[str, str]:
-    """Run them; -> training -> reason of those that failed."""
+    """Run them; -> training -> reason of those that failed. fresh: trained anew, whatever there is."""
     if not missing:
         return {}
     print(f"starting Ray for {len(missing)} trainings ...", flush=True)
     from benchmarks.sweep import slots, sweep  # Ray takes seconds to import: not for --list or errors
 
+    begun = time.time() if fresh else 0.0
     gpus = torch.cuda.is_available()
     titles = {key: ", ".join(names[exp.hash] for exp in group) for key, group in missing.items()}
     with SweepDisplay(titles, at_once=slots(gpus=gpus)) as display:
@@ -278,7 +292,7 @@ def run_missing(
                     display.failed(key, "the training it begins with has failed")
                 else:
                     ready[key] = group
-            sweep(ready, roots, out, display, gpus=gpus, weights=weights)
+            sweep(ready, roots, out, display, gpus=gpus, weights=weights, newer_than=begun)
             if any(unfinished(group, out) and key not in display.failures for key, group in ready.items()):
                 break  # somebody has stopped the sweep, which then ends as if it were done
     for key, group in missing.items():
@@ -292,8 +306,12 @@ def unfinished(group: list[Experiment], out: Path) -> bool:
 
 
 def waves(trainings: Mapping[str, list[Experiment]]) -> list[dict[str, list[Experiment]]]:
-    """The trainings in an order in which none begins with the weights of one that is still to come."""
-    left, order = dict(trainings), []
+    """The trainings in an order in which none begins with the weights of one that is still to come.
+
+    Of those that may run side by side the longest come first, so that no core waits long for the last.
+    """
+    longest_first = sorted(trainings, key=lambda key: -work(trainings[key][0]))
+    left, order = {key: trainings[key] for key in longest_first}, []
     while left:
         ready = {
             key: group
@@ -303,6 +321,11 @@ def waves(trainings: Mapping[str, list[Experiment]]) -> list[dict[str, list[Expe
         order.append(ready)
         left = {key: group for key, group in left.items() if key not in ready}
     return order
+
+
+def work(exp: Experiment) -> float:
+    """How long a training takes, in no unit, for comparison: passes over the data times GFLOPs."""
+    return exp.epochs * count_experiment(exp).gflops
 
 
 if __name__ == "__main__":

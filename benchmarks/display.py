@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from benchmarks.run import Progress
+from benchmarks.training import Progress
 
 LINE_EVERY = 30.0
 """Seconds between the lines of one trial in a pipe."""

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from actloc_core.loss import LossWeights, grouped_set_loss
+from actloc_core.loss import LossWeights, grouped_set_loss, totals_of
 from actloc_core.matcher import CostWeights, match
 from actloc_core.model import keep_actors
 from actloc_core.structures import Targets
 from actloc_core.two_stage import GivenBoxes, TwoStageLocalizer
 from benchmarks.experiments import Experiment
 from datasets.split import Key, Split
-from datasets.transforms import Augmentation, EvaluationView, TrainingView, collate
+from datasets.transforms import Augmentation, EvaluationView, Group, TrainingView, collate
 from evaluators.frame_map import Detections
 
 
@@ -44,11 +47,19 @@ def fit(
     *,
     workers: int = 0,
     on_step: Callable[[Step], None] = lambda step: None,
+    state: Mapping[str, Any] | None = None,
+    on_state: Callable[[dict[str, Any]], None] | None = None,
+    state_every: float = 60.0,
 ) -> None:
     """Train in place by the experiment's recipe: AdamW, warm-up, cosine to 0, clipped gradients.
 
     Order, views and dropped paths follow from exp.seed. Raises FloatingPointError naming the step
     and its clips where the loss is not finite.
+
+    on_state: is given, every `state_every` seconds, after the step's `on_step`, all that the rest of the
+        training follows from, a dict that torch.save takes. state: such a dict: the training goes on
+        behind its step, and what becomes of the model is, on a CPU bit for bit, what an uninterrupted
+        training makes of it.
     """
     per_epoch = len(train) // exp.batch
     if per_epoch == 0:
@@ -61,7 +72,8 @@ def fit(
         short_sides=exp.short_sides,
         multiple=size_multiple(exp.crop),
     )
-    order = list(batches(len(train), exp.batch, steps, exp.seed))
+    done = 0 if state is None else int(state["step"])
+    order = list(batches(len(train), exp.batch, steps, exp.seed))[done:]
     view = TrainingView(train, strength, exp.seed)
     loader: DataLoader[Any] = DataLoader(
         view, batch_sampler=order, collate_fn=collate, **loading(workers, device)
@@ -71,29 +83,89 @@ def fit(
     cost = CostWeights(l1=exp.l1, giou=exp.giou, actor=exp.actor, action=exp.match_action)
     weights = LossWeights(l1=exp.l1, giou=exp.giou, actor=exp.actor, action=exp.action, eos_coef=exp.eos_coef)
     model.train()
-    for step, batch in enumerate(loader, 1):
-        groups = []
-        for group in batch.groups:
-            targets = [target.to(device) for target in group.targets]
-            with autocast(device):
-                clips = group.clips.to(device, non_blocking=True)
-                if isinstance(model, TwoStageLocalizer):
-                    # It learns on the true boxes, jittered: the matching gives each person its own.
-                    predictions = model(clips, [true_boxes(target) for target in targets])
-                else:
-                    predictions = model(clips)
-            groups.append((predictions, targets, match(predictions, targets, cost)))
-        losses = grouped_set_loss(groups, weights)
-        if not torch.isfinite(losses["loss"]):
-            where = [train.keyframes[index] for _, index in order[step - 1]]
-            raise FloatingPointError(f"the loss is {losses['loss']} at step {step}, clips {where}")
+    forward = torch.compile(model) if exp.compile else model
+    averaged = None if exp.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(exp.ema))
+    made = iter(loader)  # draws from torch's generator, so before that is set
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        if averaged is not None:
+            averaged.load_state_dict(state["averaged"])
+        set_generators(state["generators"])
+    saved = time.monotonic()
+    for step, batch in enumerate(made, done + 1):
         optimizer.zero_grad()
-        losses["loss"].backward()
+        losses: Counter[str] = Counter()
+        totals = None
+        for part in parts(batch.groups, exp.accumulate):
+            groups = []
+            for group in part:
+                targets = [target.to(device) for target in group.targets]
+                with autocast(device, exp.bf16):
+                    clips = group.clips.to(device, non_blocking=True)
+                    if isinstance(model, TwoStageLocalizer):
+                        # It learns on the true boxes, jittered: the matching gives each person their own.
+                        predictions = forward(clips, [true_boxes(target) for target in targets])
+                    else:
+                        predictions = forward(clips)
+                groups.append((predictions, targets, match(predictions, targets, cost)))
+            if exp.accumulate > 1 and totals is None:
+                people = [target for group in batch.groups for target in group.targets]
+                totals = totals_of(people, predictions.actor_logits.shape[1], weights)
+            terms = grouped_set_loss(groups, weights, totals=totals)
+            if not torch.isfinite(terms["loss"]):
+                where = [train.keyframes[index] for _, index in order[step - done - 1]]
+                raise FloatingPointError(f"the loss is {terms['loss']} at step {step}, clips {where}")
+            terms["loss"].backward()
+            losses.update({name: float(x.item()) for name, x in terms.items()})
         nn.utils.clip_grad_norm_(model.parameters(), exp.clip_norm)
         optimizer.step()
+        if averaged is not None:
+            averaged.update_parameters(model)
         lr = float(schedule.get_last_lr()[0])
         schedule.step()
-        on_step(Step(step, steps, {name: float(x.item()) for name, x in losses.items()}, lr, batch.problems))
+        on_step(Step(step, steps, dict(losses), lr, batch.problems))
+        if on_state is not None and step < steps and time.monotonic() - saved >= state_every:
+            on_state(
+                {
+                    "step": step,
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "generators": generators(),
+                }
+                | ({} if averaged is None else {"averaged": averaged.state_dict()})
+            )
+            saved = time.monotonic()
+    if averaged is not None:
+        model.load_state_dict(averaged.module.state_dict())
+
+
+def parts(groups: Sequence[Group], count: int) -> list[list[Group]]:
+    """A batch in `count` parts of about as many clips, each a list of groups that takes its turn."""
+    if count == 1:
+        return [list(groups)]
+    if len(groups) > 1:
+        raise ValueError("a batch is computed in parts only where all its clips have one size: accumulate=1")
+    [whole] = groups
+    places = np.array_split(np.arange(len(whole.targets)), count)
+    return [
+        [Group(whole.clips[mine], [whole.targets[i] for i in mine], [whole.places[i] for i in mine])]
+        for mine in places
+        if len(mine)
+    ]
+
+
+def generators() -> list[Tensor]:
+    """The states of torch's generators: the CPU's, and each GPU's."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def set_generators(states: Sequence[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(list(states[1:]))
 
 
 def true_boxes(target: Targets) -> GivenBoxes:
@@ -106,7 +178,7 @@ def weight_groups(model: nn.Module) -> list[dict[str, object]]:
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        embeds = any(key in name for key in ("rel_pos", "cls_token", "pos_embed", "embedding"))
+        embeds = any(key in name for key in ("rel_pos", "cls_token", "pos_embed", "embedding", "query_"))
         (plain if parameter.dim() == 1 or embeds else decayed).append(parameter)
     return [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
 
@@ -128,9 +200,9 @@ def batches(length: int, batch: int, steps: int, seed: int) -> Iterator[list[tup
         yield [(epoch, int(i)) for i in order[place * batch : (place + 1) * batch]]
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 on a GPU; plain float32 on a CPU, where bfloat16 was slower."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+def autocast(device: torch.device, bf16: bool) -> torch.autocast:
+    """bfloat16 on a GPU, if wanted; float32 on a CPU, where bfloat16 was slower."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and device.type == "cuda")
 
 
 def loading(workers: int, device: torch.device) -> dict[str, Any]:
@@ -165,7 +237,9 @@ def predict(
     nms_iou: float | None = None,
     given: Mapping[Key, GivenBoxes] | None = None,
     keep_aspect: bool = False,
+    bf16: bool = True,
     workers: int = 0,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> tuple[Detections, Detections]:
     """Run a split through the model: -> (detections, persons), for the evaluators.
 
@@ -175,6 +249,7 @@ def predict(
     theta, score, nms_iou: `actloc_core.model.keep_actors`'s.
     given: the boxes of each keyframe that has any, for a two-stage model, which is asked about them.
     keep_aspect: clips of short side `split.crop`, the aspect kept, instead of squares.
+    bf16: on a GPU. on_batch: called after each batch.
     Raises VideoError for a video that cannot be read: nothing stands in for it in an evaluation.
     """
     videos = tuple(sorted({video for video, _ in split.keyframes}))
@@ -191,7 +266,7 @@ def predict(
     for step, made in enumerate(loader):
         for group in made.groups:
             clip_input = group.clips.to(device, non_blocking=True)
-            with autocast(device):
+            with autocast(device, bf16):
                 if isinstance(model, TwoStageLocalizer):
                     keys = [split.keyframes[step * batch + place] for place in group.places]
                     predictions = model(clip_input, [_given(given, key).to(device) for key in keys])
@@ -202,6 +277,7 @@ def predict(
             boxes.append(found.boxes.cpu().double().numpy())
             p_actor.append(found.p_actor.cpu().double().numpy())
             scores.append(found.scores.cpu().double().numpy())
+        on_batch()
     model.train(was_training)
     clip = np.concatenate(clips)
     units = np.array([split.box_unit(video) * 2 for video in videos]).reshape(-1, 4)

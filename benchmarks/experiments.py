@@ -60,6 +60,12 @@ class Experiment:
     flip: float = 0.5  # not given
     colour: float = 0.4  # "colour augmentation", strength not given
     box_jitter: float = 0.05  # "jitter", size not given
+    ema: float | None = None  # the decay of a moving average of the weights, which is then scored
+    # how training is computed
+    bf16: bool = True  # on a GPU; a CPU computes in float32
+    accumulate: int = 1  # in so many parts a batch is computed: less memory, the same step
+    checkpointing: bool = False  # blocks are computed anew in the backward pass: less memory
+    compile: bool = False  # torch.compile
     seed: int = 0
     # inference
     theta: float = 0.2

@@ -32,6 +32,7 @@ def build_model(exp: Experiment, num_classes: int) -> nn.Module:
     backbone: Backbone = getattr(backbones, exp.backbone)(
         frames=exp.frames, crop=exp.crop, last_pool=exp.last_pool, drop_path=exp.drop_path
     )
+    backbone.checkpointing = exp.checkpointing
     if exp.method == "two_stage":
         return TwoStageLocalizer(backbone, num_classes=num_classes)
     if exp.method == "detr":

@@ -22,11 +22,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.data import PROTOCOLS, benchmark, frame_ap, given_boxes, load_data
 from benchmarks.engine import Step, fit, predict
 from benchmarks.experiments import TRAINING, Experiment
 from benchmarks.flops import count_experiment
 from benchmarks.models import begin_with, build_model, weights_file
-from benchmarks.run import PROTOCOLS, benchmark, frame_ap, given_boxes, load_data
 from datasets.split import thinned
 
 GIB = 2**30
@@ -214,6 +214,7 @@ def _steps(
         nms_iou=exp.nms_iou,
         given=given_boxes(exp, few, roots[exp.dataset]),
         keep_aspect=exp.short_sides is not None,
+        bf16=exp.bf16,
     )
     frame_ap(few, detections, PROTOCOLS[benchmark(exp)])
     found.clip_evaluation_seconds = (time.monotonic() - clock) / len(few)

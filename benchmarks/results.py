@@ -50,9 +50,8 @@ class Result:
     seconds: float
     """Of the training and of this row's scoring."""
     started: str
-    data_fingerprint: str
-    weights_fingerprint: str | None
-    """Of the file the backbone began with; None where its weights were drawn."""
+    origin: dict[str, str | None]
+    """Fingerprints of what the numbers follow from: data, weights (None: drawn), code, scoring (code)."""
     commit: str
     device: str
     versions: dict[str, str]

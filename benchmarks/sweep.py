@@ -6,10 +6,11 @@ process of its own, and what it reports arrives at `Observer`.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,8 +29,13 @@ import torch
 from ray import tune
 
 from benchmarks.experiments import Experiment
-from benchmarks.run import Progress, run
+from benchmarks.run import run
+from benchmarks.training import Progress
 
+HANG = 20 * 60.0
+"""Seconds without a batch after which a trial is given up: more than a DataLoader waits for a worker."""
+TAIL = 6
+"""Lines of a failed trial's log that are shown."""
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -53,11 +59,13 @@ def sweep(
     *,
     gpus: bool,
     weights: Mapping[str, Path] | None = None,
+    newer_than: float = 0.0,
+    hang: float = HANG,
 ) -> None:
     """Run every training (hash -> the rows that share it) under `out`: one one-thread trial a core.
 
-    gpus: one trial for each GPU instead. roots, weights: `benchmarks.run.run`'s. A failing trial
-    fails alone; `observer` hears of it.
+    gpus: one trial for each GPU instead. roots, weights, newer_than: `benchmarks.run.run`'s. A trial that
+    fails, dies or hangs (no batch for `hang` seconds) fails alone; `observer` hears of it.
     """
     if not ray.is_initialized():
         # Workers import this checkout's packages; a private cluster, never somebody else's.
@@ -79,6 +87,8 @@ def sweep(
         roots={name: str(path.resolve()) for name, path in roots.items()},
         weights={name: str(path.resolve()) for name, path in (weights or {}).items()},
         out=str(out.resolve()),
+        newer_than=newer_than,
+        hang=hang,
     )
     try:
         # Our results are in `runs`; Ray's own records of the sweep are of no use afterwards.
@@ -87,7 +97,7 @@ def sweep(
                 tune.with_resources(trainable, resources),
                 param_space={"trial": tune.grid_search(list(trainings))},
                 run_config=tune.RunConfig(
-                    name="sweep", storage_path=storage, callbacks=[_Relay(observer)], verbose=0
+                    name="sweep", storage_path=storage, callbacks=[_Relay(observer, out)], verbose=0
                 ),
             ).fit()
     finally:
@@ -105,9 +115,43 @@ def _trial(
     roots: dict[str, str],
     weights: dict[str, str],
     out: str,
+    newer_than: float,
+    hang: float,
 ) -> None:
-    """Runs in a Ray worker: one training and its rows, on the device Ray gave it."""
-    rows = [Experiment(**values) for values in trainings[config["trial"]]]
+    """Runs in a Ray worker: one training and its rows, on the device Ray gave it.
+
+    What it prints goes to trial.log of the training's folder, and so does where it was when it hung.
+    """
+    log = _trial_log(Path(out), config["trial"])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+        def alive() -> None:
+            faulthandler.dump_traceback_later(hang, exit=True, file=file)
+
+        alive()
+        try:
+            _run_trial(config["trial"], trainings, roots, weights, out, newer_than, alive)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _trial_log(out: Path, key: str) -> Path:
+    return out / "trainings" / key / "trial.log"
+
+
+def _run_trial(
+    key: str,
+    trainings: dict[str, list[dict[str, Any]]],
+    roots: dict[str, str],
+    weights: dict[str, str],
+    out: str,
+    newer_than: float,
+    alive: Callable[[], None],
+) -> None:
+    rows = [Experiment(**values) for values in trainings[key]]
     cuda = bool(ray.get_gpu_ids())
     torch.set_num_threads(1 if not cuda else 4)
     reported = -1.0
@@ -125,15 +169,17 @@ def _trial(
         weights={name: Path(path) for name, path in weights.items()},
         device=torch.device("cuda" if cuda else "cpu"),
         workers=3 if cuda else 0,
+        newer_than=newer_than,
         on_progress=report,
+        on_alive=alive,
     )
 
 
 class _Relay(tune.Callback):
     """Ray's events, as the observer's."""
 
-    def __init__(self, observer: Observer) -> None:
-        self.observer = observer
+    def __init__(self, observer: Observer, out: Path) -> None:
+        self.observer, self.out = observer, out
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray writes its callbacks to disk; the observer, a live display perhaps, stays here."""
@@ -153,5 +199,25 @@ class _Relay(tune.Callback):
         self.observer.finished(trial.config["trial"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        lines = Path(trial.error_file).read_text().strip().splitlines() if trial.error_file else []
-        self.observer.failed(trial.config["trial"], lines[-1] if lines else "no reason was left")
+        error = Path(trial.error_file).read_text() if trial.error_file else ""
+        key = trial.config["trial"]
+        self.observer.failed(key, reason_of(error, _trial_log(self.out, key)))
+
+
+def reason_of(error: str, log: Path) -> str:
+    """Why a trial failed, in a line, and the end of its log below it.
+
+    error: the traceback that Ray kept. log: what the trial printed, and where it hung.
+    """
+    printed = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    said = [line for line in error.strip().splitlines() if line.strip()]
+    hung = [i for i, line in enumerate(printed) if line.startswith("Timeout (")]
+    if hung:
+        reason, printed = f"it hung: no batch for {printed[hung[-1]][9:-2]}", printed[hung[-1] :]
+    elif "OutOfMemoryError" in error:
+        reason = "out of memory"
+    elif "ActorDiedError" in error or "ActorUnavailableError" in error:
+        reason = "its process died"
+    else:
+        reason = said[-1] if said else "no reason was left"
+    return "\n".join([reason, *(f"    {line}" for line in printed[-TAIL:])])

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.ablations import synthetic_folder
+from benchmarks.data import load_data
 from benchmarks.experiments import SCALES, TABLES, rows_at
 from benchmarks.results import read_result, save
-from benchmarks.run import load_data
 from datasets import synthetic
 from reports.figures import keyframes
 from reports.tables import markdown, sanity, table

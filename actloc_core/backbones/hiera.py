@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from actloc_core.backbones.layers import Grid, LayerNorm, Mlp, drop_path, resize_line, resize_plane
 from actloc_core.structures import Backbone
@@ -138,7 +139,10 @@ class Hiera(Backbone):
         grid: Grid = x.shape[1:4]
         x = to_units(x + self._positions(grid), self.unit)
         for block in self.blocks:
-            x = block(x)
+            if self.checkpointing and self.training:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
         return from_units(self.norm(x), (grid[0], grid[1] // self.unit, grid[2] // self.unit))
 
     def _positions(self, grid: Grid) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from actloc_core.backbones.layers import Grid, LayerNorm, Mlp, drop_path, resize_line, resize_plane
 from actloc_core.structures import Backbone
@@ -101,7 +102,10 @@ class ViT(Backbone):
         # The convolution leaves channels outermost, and sums would keep them so: a copy in every norm.
         x = (x + self._positions(grid)).flatten(1, 3).contiguous()
         for block in self.blocks:
-            x = block(x)
+            if self.checkpointing and self.training:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
         return self.norm(x).unflatten(1, grid)
 
     def _positions(self, grid: Grid) -> Tensor:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from actloc_core.loss import LossWeights, grouped_set_loss, set_loss
+from actloc_core.loss import LossWeights, Totals, grouped_set_loss, set_loss, totals_of
 from actloc_core.matcher import Matches, match
 from actloc_core.structures import Predictions, Targets
 
@@ -104,3 +104,21 @@ def test_clips_with_different_numbers_of_candidates_weigh_as_if_in_one_batch():
     # Weights 1, 1/2, 1/2 and 1, 1/2; losses 0, log 2, log 2 and log 2, log 2.
     assert terms["actor"].item() == pytest.approx(2 * 2.5 * math.log(2) / 3.5, rel=1e-5)
     assert terms["action"].item() == pytest.approx(6 * math.log(2))
+
+
+def test_the_losses_of_a_batchs_parts_add_up_to_the_batchs():
+    """Three clips with 2, 0 and 5 people on 4 candidates: the last has a person too many."""
+    torch.manual_seed(0)
+    weights = LossWeights(eos_coef=0.3)
+    groups = []
+    for people in (2, 0, 5):
+        p = Predictions(torch.rand(1, 4, 4), torch.randn(1, 4, 2), torch.randn(1, 4, 3))
+        targets = [Targets(torch.rand(people, 4), torch.ones(people, 3))]
+        groups.append((p, targets, match(p, targets)))
+    everybody = [target for _, targets, _ in groups for target in targets]
+    totals = totals_of(everybody, 4, weights)
+    assert totals == Totals(boxes=7, actors=pytest.approx(6 + 0.3 * 6), labels=18)
+    whole = grouped_set_loss(groups, weights)
+    parts = [grouped_set_loss([group], weights, totals=totals) for group in groups]
+    for name, term in whole.items():
+        assert sum(part[name] for part in parts).item() == pytest.approx(term.item(), rel=1e-6), name

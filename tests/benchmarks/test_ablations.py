@@ -63,7 +63,7 @@ def test_a_row_that_begins_with_anothers_weights_waits_for_it(first, out):
     later = out / "trainings" / SMOKE["4/jhmdb_1"].training_hash
     assert (begun / "checkpoint.pt").stat().st_mtime < (later / "log.csv").stat().st_ctime
     result = json.loads((out / "runs" / SMOKE["4/jhmdb_1"].hash / "result.json").read_text())
-    assert result["weights_fingerprint"]
+    assert result["origin"]["weights"]
 
 
 def test_the_tables_show_them(first, out):
@@ -93,7 +93,7 @@ def test_why_a_run_is_due(first, out, tmp_path):
         return ablations.why_run(out, exp, data, {}, fresh=fresh)
 
     def fingerprint(exp):
-        return json.loads((out / "runs" / exp.hash / "result.json").read_text())["data_fingerprint"]
+        return json.loads((out / "runs" / exp.hash / "result.json").read_text())["origin"]["data"]
 
     done = SMOKE["2a/256_8"]
     assert why(ROWS["2a/256_8"], "x") == "new"
@@ -111,11 +111,9 @@ def test_why_a_run_is_due(first, out, tmp_path):
 def test_trainings_wait_for_those_they_begin_with():
     rows = [SMOKE[name] for name in ("4/ucf24", "2b/tubelet", "2b/two_c_t_frame_embedding", "4/jhmdb_2")]
     first, second = ablations.waves({exp.training_hash: [exp] for exp in rows})
-    assert [group[0].selection for group in first.values()] == ["tubelet", "two_c_t"]
-    assert [group[0].dataset for group in second.values()] == [
-        "synthetic_ucf24_smoke",
-        "synthetic_jhmdb_smoke",
-    ]
+    assert [group[0].selection for group in first.values()] == ["two_c_t", "tubelet"], "the longer one first"
+    datasets = {group[0].dataset for group in second.values()}
+    assert datasets == {"synthetic_ucf24_smoke", "synthetic_jhmdb_smoke"}
     alone = ablations.waves({rows[0].training_hash: [rows[0]]})
     assert len(alone) == 1, "what it begins with is there already"
 

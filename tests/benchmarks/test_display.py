@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.display import SweepDisplay
-from benchmarks.run import Progress
+from benchmarks.training import Progress
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import copy
 import math
 from dataclasses import replace
 
@@ -6,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from actloc_core import backbones
+from actloc_core.backbones import vit
 from actloc_core.clip import VideoError
 from actloc_core.structures import Predictions
 from benchmarks.engine import batches, fit, predict, warmup_cosine, weight_groups
@@ -67,6 +70,74 @@ def test_training_is_the_same_twice_and_lowers_the_loss(split):
     losses = [step.losses["loss"] for step in steps]
     assert [step.step for step in steps] == list(range(1, 25))
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+
+
+@pytest.mark.parametrize("method", ["single_stage", "two_stage", "detr"])
+def test_a_batch_computed_in_parts_is_the_same_step(split, method):
+    exp = replace(EXP, epochs=0.5, lr=1e-3, method=method, queries=16)
+    whole, steps = train(split, exp)
+    for count in (3, 16):
+        model, again = train(split, replace(exp, accumulate=count))
+        for step, other in zip(steps, again, strict=True):
+            assert other.losses == pytest.approx(step.losses, rel=2e-4, abs=1e-6)
+        for a, b in zip(whole.parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-2)
+
+
+def test_parts_need_clips_of_one_size(split):
+    exp = replace(EXP, crop=64, short_sides=(30, 85), accumulate=2)
+    with pytest.raises(ValueError, match="all its clips have one size: accumulate=1"):
+        train(replace(split, crop=64), exp)
+
+
+@pytest.mark.parametrize("backbone", ["mvitv2_tiny", "hiera_tiny", "vit_b"])
+def test_checkpointing_changes_no_gradient(backbone, monkeypatch):
+    if backbone == "vit_b":  # a small one: what is tested is the class
+        monkeypatch.setattr(backbones, "vit_b", lambda **kwargs: vit._vit(2, 16, 2, 4, 32, False, 0.0, 2))
+    exp = replace(EXP, backbone=backbone)
+    clip, gradients = torch.randn(1, 3, 4, 32, 32), []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = build_model(replace(exp, checkpointing=checkpointing), 10).train()
+        assert model.backbone.checkpointing == checkpointing
+        sum(x.square().sum() for x in model(clip)).backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_moving_average_is_what_is_left(split):
+    """With decay 0 it is the last step's weights, with 1 the first ones; in between the textbook's sum."""
+    exp = replace(EXP, epochs=0.75, lr=1e-3)
+    every = []
+    torch.manual_seed(0)
+    model = build_model(exp, 10)
+    fit(
+        model, split, exp, torch.device("cpu"),
+        on_step=lambda step: every.append([p.detach().clone() for p in model.parameters()]),
+    )  # fmt: skip
+    averaged, _ = train(split, replace(exp, ema=0.5))
+    assert len(every) == 3
+    for first, second, third, mine in zip(*every, averaged.parameters(), strict=True):
+        # It begins with the weights of the first step.
+        torch.testing.assert_close(mine, 0.25 * first + 0.25 * second + 0.5 * third)
+
+
+def test_a_stopped_training_goes_on_with_its_moving_average(split):
+    exp = replace(EXP, epochs=1, lr=1e-3, ema=0.9, drop_path=0.5)
+    torch.manual_seed(0)
+    whole, states = build_model(exp, 10), []
+    fit(
+        whole, split, exp, torch.device("cpu"),
+        on_state=lambda state: states.append(copy.deepcopy(state)), state_every=0,
+    )  # fmt: skip
+    assert [state["step"] for state in states] == [1, 2, 3]
+    torch.manual_seed(99)
+    model, later = build_model(exp, 10), []
+    fit(model, split, exp, torch.device("cpu"), state=states[1], on_step=later.append)
+    assert [step.step for step in later] == [3, 4]
+    for a, b in zip(whole.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_clips_named(split):

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from actloc_core.checkpoints import CheckpointError
+from benchmarks.data import given_boxes, load_data, random_classes
 from benchmarks.experiments import OURS, TRAINING, at_scale
 from benchmarks.models import build_model, weights_hash
 from benchmarks.results import Result, read_result, save
-from benchmarks.run import finished_training, given_boxes, load_data, random_classes, run
+from benchmarks.run import run
 from datasets import ava, synthetic
 from evaluators.ava_csv import read_detections, read_persons
 from evaluators.frame_map import frame_map
@@ -44,7 +45,8 @@ def test_a_run_leaves_everything_and_result_json_reads_back(finished, training, 
     excluded = load_data(EXP, {EXP.dataset: small_benchmark}).report.excluded
     names = {p.name for p in folder.iterdir()}
     assert names == {"result.json", "detections.csv", "persons.csv"}
-    assert {p.name for p in training.iterdir()} == {"checkpoint.pt", "log.csv"}
+    assert {p.name for p in training.iterdir()} == {"checkpoint.pt", "best.pt", "log.csv", "lock"}
+    assert set(result.origin) == {"data", "weights", "code", "scoring"}
     assert read_result(folder / "result.json") == result
     assert result.hash == EXP.hash
     assert (result.split, result.protocol, result.clips) == ("test", "standard", 240 - len(excluded))
@@ -96,19 +98,11 @@ def test_rows_that_differ_in_inference_share_the_training(finished, training, sm
         run_at(small_benchmark, out, EXP, replace(EXP, seed=1))
 
 
-def test_a_training_on_other_data_is_not_taken_for_this_one(finished, training):
-    data = finished[0].data_fingerprint
-    assert finished_training(training, data, None) is not None
-    assert finished_training(training, "other", None) is None
-    assert finished_training(training, data, training / "checkpoint.pt") is None, "it began with no weights"
-    assert finished_training(training.with_name("none"), data, None) is None
-
-
 def test_a_run_can_begin_with_the_backbone_of_another(finished, training, small_benchmark):
     _, folder, _ = finished
     later = replace(EXP, weights=TRAINING + EXP.training_hash, lr=0.0)
     [result] = run_at(small_benchmark, folder.parents[1], later)
-    assert result.weights_fingerprint == weights_hash(training / "checkpoint.pt")
+    assert result.origin["weights"] == weights_hash(training / "checkpoint.pt")
     path = folder.parents[1] / "trainings" / later.training_hash / "checkpoint.pt"
     mine, before = (torch.load(p, weights_only=True)["model"] for p in (path, training / "checkpoint.pt"))
     assert all(torch.equal(mine[name], before[name]) for name in before if name.startswith("backbone."))

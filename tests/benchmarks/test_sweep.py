@@ -22,17 +22,35 @@ class Heard:
 
 good = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.1)
 bad = replace(good, selection="no_such_selection")
+dead = replace(good, selection="kills_its_process")
+hung = replace(good, selection="hangs")
 root, out = map(Path, sys.argv[1:])
-sweep({exp.training_hash: [exp] for exp in (good, bad)}, {good.dataset: root}, out, Heard(), gpus=False)
-for name, exp in (("good", good), ("bad", bad)):
+rows = {"good": good, "bad": bad, "dead": dead, "hung": hung}
+sweep({e.training_hash: [e] for e in rows.values()}, {good.dataset: root}, out, Heard(), gpus=False, hang=8)
+for name, exp in rows.items():
     print(name, exp.training_hash, (out / "runs" / exp.hash / "result.json").exists())
 """
 
 
+PLANTED = """
+import os, sys, time
+from actloc_core import selection
+def kills_its_process(tokens):
+    print("what was said last", flush=True)
+    os._exit(7)
+def hangs(tokens):
+    time.sleep(1000)
+selection.kills_its_process, selection.hangs = kills_its_process, hangs
+"""
+
+
 def test_a_failing_trial_fails_alone(small_benchmark, tmp_path):
+    """One raises, one dies at once, one hangs: each is named with its reason, and the fourth is done."""
+    (tmp_path / "sitecustomize.py").write_text(PLANTED)  # what Python imports first, in the trials too
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{CHECKOUT}"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(small_benchmark), str(tmp_path / "out")],
-        cwd=CHECKOUT, capture_output=True, text=True, env=os.environ, timeout=280, check=False,
+        cwd=CHECKOUT, capture_output=True, text=True, env=environment, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     words = [line.split() for line in done.stdout.splitlines()]
@@ -43,5 +61,10 @@ def test_a_failing_trial_fails_alone(small_benchmark, tmp_path):
     assert ["started", good] in words
     assert ["finished", good] in words
     assert [w for w in words if w[:2] == ["progressed", good]][-1][2:] == ["4", "4"]
-    failure = next(line for line in done.stdout.splitlines() if line.startswith(f"failed {bad}"))
-    assert "no_such_selection" in failure
+    keys = {w[0]: w[1] for w in words if w and w[0] in ("good", "bad", "dead", "hung")}
+    told = {key: done.stdout.split(f"failed {key} ")[1].splitlines() for key in list(keys.values())[1:]}
+    assert "no_such_selection" in told[keys["bad"]][0]
+    assert told[keys["dead"]][0] == "its process died"
+    assert "what was said last" in told[keys["dead"]][1]
+    assert told[keys["hung"]][0] == "it hung: no batch for 0:00:08"
+    assert any("in hangs" in line for line in told[keys["hung"]][:6]), "where it hung"

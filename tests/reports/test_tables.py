@@ -26,7 +26,7 @@ def store(runs, row, *, scale="tiny", seed=0, **numbers):
         "mAP": 0.5, "mAP_curve_theta": 0.5, "mAP_untrained": 0.01, "mAP_random_classes": 0.25,
         "precision": 0.75, "recall": 0.5, "per_class": {"left": 0.5}, "clips": 600, "substituted": 0,
         "seconds_training": 1.0, "seconds": 2.0, "started": "2026-01-01T00:00:00+00:00", "parameters": 1,
-        "gflops": 0.1, "weights_fingerprint": None, "data_fingerprint": "f", "commit": "c", "device": "d",
+        "gflops": 0.1, "origin": {"data": "f"}, "commit": "c", "device": "d",
         "versions": {},
     } | numbers  # fmt: skip
     folder = runs / exp.hash

@@ -1,0 +1,115 @@
+"""The data of an experiment: its splits, the rules they are scored by, and the boxes of a two-stage row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from actloc_core.boxes import xyxy_to_cxcywh
+from actloc_core.two_stage import GivenBoxes
+from benchmarks.engine import true_boxes
+from benchmarks.experiments import Experiment
+from datasets import ava, jhmdb, synthetic, ucf24
+from datasets.split import Key, Split
+from evaluators.frame_map import Detections, FrameMap, GroundTruth, frame_map
+
+PROTOCOLS = {"ava": "standard", "ucf24": "gurkirt", "jhmdb": "gurkirt"}
+"""Whose rules a benchmark's number follows; see `evaluators.frame_map.Protocol`."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of one experiment. `report` is not for choices; `val` is."""
+
+    train: Split
+    val: Split
+    report: Split
+    report_name: str
+    fingerprint: str
+
+
+def benchmark(exp: Experiment) -> str:
+    """Whose formats and rules an experiment's dataset has: "ava", "ucf24" or "jhmdb"."""
+    name = exp.dataset.removeprefix("synthetic_").removesuffix("_smoke")
+    if name not in PROTOCOLS:
+        raise ValueError(f"no dataset is called {exp.dataset!r}; there are {', '.join(PROTOCOLS)}")
+    return name
+
+
+def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
+    """The experiment's splits from `roots` (dataset name -> folder).
+
+    AVA reports on its validation split, as everybody does, and shows it during training too; so do
+    UCF101-24 and JHMDB with their test splits. The synthetic AVA has a test split of its own.
+    """
+    name = benchmark(exp)
+    if exp.dataset not in roots:
+        raise ValueError(f"no folder is given for dataset {exp.dataset!r}: --data {exp.dataset}=FOLDER")
+    root, made = roots[exp.dataset], exp.dataset.startswith("synthetic_")
+    flipped = synthetic.FLIPPED if made else None
+    clips: dict[str, Any] = {"frames": exp.frames, "stride": exp.stride, "crop": exp.crop, "flipped": flipped}
+    if name == "ava":
+        clips["fps"] = synthetic.FPS if made else ava.FPS
+        train, val = ava.load(root, "train", **clips), ava.load(root, "val", **clips)
+        if made:
+            return Data(train, val, ava.load(root, "test", **clips), "test", synthetic.fingerprint(root))
+        return Data(train, val, val, "val", ava.fingerprint(root))
+    load_tubes: Callable[..., Split] = (
+        ucf24.load if name == "ucf24" else partial(jhmdb.load, number=exp.split)
+    )
+    test = load_tubes(root, "test", **clips)
+    return Data(
+        load_tubes(root, "train", every=exp.keyframe_stride, **clips),
+        test,
+        test,
+        "test" if name == "ucf24" else f"test {exp.split}",
+        ucf24.fingerprint(root) if name == "ucf24" else jhmdb.fingerprint(root),
+    )
+
+
+def given_boxes(exp: Experiment, split: Split, root: Path) -> dict[Key, GivenBoxes] | None:
+    """The boxes a two-stage row is asked about, by keyframe; None for the other methods."""
+    if exp.method != "two_stage":
+        return None
+    if exp.boxes == "ground_truth":
+        return {key: true_boxes(split.people.at(key)) for key in split.keyframes}
+    if exp.boxes != "detector":
+        raise ValueError(f"boxes are those of a 'detector' or the 'ground_truth', not {exp.boxes!r}")
+    if benchmark(exp) != "ava":
+        raise ValueError(f"there is no person-box file for {exp.dataset}: give boxes='ground_truth'")
+    name = "test" if exp.dataset.startswith("synthetic_") else "val"
+    return {
+        key: GivenBoxes(
+            xyxy_to_cxcywh(torch.from_numpy(found.boxes)).float(), torch.from_numpy(found.scores).float()
+        )
+        for key, found in ava.person_boxes(ava.find_person_boxes(root, name)).items()
+    }
+
+
+def frame_ap(split: Split, found: Detections, protocol: str) -> FrameMap:
+    return frame_map(split.ground_truth, found, split.evaluated, excluded=split.excluded, protocol=protocol)
+
+
+def random_classes(split: Split, protocol: str) -> FrameMap:
+    """Score every true box with every class at random: the chance level of classification."""
+    truth = split.ground_truth
+    who = np.column_stack([truth.video, truth.frame, truth.box])
+    _, first = np.unique(who, axis=0, return_index=True)
+    ids = np.array(sorted(split.evaluated))
+    rows = first.repeat(len(ids))
+    boxes = GroundTruth(
+        truth.videos,
+        truth.video[rows],
+        truth.frame[rows],
+        truth.box[rows],
+        np.tile(ids, len(first)),
+    )
+    scores = np.random.default_rng(0).random(len(rows))
+    rows_found = Detections(boxes.videos, boxes.video, boxes.frame, boxes.box, boxes.label, scores)
+    return frame_ap(split, rows_found, protocol)

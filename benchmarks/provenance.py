@@ -1,0 +1,92 @@
+"""Where a result comes from: commit, device, and fingerprints of the code that it follows from."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from actloc_core import backbones
+from benchmarks.experiments import Experiment
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+MODEL = ("boxes", "heads", "loss", "matcher", "model", "selection", "structures", "clip", "backbones/layers")
+"""Modules of actloc_core that every training goes through."""
+READERS = {"ava": ("ava",), "ucf24": ("tubes", "ucf24"), "jhmdb": ("tubes", "jhmdb")}
+"""Modules of `datasets` that only one kind of data goes through."""
+METHODS = {"single_stage": (), "two_stage": ("two_stage",), "detr": ("detr",)}
+
+
+def training_code(exp: Experiment) -> str:
+    """A fingerprint of the code that an experiment's trained model follows from.
+
+    Of each module that the training goes through, what Python sees: comments, docstrings and layout may
+    change. Code of other methods, backbones and datasets may, too.
+    """
+    backbone = getattr(backbones, exp.backbone).__module__.rpartition(".")[2]
+    kind = exp.dataset.removeprefix("synthetic_").removesuffix("_smoke")
+    core = [*MODEL, f"backbones/{backbone}", *METHODS.get(exp.method, ())]
+    core += ["checkpoints"] if exp.weights else []
+    names = [f"actloc_core/{name}.py" for name in core]
+    names += [f"datasets/{name}.py" for name in ("split", "transforms", *READERS.get(kind, ()))]
+    names += [f"evaluators/{name}.py" for name in ("ava_csv", "act_pickle")]
+    names += [f"benchmarks/{name}.py" for name in ("engine", "models")]
+    return _fingerprint(tuple(sorted(names)))
+
+
+def scoring_code() -> str:
+    """The same of the code that the numbers of a trained model follow from."""
+    names = ["frame_map", "precision_recall", "ava_csv", "act_pickle"]
+    return _fingerprint(
+        (*(f"evaluators/{name}.py" for name in names), "actloc_core/model.py", "benchmarks/data.py")
+    )
+
+
+@cache
+def _fingerprint(names: tuple[str, ...]) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode() + meaning((CHECKOUT / name).read_text()).encode())
+    return digest.hexdigest()[:16]
+
+
+def meaning(source: str) -> str:
+    """What Python sees of a source text, without its docstrings, comments and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [x for x in body if not _is_text(x)]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    """A string that stands alone: a docstring, or what describes the field above it."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def git_commit() -> str:
+    """The checkout's commit, "+" behind it where files differ; "unknown" outside git."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+            cwd=CHECKOUT, capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"

@@ -1,0 +1,278 @@
+"""One training: begun, gone on with where it was stopped, or found finished.
+
+OUT/trainings/<training_hash>/
+    log.csv            a line for each step
+    state_<step>.pt    all that the rest of the training follows from; the last two are kept, until the end
+    best.pt            the model at the look at the validation split that was best
+    checkpoint.pt      the trained model, written last
+    trial.log          what the training's process printed
+    lock               held by the process that trains, so that two sweeps never train the same at once
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import nn
+
+from benchmarks.data import PROTOCOLS, Data, benchmark, frame_ap
+from benchmarks.engine import Step, fit, predict, true_boxes
+from benchmarks.experiments import Experiment
+from benchmarks.models import begin_with, build_model, weights_file, weights_hash
+from benchmarks.provenance import training_code
+from benchmarks.results import CURVE_THETA, save
+from datasets.split import Split, thinned
+
+GLIMPSE = 80
+"""Keyframes of a look in training, and of the one at the untrained model."""
+STATE_EVERY = 60.0
+"""Seconds of training that a kill can cost."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a running training says of itself now and then."""
+
+    step: int
+    steps: int
+    loss: float
+    mAP: float | None
+    """On the first clips of the validation split; None before the first look."""
+    seconds: float
+    """Of training, those before an interruption included."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and what must be known of its training."""
+
+    model: nn.Module
+    mAP_untrained: float
+    substituted: int
+    seconds: float
+    started: str
+    origin: dict[str, str | None]
+    """`origin_of` the training."""
+
+
+def train(
+    exp: Experiment,
+    data: Data,
+    trainings: Path,
+    *,
+    device: torch.device,
+    weights: Mapping[str, Path] | None = None,
+    workers: int = 0,
+    newer_than: float = 0.0,
+    state_every: float = STATE_EVERY,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_alive: Callable[[], None] = lambda: None,
+) -> Trained:
+    """The experiment's model, trained; or as an earlier training of the same origin left it.
+
+    A training that was stopped goes on from its last state. Where another process is at it, waits
+    for that one. newer_than: what was written before this time (of `time.time`) does not count.
+    on_alive: called after each batch, so that a watchdog can tell work from a hang.
+    """
+    folder = trainings / exp.training_hash
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        beginning = weights_file(exp, weights or {}, trainings)
+        origin = origin_of(exp, data.fingerprint, beginning)
+        _forget(folder, older_than=newer_than)
+        torch.manual_seed(exp.seed)
+        model = build_model(exp, len(data.train.classes))
+        if (done := finished(folder, origin)) is not None:
+            model.load_state_dict(done["model"])
+            return Trained(model.to(device), origin=origin, **done["training"])
+        state = last_state(folder, origin)
+        if state is None and beginning is not None:
+            print(begin_with(model, beginning), file=sys.stderr, flush=True)
+        model.to(device)
+        training = _train(
+            model,
+            exp,
+            data,
+            folder,
+            origin,
+            state,
+            device=device,
+            workers=workers,
+            state_every=state_every,
+            on_progress=on_progress,
+            on_alive=on_alive,
+        )
+        checkpoint = {
+            "experiment": asdict(exp),
+            "classes": data.train.classes,
+            "origin": origin,
+            "training": training,
+            "model": model.state_dict(),
+        }
+        save(folder / "checkpoint.pt", lambda path: torch.save(checkpoint, path))
+        for path in _states(folder):
+            path.unlink()
+        return Trained(model, origin=origin, **training)
+
+
+def _train(
+    model: nn.Module,
+    exp: Experiment,
+    data: Data,
+    folder: Path,
+    origin: dict[str, str | None],
+    state: dict[str, Any] | None,
+    *,
+    device: torch.device,
+    workers: int,
+    state_every: float,
+    on_progress: Callable[[Progress], None],
+    on_alive: Callable[[], None],
+) -> dict[str, Any]:
+    """Train in place, from the beginning or behind `state`; -> the fields of `Trained` known then."""
+    clock = time.monotonic()
+
+    def glimpse(split: Split) -> float:
+        split = thinned(split, GLIMPSE)
+        found, _ = predict(
+            model,
+            split,
+            device,
+            theta=CURVE_THETA,
+            score="product",
+            batch=exp.batch,
+            given={key: true_boxes(split.people.at(key)) for key in split.keyframes},
+            keep_aspect=exp.short_sides is not None,
+            bf16=exp.bf16,
+            workers=workers,
+            on_batch=on_alive,
+        )
+        return frame_ap(split, found, PROTOCOLS[benchmark(exp)]).mAP
+
+    if state is None:
+        _forget(folder, older_than=float("inf"))
+        kept: dict[str, Any] = {
+            "mAP_untrained": glimpse(data.report),
+            "broken": {},
+            "mAP": None,
+            "best": -1.0,
+            "seconds": 0.0,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        lines = []
+    else:
+        kept = state["kept"]
+        print(f"goes on behind step {state['step']}", file=sys.stderr, flush=True)
+        lines = (folder / "log.csv").read_text().splitlines()[: 1 + state["step"]]
+    before, broken = kept["seconds"], Counter(kept["broken"])
+    with open(folder / "log.csv", "w", newline="") as file:
+        file.writelines(f"{line}\n" for line in lines)
+        log = csv.writer(file, lineterminator="\n")
+
+        def on_step(step: Step) -> None:
+            on_alive()
+            for problem in step.problems:
+                if problem not in broken:
+                    print(f"another clip stands in: {problem}", file=sys.stderr, flush=True)
+                broken[problem] += 1
+            if step.step == 1:
+                log.writerow(["step", "lr", *step.losses, "val_mAP"])
+            looks = {round(step.steps * share) for share in (1 / 4, 1 / 2, 3 / 4, 1)}
+            if step.step in looks:
+                kept["mAP"] = glimpse(data.val)
+                if kept["mAP"] > kept["best"]:
+                    kept["best"] = kept["mAP"]
+                    best = {"experiment": asdict(exp), "classes": data.train.classes, "origin": origin}
+                    best |= {"step": step.step, "val_mAP": kept["mAP"], "model": model.state_dict()}
+                    save(folder / "best.pt", lambda path: torch.save(best, path))
+            shown = f"{kept['mAP']:.4f}" if step.step in looks else ""
+            log.writerow([step.step, f"{step.lr:.3e}", *(f"{x:.4f}" for x in step.losses.values()), shown])
+            kept["seconds"] = before + time.monotonic() - clock
+            on_progress(Progress(step.step, step.steps, step.losses["loss"], kept["mAP"], kept["seconds"]))
+
+        def on_state(state: dict[str, Any]) -> None:
+            file.flush()
+            held = state | {"origin": origin, "kept": kept | {"broken": dict(broken)}}
+            try:
+                save(folder / f"state_{state['step']:09d}.pt", lambda path: torch.save(held, path))
+            except OSError as error:  # a full disk: what is trained so far is in memory yet
+                print(f"step {state['step']}: no state was saved ({error})", file=sys.stderr, flush=True)
+                return
+            for old in _states(folder)[:-2]:
+                old.unlink()
+
+        fit(
+            model,
+            data.train,
+            exp,
+            device,
+            workers=workers,
+            on_step=on_step,
+            state=state,
+            on_state=on_state,
+            state_every=state_every,
+        )
+    return {
+        "mAP_untrained": kept["mAP_untrained"],
+        "substituted": sum(broken.values()),
+        "seconds": before + time.monotonic() - clock,
+        "started": kept["started"],
+    }
+
+
+def origin_of(exp: Experiment, data: str, beginning: Path | None) -> dict[str, str | None]:
+    """What a trained model follows from, beside its experiment: fingerprints of data, weights and code.
+
+    beginning: the file of the weights that it begins with.
+    """
+    return {"data": data, "weights": weights_hash(beginning), "code": training_code(exp)}
+
+
+def finished(folder: Path, origin: Mapping[str, str | None]) -> dict[str, Any] | None:
+    """What a finished training left, where it is of this origin."""
+    held = _read(folder / "checkpoint.pt")
+    return held if held and held["origin"] == origin else None
+
+
+def last_state(folder: Path, origin: Mapping[str, str | None]) -> dict[str, Any] | None:
+    """The last state of a training of this origin that can be read."""
+    for path in reversed(_states(folder)):
+        held = _read(path)
+        if held and held["origin"] == origin:
+            return held
+    return None
+
+
+def _states(folder: Path) -> list[Path]:
+    """Files of states, the oldest first."""
+    return sorted(folder.glob("state_*.pt"))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+        print(f"{path}: not readable, so left alone ({error})", file=sys.stderr, flush=True)
+        return None
+    return held if isinstance(held, dict) and "origin" in held else None
+
+
+def _forget(folder: Path, *, older_than: float) -> None:
+    """Remove what an earlier training left, where it was written before that time."""
+    for path in [folder / "checkpoint.pt", folder / "best.pt", *_states(folder)]:
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < older_than:
+                path.unlink()
