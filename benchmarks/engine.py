@@ -112,7 +112,10 @@ def fit(
                 groups.append((predictions, targets, match(predictions, targets, cost)))
             if exp.accumulate > 1 and totals is None:
                 people = [target for group in batch.groups for target in group.targets]
-                totals = totals_of(people, predictions.actor_logits.shape[1], weights)
+                candidates = predictions.actor_logits.shape[1]
+                if isinstance(model, TwoStageLocalizer):  # as many as the clip with the most has boxes
+                    candidates = max(candidates, *(len(target.boxes) for target in people))
+                totals = totals_of(people, candidates, weights)
             terms = grouped_set_loss(groups, weights, totals=totals)
             if not torch.isfinite(terms["loss"]):
                 where = [train.keyframes[index] for _, index in order[step - done - 1]]

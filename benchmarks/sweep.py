@@ -216,7 +216,7 @@ def reason_of(error: str, log: Path) -> str:
         reason, printed = f"it hung: no batch for {printed[hung[-1]][9:-2]}", printed[hung[-1] :]
     elif "OutOfMemoryError" in error:
         reason = "out of memory"
-    elif "ActorDiedError" in error or "ActorUnavailableError" in error:
+    elif "worker process has died" in error or "ActorDiedError" in error:
         reason = "its process died"
     else:
         reason = said[-1] if said else "no reason was left"
