@@ -128,7 +128,7 @@ def test_what_the_encoder_and_decoder_add_worked_by_hand():
         q * (4 * d * d + mlp + 3 * norm)  # self-attention, MLP, norms
         + 2 * q * q * d
         + q * 2 * d * d + n * 2 * d * d  # q and out; k and v of the tokens
-        + 2 * q * n * d + q * n * d  # attention, and the likeness of places
+        + 2 * q * n * d + q * n * d + 8 * 2 * q * n  # attention; the likeness of places, weighed by each head
     )  # fmt: skip
     heads = q * (4 * d * d + d * (4 + 2 + 80))
     ends = n * 768 * d + n * norm + q * norm
