@@ -19,7 +19,8 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,15 +109,24 @@ def detectors() -> dict[str, Experiment]:
     """
     seen: dict[str, Experiment] = {}
     for name, exp in experiments.ROWS.items():
-        if not any(_model_of(exp) == _model_of(other) for other in seen.values()):
+        if not any(_counted_as(exp) == _counted_as(other) for other in seen.values()):
             table, row = name.split("/")
             seen[f"table{table}_{row}" if table[0].isdigit() else f"{table}_{row}"] = exp
     return seen
 
 
-def _model_of(exp: Experiment) -> tuple[object, ...]:
-    kept = exp.short_sides is not None
-    return (exp.method, exp.backbone, exp.crop, exp.last_pool, exp.selection, exp.frame_embedding, kept)
+def _counted_as(exp: Experiment) -> Experiment:
+    """The experiment with all that does not change its count as in OURS: of equal ones, one is counted."""
+    return replace(
+        experiments.OURS, **{name: value for name, value in asdict(exp).items() if name in COUNTED}
+    )
+
+
+COUNTED = (
+    "method", "backbone", "frames", "crop", "short_sides", "last_pool", "selection", "dim", "frame_embedding",
+    "queries", "encoder_layers", "decoder_layers",
+)  # fmt: skip
+"""Fields of an experiment that decide its model's GFLOPs and parameters."""
 
 
 @dataclass(frozen=True)
@@ -278,6 +288,12 @@ def parameters(model: nn.Module) -> int:
 
 
 def count_row(row: Row | Experiment, *, instant: bool, classes: int = ACTIONS) -> Count:
+    """GFLOPs and parameters of a row's model; each model is counted once."""
+    return _count_once(_counted_as(row) if isinstance(row, Experiment) else row, instant, classes)
+
+
+@cache
+def _count_once(row: Row | Experiment, instant: bool, classes: int) -> Count:
     if not instant:
         return count(build(row, classes), *inputs(row))
     with torch.device("meta"):

@@ -56,6 +56,7 @@ def _fingerprint(names: tuple[str, ...]) -> str:
     return digest.hexdigest()[:16]
 
 
+@cache
 def meaning(source: str) -> str:
     """What Python sees of a source text, without its docstrings, comments and layout."""
     tree = ast.parse(source)

@@ -213,8 +213,12 @@ def reason_of(error: str, log: Path) -> str:
     said = [line for line in error.strip().splitlines() if line.strip()]
     hung = [i for i, line in enumerate(printed) if line.startswith("Timeout (")]
     if hung:
-        reason, printed = f"it hung: no batch for {printed[hung[-1]][9:-2]}", printed[hung[-1] :]
-    elif "OutOfMemoryError" in error:
+        reason = f"it hung: no batch for {printed[hung[-1]][9:-2]}"
+        # A block of lines for each thread, the innermost call first; ours is the one that runs our code.
+        threads = "\n".join(printed[hung[-1] + 1 :]).split("\n\n")
+        ours = next((thread for thread in threads if str(CHECKOUT) in thread), threads[0])
+        return "\n".join([reason, *(f"    {line}" for line in ours.splitlines()[: TAIL + 1])])
+    if "OutOfMemoryError" in error:
         reason = "out of memory"
     elif "worker process has died" in error or "ActorDiedError" in error:
         reason = "its process died"

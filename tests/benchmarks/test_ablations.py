@@ -31,8 +31,8 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("out with spaces")
 
 
-CHOSEN = ["2a/256_8", "2a/256_16", "2a/two_stage", "2a/two_stage_true_boxes", "2b/two_c_t", "4/jhmdb_1"]
-"""Five runs, two of them of one training, and one that begins with the weights of a sixth, not chosen."""
+CHOSEN = ["2a/256_16", "2a/two_stage", "2a/two_stage_true_boxes", "2b/two_c_t", "4/jhmdb_1"]
+"""Four runs, two of them of one training, and one that begins with the weights of a fifth, not chosen."""
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +47,10 @@ def test_the_rehearsal_runs_every_chosen_row_once(first, out):
     assert runs == sorted({exp.hash for exp in rows})
     trainings = sorted(p.name for p in (out / "trainings").iterdir())
     assert trainings == sorted({exp.training_hash for exp in rows})
-    assert len(runs) == 6
-    assert len(trainings) == 5
+    assert len(runs) == 5
+    assert len(trainings) == 4
     assert "2a/256_16 = 2b/two_c_t" in first.stdout
-    assert "6 of 6 runs have a result" in first.stdout
+    assert "5 of 5 runs have a result" in first.stdout
     assert "done" in first.stdout
     for run in runs:
         result = json.loads((out / "runs" / run / "result.json").read_text())
@@ -80,7 +80,7 @@ def test_the_tables_show_them(first, out):
 def test_a_second_call_keeps_what_is_done(first, out):
     before = {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*")}
     again = command(
-        "benchmarks.ablations", "--only", "2a", "4", "--rows", "256_8", "256_16", "jhmdb_1", out=out
+        "benchmarks.ablations", "--only", "2a", "4", "--rows", "two_stage", "256_16", "jhmdb_1", out=out
     )
     assert again.returncode == 0
     assert again.stdout.count("done before, kept") == 4
@@ -95,8 +95,8 @@ def test_why_a_run_is_due(first, out, tmp_path):
     def fingerprint(exp):
         return json.loads((out / "runs" / exp.hash / "result.json").read_text())["origin"]["data"]
 
-    done = SMOKE["2a/256_8"]
-    assert why(ROWS["2a/256_8"], "x") == "new"
+    done = SMOKE["2a/256_16"]
+    assert why(SMOKE["2a/256_8"], "x") == "new"
     assert why(done, fingerprint(done)) is None
     assert why(done, fingerprint(done), fresh=True) == "asked to run it afresh"
     assert why(done, "another") == "the data changed"
@@ -104,7 +104,7 @@ def test_why_a_run_is_due(first, out, tmp_path):
     assert why(later, fingerprint(later)) is None
     shutil.copytree(out / "runs" / later.hash, tmp_path / "runs" / later.hash)
     begins = tmp_path / "trainings" / later.weights.removeprefix(TRAINING)
-    shutil.copytree(out / "trainings" / SMOKE["2a/256_8"].training_hash, begins)
+    shutil.copytree(out / "trainings" / SMOKE["2a/256_16"].training_hash, begins)
     assert why(later, fingerprint(later), out=tmp_path) == "the weights it begins with changed"
 
 
@@ -145,14 +145,15 @@ def test_a_row_brings_along_the_one_it_begins_with_and_seeds_are_rows():
 
 def test_a_rehearsal_says_what_every_row_takes_and_leaves_nothing(out, first):
     before = sorted(p for p in out.rglob("*"))
-    said = command("benchmarks.ablations", "--dry-run", "--only", "2a/256_8", "2a/two_stage", out=out)
+    said = command("benchmarks.ablations", "--dry-run", "--only", "2a/two_stage", out=out)
     assert said.returncode == 0, said.stderr
     lines = [line for line in said.stdout.splitlines() if "2a/" in line and "│" in line]
-    assert [line.split("│")[-2].strip() for line in lines] == ["yes", "yes"]
+    assert [line.split("│")[-2].strip() for line in lines] == ["yes"]
     assert "step s" in said.stdout
     assert sorted(p for p in out.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_rehearsal_tells_a_row_that_cannot_run(out, first, monkeypatch, capsys):
     """A batch of more clips than the machine has memory for is found out with two of them."""
     row = replace(SMOKE["2a/256_8"], batch=10**7)

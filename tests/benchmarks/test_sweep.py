@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
@@ -24,9 +26,10 @@ good = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.1)
 bad = replace(good, selection="no_such_selection")
 dead = replace(good, selection="kills_its_process")
 hung = replace(good, selection="hangs")
-root, out = map(Path, sys.argv[1:])
+root, out = map(Path, sys.argv[1:3])
 rows = {"good": good, "bad": bad, "dead": dead, "hung": hung}
-sweep({e.training_hash: [e] for e in rows.values()}, {good.dataset: root}, out, Heard(), gpus=False, hang=8)
+rows = {name: rows[name] for name in sys.argv[3:]}
+sweep({e.training_hash: [e] for e in rows.values()}, {good.dataset: root}, out, Heard(), gpus=False, hang=15)
 for name, exp in rows.items():
     print(name, exp.training_hash, (out / "runs" / exp.hash / "result.json").exists())
 """
@@ -44,27 +47,41 @@ selection.kills_its_process, selection.hangs = kills_its_process, hangs
 """
 
 
-def test_a_failing_trial_fails_alone(small_benchmark, tmp_path):
-    """One raises, one dies at once, one hangs: each is named with its reason, and the fourth is done."""
-    (tmp_path / "sitecustomize.py").write_text(PLANTED)  # what Python imports first, in the trials too
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{CHECKOUT}"}
+def sweep_of(*rows, root, folder):
+    """What the sweep of these rows told: row -> the lines of its failure, for those that failed."""
+    (folder / "sitecustomize.py").write_text(PLANTED)  # what Python imports first, in the trials too
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(small_benchmark), str(tmp_path / "out")],
-        cwd=CHECKOUT, capture_output=True, text=True, env=environment, timeout=280, check=False,
+        [sys.executable, "-c", SCRIPT, str(root), str(folder / "out"), *rows],
+        cwd=CHECKOUT, capture_output=True, text=True, timeout=280, check=False,
+        env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{CHECKOUT}"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     words = [line.split() for line in done.stdout.splitlines()]
-    good = next(w[1] for w in words if w[0] == "good")
-    bad = next(w[1] for w in words if w[0] == "bad")
-    assert ["good", good, "True"] in words
-    assert ["bad", bad, "False"] in words
+    keys = {w[0]: w[1] for w in words if w and w[0] in rows}
+    assert [name for name in rows if [name, keys[name], "True"] in words] == ["good"], "what has a result"
+    good = keys["good"]
     assert ["started", good] in words
     assert ["finished", good] in words
     assert [w for w in words if w[:2] == ["progressed", good]][-1][2:] == ["4", "4"]
-    keys = {w[0]: w[1] for w in words if w and w[0] in ("good", "bad", "dead", "hung")}
-    told = {key: done.stdout.split(f"failed {key} ")[1].splitlines() for key in list(keys.values())[1:]}
-    assert "no_such_selection" in told[keys["bad"]][0]
-    assert told[keys["dead"]][0] == "its process died"
-    assert "what was said last" in told[keys["dead"]][1]
-    assert told[keys["hung"]][0] == "it hung: no batch for 0:00:08"
-    assert any("in hangs" in line for line in told[keys["hung"]][:6]), "where it hung"
+    return {
+        name: done.stdout.split(f"failed {key} ")[1].splitlines()
+        for name, key in keys.items()
+        if f"failed {key} " in done.stdout
+    }
+
+
+def test_a_failing_trial_fails_alone(small_benchmark, tmp_path):
+    """One raises and one dies at once: each is named with its reason, and the third is done."""
+    told = sweep_of("good", "bad", "dead", root=small_benchmark, folder=tmp_path)
+    assert set(told) == {"bad", "dead"}
+    assert "no_such_selection" in told["bad"][0]
+    assert told["dead"][0] == "its process died"
+    assert "what was said last" in told["dead"][1]
+
+
+@pytest.mark.slow
+def test_a_trial_that_hangs_is_given_up_and_told_where(small_benchmark, tmp_path):
+    told = sweep_of("good", "hung", root=small_benchmark, folder=tmp_path)
+    assert set(told) == {"hung"}
+    assert told["hung"][0] == "it hung: no batch for 0:00:15"
+    assert any("in hangs" in line for line in told["hung"][:8])

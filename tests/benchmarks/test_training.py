@@ -186,6 +186,7 @@ run([exp], {exp.dataset: root}, out, device=torch.device("cpu"), state_every=0, 
 """
 
 
+@pytest.mark.slow
 def test_kill_9_and_the_same_command_again_gives_the_same_model(small_benchmark, tmp_path):
     def start(out):
         return subprocess.Popen(
