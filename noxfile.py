@@ -24,7 +24,7 @@ def ablations(session: nox.Session) -> None:
     """Train and score the rows of the paper's tables, then print and write the tables."""
     install(session)
     session.run("python", "-m", "benchmarks.ablations", *session.posargs)
-    if {"-h", "--help", "--list"} & set(session.posargs):
+    if {"-h", "--help", "--list", "--dry-run"} & set(session.posargs):
         return
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--out", default="out")
@@ -37,7 +37,10 @@ def ablations(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones: offline, on a CPU, within five minutes."""
     install(session, "tests")
-    session.run("python", "-m", "pytest", *session.posargs)
+    # Two processes, each of whose tests compute with one thread; pytest-benchmark warns of company.
+    session.run(
+        "python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:benchmark", *session.posargs
+    )
 
 
 @nox.session

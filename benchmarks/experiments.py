@@ -215,18 +215,18 @@ def at_scale(exp: Experiment, scale: str) -> Experiment:
         queries=64,
         encoder_layers=1,
         decoder_layers=2,
-        epochs=1.6,
+        epochs=1.5,
         warmup_epochs=0.25,
         lr=4.5e-3,
         theta=0.02,
         score="product",
     )
     if exp.method == "detr":
-        tiny = replace(tiny, epochs=2.6, lr=2e-3, clip_norm=1.0)
+        tiny = replace(tiny, epochs=2.2, lr=2.5e-3, clip_norm=1.0)
     if exp.dataset != "ava":
         # The paper begins with Kinetics weights; these with what a row ended with on the AVA-shaped data.
         before = at_scale(replace(ROWS[BEGINNING], seed=exp.seed), scale)
-        tiny = replace(tiny, weights=TRAINING + before.training_hash, keyframe_stride=8, epochs=2.2, lr=2e-3)
+        tiny = replace(tiny, weights=TRAINING + before.training_hash, keyframe_stride=8, epochs=2, lr=2e-3)
     if scale == "tiny":
         return tiny
     return replace(tiny, dataset=f"{tiny.dataset}_smoke", epochs=2, warmup_epochs=0.5)
