@@ -229,8 +229,8 @@ def notes(name: str, scale: str, results: Sequence[Result], made: pd.DataFrame) 
         lines.append(f"The detector's boxes{made_up} are those of a person-box file, score 0.8 and above.")
     if any(r.experiment["method"] == "detr" for r in results):
         lines.append(
-            "The encoder-decoder has a schedule of its own, of twice the epochs: with the other's it is far "
-            "from converged."
+            "The encoder-decoder has a schedule of its own, of more epochs: with the other's it is far from "
+            "converged."
         )
     if replaced := sum(r.substituted for r in results):
         lines.append(f"{replaced} training clips could not be read, and others stood in for them.")
@@ -294,7 +294,7 @@ def _shown(name: str, line: Any) -> str:
 
 
 def sanity(scale: str, runs: Path) -> str:
-    """Three lines that must hold before any table means something: each of the methods has learned."""
+    """Three lines to look at before any table: has each of the methods learned what people do?"""
     selections = [row for row in ROWS if row.startswith("2b/")]
     rows = {
         "RoI align on the true boxes": ["2a/two_stage_true_boxes"],
@@ -322,7 +322,7 @@ def sanity(scale: str, runs: Path) -> str:
         index=False, disable_numparse=True, colalign=["left", "left", "right", "right", "right"]
     )
     return (
-        f"## Sanity: all three ways learn, scale {scale}\n\n{text}\n\n"
+        f"## Sanity: do all three ways learn? Scale {scale}\n\n{text}\n\n"
         "Untrained: the same network before its first step, which given boxes lift to chance. Random "
         "classes: the true boxes with random classes.\n"
     )

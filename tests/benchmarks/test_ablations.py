@@ -71,7 +71,7 @@ def test_the_tables_show_them(first, out):
     assert shown.returncode == 0, shown.stderr
     assert "| 2(C+T) " in shown.stdout
     assert "not run" in shown.stdout, "the rows that were not chosen"
-    assert "all three ways learn" in shown.stdout
+    assert "do all three ways learn?" in shown.stdout
     assert "No row was run" not in shown.stdout, "rows of every table are done, if not chosen there"
     assert (out / "report" / "table_2b.csv").read_text().startswith("method,")
     assert (out / "report" / "table_2b.md").read_text() in shown.stdout + "\n"
