@@ -198,7 +198,8 @@ def _steps(
     if found.needed > found.free:
         found.problem = (
             f"a batch of {exp.batch} clips needs about {found.needed / GIB:.1f} GiB, "
-            f"and this {device.type} has {found.free / GIB:.1f} GiB"
+            f"and this {device.type} has {found.free / GIB:.1f} GiB; the experiment's fields accumulate and "
+            "checkpointing make it less"
         )
         return
     found.step_seconds, found.needed = step(exp.batch)
