@@ -59,21 +59,15 @@ def _fingerprint(names: tuple[str, ...]) -> str:
 @cache
 def meaning(source: str) -> str:
     """What Python sees of a source text, without its docstrings, comments and layout."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [x for x in body if not _is_text(x)]  # type: ignore[attr-defined]
-    return ast.dump(tree)
+    return ast.dump(_WithoutTexts().visit(ast.parse(source)))
 
 
-def _is_text(node: ast.stmt) -> bool:
-    """A string that stands alone: a docstring, or what describes the field above it."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+class _WithoutTexts(ast.NodeTransformer):
+    """Drops strings that stand alone: docstrings, and what describes the field above it."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if alone else node
 
 
 def git_commit() -> str:
