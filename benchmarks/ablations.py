@@ -279,12 +279,16 @@ def run_missing(
     if not missing:
         return {}
     print(f"starting Ray for {len(missing)} trainings ...", flush=True)
-    from benchmarks.sweep import slots, sweep  # Ray takes seconds to import: not for --list or errors
+    from benchmarks.sweep import (
+        cluster,
+        slots,
+        sweep,
+    )  # Ray takes seconds to import: not for --list or errors
 
     begun = time.time() if fresh else 0.0
     gpus = torch.cuda.is_available()
     titles = {key: ", ".join(names[exp.hash] for exp in group) for key, group in missing.items()}
-    with SweepDisplay(titles, at_once=slots(gpus=gpus)) as display:
+    with cluster(), SweepDisplay(titles, at_once=slots(gpus=gpus)) as display:
         for wave in waves(missing):
             ready = {}
             for key, group in wave.items():

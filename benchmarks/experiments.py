@@ -221,8 +221,13 @@ def at_scale(exp: Experiment, scale: str) -> Experiment:
         theta=0.02,
         score="product",
     )
+    # What does not learn at this rate learns at a lower one, and needs more steps for it.
     if exp.method == "detr":
-        tiny = replace(tiny, epochs=2.2, lr=2.5e-3, clip_norm=1.0)
+        tiny = replace(tiny, epochs=3, lr=2e-3, clip_norm=1.0)
+    if exp.method == "two_stage":
+        tiny = replace(tiny, epochs=3, lr=2e-3)
+    if exp.selection == "singleton":
+        tiny = replace(tiny, lr=2e-3)
     if exp.dataset != "ava":
         # The paper begins with Kinetics weights; these with what a row ended with on the AVA-shaped data.
         before = at_scale(replace(ROWS[BEGINNING], seed=exp.seed), scale)

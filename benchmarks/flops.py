@@ -298,8 +298,12 @@ def _count_once(row: Row | Experiment, instant: bool, classes: int) -> Count:
         return count(build(row, classes), *inputs(row))
     with torch.device("meta"):
         model, given = build(row, classes), inputs(row)
-        backbone = count_instantly(model.get_submodule("backbone"), given[0])
-        return Count(count_instantly(model, *given), {"backbone": backbone}, parameters(model))
+        with torch.no_grad(), _Macs() as macs:
+            # In one pass: what is counted when the backbone ends is the backbone's, which runs first.
+            reached: list[int] = []
+            model.get_submodule("backbone").register_forward_hook(lambda *_: reached.append(macs.total))
+            model(*given)
+        return Count(macs.total / 1e9, {"backbone": reached[0] / 1e9}, parameters(model))
 
 
 def count_experiment(exp: Experiment, classes: int = ACTIONS) -> Count:

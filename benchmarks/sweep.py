@@ -10,7 +10,8 @@ import faulthandler
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ os.environ.update(
     RAY_AUTH_MODE="disabled",
     RAY_USAGE_STATS_ENABLED="0",
     RAY_AIR_NEW_OUTPUT="0",
-    TUNE_GLOBAL_CHECKPOINT_S="0",
+    TUNE_GLOBAL_CHECKPOINT_S="86400",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
 )
 
@@ -51,6 +52,25 @@ class Observer(Protocol):
     def failed(self, key: str, reason: str) -> None: ...
 
 
+@contextmanager
+def cluster() -> Iterator[None]:
+    """A Ray of our own for the sweeps inside: started once, for it takes seconds, and ended with them."""
+    # Workers import this checkout's packages; a private cluster, never somebody else's.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=128 * 2**20,
+    )
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
 def sweep(
     trainings: Mapping[str, Sequence[Experiment]],
     roots: Mapping[str, Path],
@@ -62,24 +82,12 @@ def sweep(
     newer_than: float = 0.0,
     hang: float = HANG,
 ) -> None:
-    """Run every training (hash -> the rows that share it) under `out`: one one-thread trial a core.
+    """Run every training (hash -> the rows that share it) under `out`, in a `cluster`: one one-thread trial
+    a core.
 
     gpus: one trial for each GPU instead. roots, weights, newer_than: `benchmarks.run.run`'s. A trial that
     fails, dies or hangs (no batch for `hang` seconds) fails alone; `observer` hears of it.
     """
-    if not ray.is_initialized():
-        # Workers import this checkout's packages; a private cluster, never somebody else's.
-        os.environ["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")])
-        )
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=128 * 2**20,
-        )
-    logging.getLogger("ray").setLevel(logging.ERROR)
     resources: dict[str, float] = {"cpu": 4, "gpu": 1} if gpus else {"cpu": 1}
     trainable = tune.with_parameters(
         _trial,
@@ -90,18 +98,17 @@ def sweep(
         newer_than=newer_than,
         hang=hang,
     )
-    try:
-        # Our results are in `runs`; Ray's own records of the sweep are of no use afterwards.
-        with tempfile.TemporaryDirectory(prefix="actloc-ray-") as storage:
-            tune.Tuner(
-                tune.with_resources(trainable, resources),
-                param_space={"trial": tune.grid_search(list(trainings))},
-                run_config=tune.RunConfig(
-                    name="sweep", storage_path=storage, callbacks=[_Relay(observer, out)], verbose=0
-                ),
-            ).fit()
-    finally:
-        ray.shutdown()
+    # Our results are in `runs`; Ray's own records of the sweep are of no use afterwards.
+    with tempfile.TemporaryDirectory(prefix="actloc-ray-") as storage:
+        tune.Tuner(
+            tune.with_resources(trainable, resources),
+            param_space={"trial": tune.grid_search(list(trainings))},
+            # A process takes the next trial when it is done with one: a new one takes seconds to import.
+            tune_config=tune.TuneConfig(reuse_actors=True),
+            run_config=tune.RunConfig(
+                name="sweep", storage_path=storage, callbacks=[_Relay(observer, out)], verbose=0
+            ),
+        ).fit()
 
 
 def slots(*, gpus: bool) -> int:
