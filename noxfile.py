@@ -34,9 +34,23 @@ def ablations(session: nox.Session) -> None:
 
 
 @nox.session
+def report(session: nox.Session) -> None:
+    """Draw the tables, figures and page of what was run again, without training."""
+    install(session)
+    session.run("python", "-m", "reports", *session.posargs)
+
+
+@nox.session
+def search(session: nox.Session) -> None:
+    """Tune a row's loss weights, learning rate and theta on training data alone."""
+    install(session, "search")
+    session.run("python", "-m", "benchmarks.search", *session.posargs)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones: offline, on a CPU, within five minutes."""
-    install(session, "tests")
+    install(session, "tests", "search", "cluster")
     # Two processes, each of whose tests compute with one thread; pytest-benchmark warns of company.
     session.run(
         "python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:benchmark", *session.posargs
@@ -46,14 +60,14 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def slow(session: nox.Session) -> None:
     """The tests that take minutes."""
-    install(session, "tests")
+    install(session, "tests", "search", "cluster")
     session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
 
 
 @nox.session
 def perf(session: nox.Session) -> None:
     """Speed and memory against the straightforward implementations, measured in one run."""
-    install(session, "tests")
+    install(session, "tests", "search", "cluster")
     session.run("python", "-m", "pytest", "-s", "benchmarks/perf", *session.posargs)
 
 
@@ -69,5 +83,5 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict, over the five packages."""
-    install(session, "types")
+    install(session, "types", "search")
     session.run("mypy")

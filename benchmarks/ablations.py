@@ -20,17 +20,25 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from benchmarks.data import given_boxes, load_data
 from benchmarks.display import SweepDisplay
 from benchmarks.experiments import SCALES, TRAINING, Experiment, choose, rows_at
 from benchmarks.flops import count_experiment
+from benchmarks.mirror import fetch
 from benchmarks.models import weights_file
+from benchmarks.pretrained import WEIGHTS, download
 from benchmarks.provenance import scoring_code
 from benchmarks.results import read_result
 from benchmarks.training import origin_of
@@ -59,8 +67,10 @@ def main(argv: list[str] | None = None) -> int:
             names[exp.hash] = f"{names[exp.hash]} = {name}" if exp.hash in names else name
         experiments = {exp.hash: exp for exp in rows.values()}
         roots = data_roots(args.data, rows, args.out / "data")
-        weights = weight_files(args.weights, experiments)
+        weights = weight_files(args.weights, experiments, args.out / "weights" if args.pretrained else None)
         fingerprints = check_data(experiments, roots)
+        if args.mirror and not args.dry_run:
+            fetch_done(args.mirror, args.out, experiments.values())
         if args.dry_run:
             from benchmarks.rehearse import rehearse
 
@@ -86,7 +96,22 @@ def main(argv: list[str] | None = None) -> int:
             # The last to be written and the first to go: a run is done where it is there.
             (args.out / "runs" / key / "result.json").unlink(missing_ok=True)
             missing.setdefault(exp.training_hash, []).append(exp)
-    failures = run_missing(missing, names, roots, weights, args.out, fresh=args.fresh)
+    try:
+        failures = run_missing(
+            missing,
+            names,
+            roots,
+            weights,
+            args.out,
+            fresh=args.fresh,
+            address=args.address,
+            processes=args.processes,
+            gpus_each=args.gpus_each,
+            mirror=args.mirror,
+        )
+    except ValueError as error:  # a request that nobody can serve
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     failed = {exp.hash: failures[key] for key, group in missing.items() if key in failures for exp in group}
     for key, reason in failed.items():
         print(f"failed: {names[key]} [{key}]: {reason}", file=sys.stderr)
@@ -129,7 +154,31 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=FILE",
         help="published weights that rows of the paper's size begin with, such as mvitv2_s_k400=k400.pyth",
     )
+    p.add_argument("--pretrained", action="store_true", help="download published weights that are not named")
     p.add_argument("--out", type=Path, default=Path("out"), help="folder of all that is made (default: out)")
+    p.add_argument(
+        "--address",
+        metavar="RAY",
+        help="of a running Ray cluster to join: auto, host:port or ray://host:port (default: a private one)",
+    )
+    p.add_argument(
+        "--mirror",
+        metavar="URI",
+        help="keep what is made there too (s3://, gs://, file://): machines then need share no --out",
+    )
+    p.add_argument(
+        "--processes",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="that share each run and its batch, with a GPU or a core each (default: 1)",
+    )
+    p.add_argument(
+        "--gpus-each",
+        type=float,
+        metavar="F",
+        help="for each process: 1, 0, or a fraction: runs then share a GPU (default: 1 where there are any)",
+    )
     p.add_argument("--fresh", action="store_true", help="run again what has a result")
     p.add_argument("--list", action="store_true", help="show the rows and stop")
     p.add_argument(
@@ -182,9 +231,12 @@ def data_roots(given: list[str], rows: Mapping[str, Experiment], made: Path) -> 
     return roots
 
 
-def weight_files(given: list[str], experiments: Mapping[str, Experiment]) -> dict[str, Path]:
+def weight_files(
+    given: list[str], experiments: Mapping[str, Experiment], downloads: Path | None = None
+) -> dict[str, Path]:
     """Name of published weights -> file, from NAME=FILE arguments, for all that experiments begin with.
 
+    downloads: folder that those not given are downloaded to; None: none is.
     Raises ValueError or FileNotFoundError where one is missing, or given and not used.
     """
     files = named("--weights", given, "NAME=FILE, such as mvitv2_s_k400=k400.pyth")
@@ -192,10 +244,27 @@ def weight_files(given: list[str], experiments: Mapping[str, Experiment]) -> dic
     for name in sorted(files.keys() - wanted):
         use = f"they begin with {', '.join(sorted(wanted))}" if wanted else "they begin with drawn weights"
         raise ValueError(f"--weights {name}=...: no chosen row uses it; {use}")
+    if downloads is not None:
+        for name in sorted((wanted & WEIGHTS.keys()) - files.keys()):
+            files[name] = download_shown(name, downloads)
     for exp in experiments.values():
         if exp.weights in wanted:
             weights_file(exp, files, Path())
     return files
+
+
+def download_shown(name: str, folder: Path) -> Path:
+    """Published weights, downloaded with a bar on a terminal."""
+    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        file = download(
+            name,
+            WEIGHTS[name],
+            folder,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(f"weights: {file}")
+    return file
 
 
 def make_synthetic(made: Path, name: str) -> Path:
@@ -274,35 +343,71 @@ def run_missing(
     out: Path,
     *,
     fresh: bool = False,
+    address: str | None = None,
+    processes: int = 1,
+    gpus_each: float | None = None,
+    mirror: str | None = None,
 ) -> dict[str, str]:
-    """Run them; -> training -> reason of those that failed. fresh: trained anew, whatever there is."""
+    """Run them; -> training -> reason of those that failed. fresh: trained anew, whatever there is.
+
+    address: of the Ray cluster to join. processes, gpus_each: see `benchmarks.sweep.share_of`. mirror: see
+    `benchmarks.mirror`.
+    Raises ValueError where no run fits on the machines, or these do not see the files.
+    """
     if not missing:
         return {}
+    for exp in (group[0] for group in missing.values()):
+        if exp.batch % processes:
+            raise ValueError(f"a batch of {exp.batch} clips cannot be shared evenly by {processes} processes")
     print(f"starting Ray for {len(missing)} trainings ...", flush=True)
-    from benchmarks.sweep import (
-        cluster,
-        slots,
-        sweep,
-    )  # Ray takes seconds to import: not for --list or errors
+    # Ray takes seconds to import: not for --list or errors.
+    from benchmarks.sweep import check_storage, cluster, share_of, sweep
 
     begun = time.time() if fresh else 0.0
-    gpus = torch.cuda.is_available()
     titles = {key: ", ".join(names[exp.hash] for exp in group) for key, group in missing.items()}
-    with cluster(), SweepDisplay(titles, at_once=slots(gpus=gpus)) as display:
-        for wave in waves(missing):
-            ready = {}
-            for key, group in wave.items():
-                if (begins := weights_file(group[0], weights, out / "trainings")) and not begins.exists():
-                    display.failed(key, "the training it begins with has failed")
-                else:
-                    ready[key] = group
-            sweep(ready, roots, out, display, gpus=gpus, weights=weights, newer_than=begun)
-            if any(unfinished(group, out) and key not in display.failures for key, group in ready.items()):
-                break  # somebody has stopped the sweep, which then ends as if it were done
+    with cluster(address) as machines:
+        has = [machine["Resources"] for machine in machines]
+        share, at_once = share_of(has, processes=processes, gpus_each=gpus_each)
+        if address is not None or mirror is not None:
+            check_storage(machines, out, [*roots.values(), *weights.values()], mirror=mirror)
+            print(f"{len(machines)} machines, {at_once} runs at once", flush=True)
+        with SweepDisplay(titles, at_once=at_once) as display:
+            for wave in waves(missing):
+                ready = {}
+                for key, group in wave.items():
+                    if (begins := weights_file(group[0], weights, out / "trainings")) and not begins.exists():
+                        display.failed(key, "the training it begins with has failed")
+                    else:
+                        ready[key] = group
+                sweep(
+                    ready,
+                    roots,
+                    out,
+                    display,
+                    share=share,
+                    processes=processes,
+                    at_once=at_once,
+                    mirror=mirror,
+                    weights=weights,
+                    newer_than=begun,
+                )
+                if mirror:
+                    fetch_done(mirror, out, [exp for group in ready.values() for exp in group])
+                if any(
+                    unfinished(group, out) and key not in display.failures for key, group in ready.items()
+                ):
+                    break  # somebody has stopped the sweep, which then ends as if it were done
     for key, group in missing.items():
         if key not in display.failures and unfinished(group, out):
             display.failures[key] = "stopped before its end; the same command runs it again"
     return display.failures
+
+
+def fetch_done(mirror: str, out: Path, experiments: Iterable[Experiment]) -> None:
+    """What a mirror has of these, into `out`."""
+    for exp in experiments:
+        fetch(mirror, out, f"trainings/{exp.training_hash}")
+        fetch(mirror, out, f"runs/{exp.hash}")
 
 
 def unfinished(group: list[Experiment], out: Path) -> bool:

@@ -1,25 +1,34 @@
-"""Training and prediction: one engine for every model that returns `Predictions`."""
+"""Training and prediction: one engine for every model that returns `Predictions`.
+
+Several processes that share a run (`benchmarks.processes`) each call these as a single one does.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from actloc_core.loss import LossWeights, grouped_set_loss, totals_of
+from actloc_core.loss import LossWeights, Totals, grouped_set_loss, totals_of
 from actloc_core.matcher import CostWeights, match
 from actloc_core.model import keep_actors
 from actloc_core.structures import Targets
 from actloc_core.two_stage import GivenBoxes, TwoStageLocalizer
+from benchmarks import processes
 from benchmarks.experiments import Experiment
 from datasets.split import Key, Split
 from datasets.transforms import Augmentation, EvaluationView, Group, TrainingView, collate
@@ -35,6 +44,8 @@ class Step:
     steps: int
     losses: dict[str, float]
     lr: float
+    seconds: float
+    """Of this `fit`, by the first process's clock."""
     problems: list[str]
     """Of clips that could not be read, one for each that another clip stood in for."""
 
@@ -60,7 +71,14 @@ def fit(
         training follows from, a dict that torch.save takes. state: such a dict: the training goes on
         behind its step, and what becomes of the model is, on a CPU bit for bit, what an uninterrupted
         training makes of it.
+
+    Processes that share the run take every so many-th clip of each batch. Losses are divided by the whole
+    batch's totals, so that losses and gradients are those of one process with all of it; the dropped
+    paths are others. All of them call on_step and on_state, with the same numbers.
     """
+    me, sharing = processes.place(), processes.count()
+    if exp.batch % sharing:
+        raise ValueError(f"a batch of {exp.batch} clips cannot be shared evenly by {sharing} processes")
     per_epoch = len(train) // exp.batch
     if per_epoch == 0:
         raise ValueError(f"{len(train)} training clips do not fill one batch of {exp.batch}")
@@ -74,16 +92,26 @@ def fit(
     )
     done = 0 if state is None else int(state["step"])
     order = list(batches(len(train), exp.batch, steps, exp.seed))[done:]
+    mine = [batch[me::sharing] for batch in order]
     view = TrainingView(train, strength, exp.seed)
     loader: DataLoader[Any] = DataLoader(
-        view, batch_sampler=order, collate_fn=collate, **loading(workers, device)
+        view, batch_sampler=mine, collate_fn=collate, **loading(workers, device)
     )
     optimizer = torch.optim.AdamW(weight_groups(model), lr=exp.lr, weight_decay=exp.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, warmup))
     cost = CostWeights(l1=exp.l1, giou=exp.giou, actor=exp.actor, action=exp.match_action)
     weights = LossWeights(l1=exp.l1, giou=exp.giou, actor=exp.actor, action=exp.action, eos_coef=exp.eos_coef)
     model.train()
-    forward = torch.compile(model) if exp.compile else model
+    shared = DistributedDataParallel(model) if sharing > 1 else None
+    if shared is not None:
+        # Our buffers are tables that never change, and clips of several sizes take a forward pass for each:
+        # nothing may be sent in those, for the processes do not have as many.
+        newer = hasattr(shared, "forward_sync_buffers")  # since torch 2.13
+        setattr(shared, "forward_sync_buffers" if newer else "broadcast_buffers", False)
+    whole = model if shared is None else shared
+    forward = torch.compile(whole) if exp.compile else whole
+    if me:  # drawn weights are the same everywhere, dropped paths are not
+        torch.manual_seed(exp.seed + 1_000_003 * me)
     averaged = None if exp.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(exp.ema))
     made = iter(loader)  # draws from torch's generator, so before that is set
     if state is not None:
@@ -92,13 +120,15 @@ def fit(
         schedule.load_state_dict(state["schedule"])
         if averaged is not None:
             averaged.load_state_dict(state["averaged"])
-        set_generators(state["generators"])
-    saved = time.monotonic()
+        if len(state["generators"]) == sharing:
+            set_generators(state["generators"][me])
+    clock, saved = time.monotonic(), 0.0
     for step, batch in enumerate(made, done + 1):
         optimizer.zero_grad()
         losses: Counter[str] = Counter()
-        totals = None
-        for part in parts(batch.groups, exp.accumulate):
+        totals: Totals | None = None
+        mine_in_parts = parts(batch.groups, exp.accumulate)
+        for part in mine_in_parts:
             groups = []
             for group in part:
                 targets = [target.to(device) for target in group.targets]
@@ -110,37 +140,50 @@ def fit(
                     else:
                         predictions = forward(clips)
                 groups.append((predictions, targets, match(predictions, targets, cost)))
-            if exp.accumulate > 1 and totals is None:
-                people = [target for group in batch.groups for target in group.targets]
-                candidates = predictions.actor_logits.shape[1]
-                if isinstance(model, TwoStageLocalizer):  # as many as the clip with the most has boxes
-                    candidates = max(candidates, *(len(target.boxes) for target in people))
-                totals = totals_of(people, candidates, weights)
+            if totals is None:
+                counted = [totals_of(of, p.actor_logits.shape[1], weights) for p, of, _ in groups]
+                if (
+                    len(mine_in_parts) > 1
+                ):  # the other parts are not computed yet, and have as many candidates
+                    people = [target for group in batch.groups for target in group.targets]
+                    candidates = predictions.actor_logits.shape[1]
+                    if isinstance(model, TwoStageLocalizer):  # as many as the clip with the most has boxes
+                        candidates = max(candidates, *(len(target.boxes) for target in people))
+                    counted = [totals_of(people, candidates, weights)]
+                total = functools.reduce(operator.add, counted)
+                totals = Totals(*processes.added([total.boxes, total.actors, total.labels], device))
             terms = grouped_set_loss(groups, weights, totals=totals)
-            if not torch.isfinite(terms["loss"]):
+            values = processes.added([float(x.item()) for x in terms.values()], device)
+            losses.update(dict(zip(terms, values, strict=True)))
+            if not math.isfinite(losses["loss"]):
                 where = [train.keyframes[index] for _, index in order[step - done - 1]]
-                raise FloatingPointError(f"the loss is {terms['loss']} at step {step}, clips {where}")
-            terms["loss"].backward()
-            losses.update({name: float(x.item()) for name, x in terms.items()})
+                raise FloatingPointError(f"the loss is {losses['loss']} at step {step}, clips {where}")
+            # DDP takes the mean of the gradients over the processes: of losses that add up, `sharing` times.
+            last = part is mine_in_parts[-1]
+            with nullcontext() if shared is None or last else shared.no_sync():
+                (terms["loss"] * sharing).backward()
         nn.utils.clip_grad_norm_(model.parameters(), exp.clip_norm)
         optimizer.step()
         if averaged is not None:
             averaged.update_parameters(model)
         lr = float(schedule.get_last_lr()[0])
         schedule.step()
-        on_step(Step(step, steps, dict(losses), lr, batch.problems))
-        if on_state is not None and step < steps and time.monotonic() - saved >= state_every:
+        elapsed = time.monotonic() - clock
+        seconds, broken = processes.added([0.0 if me else elapsed, len(batch.problems)], device)
+        problems = [text for texts in processes.gathered(batch.problems) for text in texts] if broken else []
+        on_step(Step(step, steps, dict(losses), lr, seconds, problems))
+        if on_state is not None and step < steps and seconds - saved >= state_every:
             on_state(
                 {
                     "step": step,
                     "model": model.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "schedule": schedule.state_dict(),
-                    "generators": generators(),
+                    "generators": processes.gathered(generators()),
                 }
                 | ({} if averaged is None else {"averaged": averaged.state_dict()})
             )
-            saved = time.monotonic()
+            saved = seconds
     if averaged is not None:
         model.load_state_dict(averaged.module.state_dict())
 
@@ -253,6 +296,7 @@ def predict(
     given: the boxes of each keyframe that has any, for a two-stage model, which is asked about them.
     keep_aspect: clips of short side `split.crop`, the aspect kept, instead of squares.
     bf16: on a GPU. on_batch: called after each batch.
+    Processes that share the run take every so many-th clip, each clip one process; all return all rows.
     Raises VideoError for a video that cannot be read: nothing stands in for it in an evaluation.
     """
     videos = tuple(sorted({video for video, _ in split.keyframes}))
@@ -260,33 +304,38 @@ def predict(
     view = EvaluationView(
         split, short_side=split.crop if keep_aspect else None, multiple=size_multiple(split.crop)
     )
+    mine = np.arange(processes.place(), len(split), processes.count())
     loader: DataLoader[Any] = DataLoader(
-        view, batch_size=batch, collate_fn=collate, **loading(workers, device)
+        view, batch_size=batch, sampler=mine.tolist(), collate_fn=collate, **loading(workers, device)
     )
     was_training = model.training
     model.eval()
-    clips, boxes, p_actor, scores = [], [], [], []
+    clips: list[NDArray[Any]] = []
+    boxes: list[NDArray[Any]] = []
+    p_actor: list[NDArray[Any]] = []
+    scores: list[NDArray[Any]] = []
     for step, made in enumerate(loader):
+        items = mine[step * batch :]
         for group in made.groups:
             clip_input = group.clips.to(device, non_blocking=True)
             with autocast(device, bf16):
                 if isinstance(model, TwoStageLocalizer):
-                    keys = [split.keyframes[step * batch + place] for place in group.places]
+                    keys = [split.keyframes[items[place]] for place in group.places]
                     predictions = model(clip_input, [_given(given, key).to(device) for key in keys])
                 else:
                     predictions = model(clip_input)
             found = keep_actors(predictions, theta=theta, score=score, nms_iou=nms_iou)
-            clips.append(step * batch + np.array(group.places)[found.clip.cpu().numpy()])
+            clips.append(items[np.array(group.places)[found.clip.cpu().numpy()]])
             boxes.append(found.boxes.cpu().double().numpy())
             p_actor.append(found.p_actor.cpu().double().numpy())
             scores.append(found.scores.cpu().double().numpy())
         on_batch()
     model.train(was_training)
-    clip = np.concatenate(clips)
+    clip, box, actor, score_of = _in_order(clips, boxes, p_actor, scores)
     units = np.array([split.box_unit(video) * 2 for video in videos]).reshape(-1, 4)
     video = np.array([number[video] for video, _ in split.keyframes])[clip]
     second = np.array([second for _, second in split.keyframes])[clip]
-    box = np.concatenate(boxes) * units[video]
+    box = box * units[video]
     ids = np.array(list(split.classes))
     detections = Detections(
         videos=videos,
@@ -294,7 +343,7 @@ def predict(
         frame=second.repeat(len(ids)),
         box=box.repeat(len(ids), axis=0),
         label=np.tile(ids, len(clip)),
-        score=np.concatenate(scores).ravel(),
+        score=score_of.ravel(),
     )
     persons = Detections(
         videos=videos,
@@ -302,6 +351,14 @@ def predict(
         frame=second,
         box=box,
         label=np.zeros(len(clip), np.int64),
-        score=np.concatenate(p_actor),
+        score=actor,
     )
     return detections, persons
+
+
+def _in_order(*parts: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Arrays in parts, of all processes, end to end in the order of the first one, which is that of clips."""
+    held = processes.gathered([np.concatenate(arrays) for arrays in parts if arrays])
+    joined = [np.concatenate(arrays) for arrays in zip(*(each for each in held if each), strict=True)]
+    order = np.argsort(joined[0], kind="stable")
+    return [array[order] for array in joined]

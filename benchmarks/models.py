@@ -16,12 +16,7 @@ from actloc_core.model import ActionLocalizer
 from actloc_core.structures import Backbone
 from actloc_core.two_stage import TwoStageLocalizer
 from benchmarks.experiments import METHODS, TRAINING, Experiment
-
-WEIGHTS = {
-    "mvitv2_s_k400": "MViTv2_S_16x4 of PySlowFast's model zoo (Kinetics-400), a .pyth file",
-    "hiera_l_k400": "hiera_large_16x224 of the Hiera repository (MAE, then Kinetics-400), a .pth file",
-}
-"""Names that `Experiment.weights` gives to published files -> where to get them."""
+from benchmarks.pretrained import WEIGHTS
 
 
 def build_model(exp: Experiment, num_classes: int) -> nn.Module:
@@ -71,9 +66,10 @@ def weights_file(exp: Experiment, given: Mapping[str, Path], trainings: Path) ->
     if exp.weights.startswith(TRAINING):
         return trainings / exp.weights.removeprefix(TRAINING) / "checkpoint.pt"
     if exp.weights not in given:
+        known = WEIGHTS.get(exp.weights)
         raise ValueError(
             f"no file is given for the weights {exp.weights!r}: --weights {exp.weights}=FILE; "
-            f"it is {WEIGHTS.get(exp.weights, 'no published file we know of')}"
+            + (f"it is {known.what}; --pretrained downloads it" if known else "we know of no such file")
         )
     if not given[exp.weights].is_file():
         raise FileNotFoundError(f"{given[exp.weights]}: no such file (--weights {exp.weights}=FILE)")

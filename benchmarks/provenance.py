@@ -36,16 +36,18 @@ def training_code(exp: Experiment) -> str:
     names = [f"actloc_core/{name}.py" for name in core]
     names += [f"datasets/{name}.py" for name in ("split", "transforms", *READERS.get(kind, ()))]
     names += [f"evaluators/{name}.py" for name in ("ava_csv", "act_pickle")]
-    names += [f"benchmarks/{name}.py" for name in ("engine", "models")]
+    names += [f"benchmarks/{name}.py" for name in ("engine", "models", "processes")]
     return _fingerprint(tuple(sorted(names)))
 
 
 def scoring_code() -> str:
     """The same of the code that the numbers of a trained model follow from."""
-    names = ["frame_map", "precision_recall", "ava_csv", "act_pickle"]
-    return _fingerprint(
-        (*(f"evaluators/{name}.py" for name in names), "actloc_core/model.py", "benchmarks/data.py")
-    )
+    names = [
+        f"evaluators/{name}.py"
+        for name in ("frame_map", "precision_recall", "ava_csv", "act_pickle", "bootstrap", "errors")
+    ]
+    names += ["actloc_core/model.py", "benchmarks/data.py", "benchmarks/analysis.py"]
+    return _fingerprint(tuple(names))
 
 
 @cache

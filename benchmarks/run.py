@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks import processes
+from benchmarks.analysis import analyse
 from benchmarks.data import PROTOCOLS, Data, benchmark, frame_ap, given_boxes, load_data, random_classes
 from benchmarks.engine import predict
 from benchmarks.experiments import Experiment
@@ -36,12 +38,14 @@ def run(
     newer_than: float = 0.0,
     state_every: float = STATE_EVERY,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_saved: Callable[[], None] = lambda: None,
     on_alive: Callable[[], None] = lambda: None,
 ) -> list[Result]:
     """Train what these rows share, where that is still to do, and score each of them.
 
     experiments: of one `training_hash`. roots: dataset name -> folder. weights: see `weights_file`.
-    newer_than, state_every, on_progress, on_alive: see `train`.
+    newer_than, state_every, on_progress, on_saved, on_alive: see `train`.
+    Of processes that share the run (`benchmarks.processes`) each calls this; the first one writes.
     Fills OUT/trainings/<training_hash>/, and for each row OUT/runs/<hash>/ with detections, persons
     and, last, result.json.
     """
@@ -61,6 +65,7 @@ def run(
         newer_than=newer_than,
         state_every=state_every,
         on_progress=on_progress,
+        on_saved=on_saved,
         on_alive=on_alive,
     )
     return [
@@ -117,10 +122,6 @@ def score(
     actors = actor_precision_recall(
         split.ground_truth, persons, split.evaluated, theta=TABLE_THETA, excluded=split.excluded
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    write = write_detections if benchmark(exp) == "ava" else write_frame_detections
-    write(folder / "detections.csv", found)
-    write_persons(folder / "persons.csv", persons)
     counted = count_experiment(exp, len(split.classes))
     result = Result(
         experiment=asdict(exp),
@@ -144,10 +145,20 @@ def score(
         started=trained.started,
         origin=trained.origin | {"scoring": scoring_code()},
         commit=git_commit(),
-        device=device_name(device),
+        device=device_name(device)
+        if processes.count() == 1
+        else f"{processes.count()} x {device_name(device)}",
         versions={"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "numpy", "av")},
     )
+    if processes.place():
+        return result
+    folder.mkdir(parents=True, exist_ok=True)
+    write = write_detections if benchmark(exp) == "ava" else write_frame_detections
+    write(folder / "detections.csv", found)
+    write_persons(folder / "persons.csv", persons)
+    analysis = json.dumps(asdict(analyse(split, found, persons, protocol)))
+    save(folder / "analysis.json", lambda path: path.write_text(analysis))
     text = json.dumps(asdict(result), indent=1)
     save(folder / "result.json", lambda path: path.write_text(text))
     return result

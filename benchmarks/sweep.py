@@ -1,7 +1,7 @@
-"""Many runs under Ray Tune: the one file that knows Ray. No scheduler of our own.
+"""Many runs under Ray: the one file that knows Ray. No scheduler of our own.
 
-`sweep` gives Ray one trial for each training and waits; a trial runs `benchmarks.run.run` in a
-process of its own, and what it reports arrives at `Observer`.
+`sweep` gives Ray Tune one trial for each training and waits. A trial runs `benchmarks.run.run` in a process
+of its own, or under Ray Train in several that share the run; what it reports arrives at `Observer`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,20 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
+import shutil
+import socket
+import sys
 import tempfile
+import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-# Read by Ray when it is imported: no usage reports, no token files, plain output is ours to print.
+# Read by Ray when it is imported: no usage reports, no token files, plain output is ours to print. Its own
+# record of the sweep, which we do not use, is written once a day instead of at every turn of its loop.
 os.environ.update(
     RAY_AUTH_MODE="disabled",
     RAY_USAGE_STATS_ENABLED="0",
@@ -26,18 +32,34 @@ os.environ.update(
 )
 
 import ray
+import ray.train
+import ray.train.torch
+import ray.util.client
 import torch
 from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from benchmarks.experiments import Experiment
+from benchmarks import processes
+from benchmarks.experiments import TRAINING, Experiment
+from benchmarks.mirror import fetch, send
 from benchmarks.run import run
-from benchmarks.training import Progress
+from benchmarks.training import STATE_EVERY, Progress, training_lock
 
 HANG = 20 * 60.0
 """Seconds without a batch after which a trial is given up: more than a DataLoader waits for a worker."""
 TAIL = 6
 """Lines of a failed trial's log that are shown."""
+LOST = 3
+"""How often a trial is begun that loses the machine it runs on."""
+CPUS = 4
+"""Cores of a process with a GPU, where there are as many: itself and three that read clips."""
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+Heard = Callable[..., None]
+"""Called with what has happened, the hash of the training it happened to, and more."""
 
 
 class Observer(Protocol):
@@ -53,22 +75,147 @@ class Observer(Protocol):
 
 
 @contextmanager
-def cluster() -> Iterator[None]:
-    """A Ray of our own for the sweeps inside: started once, for it takes seconds, and ended with them."""
-    # Workers import this checkout's packages; a private cluster, never somebody else's.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=128 * 2**20,
-    )
+def cluster(address: str | None = None) -> Iterator[list[dict[str, Any]]]:
+    """Ray for the sweeps inside, begun once, for it takes seconds; -> its machines, as `ray.nodes` tells.
+
+    address: of a running cluster to join, "auto" for the one of this machine; this checkout's code travels
+    to its machines. None: a private one, which ends with the context.
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        # Workers import this checkout's packages; a private cluster, never somebody else's.
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")])
+        )
+        ray.init(address="local", include_dashboard=False, object_store_memory=128 * 2**20, **quiet)
+    else:
+        try:
+            if address != "auto":  # Ray would try for minutes
+                host, _, port = address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
+            ray.init(address=address, runtime_env=_travels(), **quiet)
+        except (OSError, ValueError) as error:  # a ConnectionError is an OSError
+            raise ValueError(f"no Ray cluster answers at {address!r}: {error}") from error
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        yield
+        yield [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
+
+
+def _travels() -> dict[str, Any]:
+    """A Ray runtime environment: the packages of this checkout, and nothing that was made in it."""
+    kept = {"actloc_core", "benchmarks", "datasets", "evaluators", "reports", "pyproject.toml"}
+    return {
+        "working_dir": str(CHECKOUT),
+        "excludes": [f"/{path.name}" for path in sorted(CHECKOUT.iterdir()) if path.name not in kept],
+    }
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each process of a run gets of a machine."""
+
+    cpus: float
+    gpus: float
+
+
+def share_of(
+    machines: Sequence[Mapping[str, float]], *, processes: int = 1, gpus_each: float | None = None
+) -> tuple[Share, int]:
+    """-> (what a process gets, how many runs fit side by side).
+
+    machines: the "CPU" and "GPU" that each has. processes: that share a run. gpus_each: for each of them, a
+    fraction where several runs are to share a GPU; None is 1 where there are GPUs, else 0.
+    Raises ValueError where no run fits, which Ray would wait for without end.
+    """
+    gpus = max((machine.get("GPU", 0.0) for machine in machines), default=0.0)
+    wanted = gpus_each if gpus_each is not None else min(gpus, 1.0)
+    if wanted < 0 or wanted > 1:
+        raise ValueError(f"a process uses at most one GPU, not {wanted:g}; for more give more processes")
+    if wanted == 0:
+        share = Share(1.0, 0.0)
+    else:
+        able = [m for m in machines if m.get("GPU", 0.0) >= wanted]
+        cores = min((m.get("CPU", 0.0) / m["GPU"] for m in able), default=0.0)
+        share = Share(min(float(CPUS), cores) * wanted, wanted)
+    places = sum(
+        int(min([m.get("CPU", 0.0) / share.cpus] + ([m.get("GPU", 0.0) / wanted] if wanted else [])) + 1e-9)
+        for m in machines
+        if share.cpus and m.get("GPU", 0.0) >= wanted
+    )
+    if places < processes:
+        has = ", ".join(f"{m.get('CPU', 0):g} cores and {m.get('GPU', 0):g} GPUs" for m in machines)
+        raise ValueError(
+            f"a run asks for {processes} x ({share.cpus or 1:g} cores, {wanted:g} GPUs), which nobody can "
+            f"serve: there is {has or 'no machine'}"
+        )
+    return share, places // processes
+
+
+def check_storage(
+    machines: Sequence[Mapping[str, Any]], out: Path, needed: Sequence[Path], *, mirror: str | None = None
+) -> None:
+    """Look from every machine for what is written into `out` (or its mirror) here, and for what is needed.
+
+    Raises ValueError naming the machine and what it does not see.
+    """
+    seen = f".seen-from-here-{uuid.uuid4().hex}"
+    mark = out.resolve() / seen / "mark"
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    if mirror:
+        send(mirror, out, seen)
+    paths = [str(path.resolve()) for path in needed]
+    try:
+        looks = {
+            node["NodeManagerHostname"]: ray.remote(_unseen)
+            .options(
+                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            )
+            .remote(paths, str(out.resolve()), seen, mirror)
+            for node in machines
+        }
+        for host, unseen in looks.items():
+            if missing := ray.get(unseen):
+                what = [f"what is written to {mirror or out.resolve()}" if p == seen else p for p in missing]
+                raise ValueError(
+                    f"machine {host} does not see {', '.join(what)}: the data and --out must lie on storage "
+                    "that all machines have under the same path; for --out a --mirror will do"
+                )
+    finally:
+        shutil.rmtree(mark.parent)
+        if mirror:
+            send(mirror, out, seen)  # nothing is there any more: it goes
+
+
+def _unseen(paths: list[str], out: str, seen: str, mirror: str | None) -> list[str]:
+    """Runs on a machine: what of all this is not there."""
+    unseen = [path for path in paths if not os.path.exists(path)]
+    if mirror is None:
+        return unseen if (Path(out) / seen / "mark").exists() else [seen, *unseen]
+    with tempfile.TemporaryDirectory() as here:
+        try:
+            fetch(mirror, Path(here), seen)
+        except ValueError:
+            return [seen, *unseen]
+        return unseen if (Path(here) / seen / "mark").exists() else [seen, *unseen]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a trial's processes are told. Plain values, for it travels."""
+
+    trainings: dict[str, list[dict[str, Any]]]
+    roots: dict[str, str]
+    weights: dict[str, str]
+    out: str
+    newer_than: float
+    state_every: float
+    hang: float
+    processes: int
+    share: Share
+    mirror: str | None
 
 
 def sweep(
@@ -77,138 +224,323 @@ def sweep(
     out: Path,
     observer: Observer,
     *,
-    gpus: bool,
+    share: Share,
+    processes: int = 1,
+    at_once: int | None = None,
+    mirror: str | None = None,
     weights: Mapping[str, Path] | None = None,
     newer_than: float = 0.0,
+    state_every: float = STATE_EVERY,
     hang: float = HANG,
 ) -> None:
-    """Run every training (hash -> the rows that share it) under `out`, in a `cluster`: one one-thread trial
-    a core.
+    """Run every training (hash -> the rows that share it) under `out`, in a `cluster`.
 
-    gpus: one trial for each GPU instead. roots, weights, newer_than: `benchmarks.run.run`'s. A trial that
-    fails, dies or hangs (no batch for `hang` seconds) fails alone; `observer` hears of it.
+    share, processes, at_once: see `share_of`. The others: `benchmarks.run.run`'s. A trial that fails, dies
+    or hangs (no batch for `hang` seconds) fails alone; `observer` hears of it. One whose machine is lost
+    goes on, on another, from its last state. OUT/logs/<training>/ gets Ray's CSV and TensorBoard logs.
+    mirror: a URI that what is made is sent to and what is there fetched from, see `benchmarks.mirror`.
     """
-    resources: dict[str, float] = {"cpu": 4, "gpu": 1} if gpus else {"cpu": 1}
-    trainable = tune.with_parameters(
-        _trial,
+    work = _Work(
         trainings={key: [asdict(exp) for exp in rows] for key, rows in trainings.items()},
         roots={name: str(path.resolve()) for name, path in roots.items()},
         weights={name: str(path.resolve()) for name, path in (weights or {}).items()},
         out=str(out.resolve()),
         newer_than=newer_than,
+        state_every=state_every,
         hang=hang,
+        processes=processes,
+        share=share,
+        mirror=mirror,
     )
-    # Our results are in `runs`; Ray's own records of the sweep are of no use afterwards.
-    with tempfile.TemporaryDirectory(prefix="actloc-ray-") as storage:
-        tune.Tuner(
-            tune.with_resources(trainable, resources),
-            param_space={"trial": tune.grid_search(list(trainings))},
-            # A process takes the next trial when it is done with one: a new one takes seconds to import.
-            tune_config=tune.TuneConfig(reuse_actors=True),
-            run_config=tune.RunConfig(
-                name="sweep", storage_path=storage, callbacks=[_Relay(observer, out)], verbose=0
+    # Several processes are started by Ray Train, each with its share; the trial itself only waits for them.
+    resources = {"cpu": share.cpus, "gpu": share.gpus} if processes == 1 else {"memory": 1.0}
+    left = list(trainings)
+    for attempt in range(1, LOST + 1):
+        lost: list[str] = []
+
+        def heard(
+            what: str, key: str, *more: Any, lost: list[str] = lost, last: bool = attempt == LOST
+        ) -> None:
+            if what != "lost":
+                getattr(observer, what)(key, *more)
+            elif last:
+                observer.failed(key, f"the machine it ran on was lost, {LOST} times")
+            else:
+                lost.append(key)
+
+        with _mailbox(heard) as mailbox:
+            tune.Tuner(
+                tune.with_resources(tune.with_parameters(_trial, work=work), resources),
+                param_space={"trial": tune.grid_search(left)},
+                tune_config=tune.TuneConfig(
+                    # A process takes the next trial when it is done with one: to import takes seconds.
+                    reuse_actors=True,
+                    max_concurrent_trials=at_once,
+                    trial_dirname_creator=lambda trial: str(trial.config["trial"]),
+                ),
+                run_config=tune.RunConfig(
+                    name="logs",
+                    storage_path=str(out.resolve()),
+                    callbacks=[_Relay(heard, out.resolve(), mailbox)],
+                    verbose=0,
+                ),
+            ).fit()
+        left = lost
+        if not left:
+            return
+
+
+def _trial(config: dict[str, str], work: _Work) -> None:
+    """Runs in a Ray worker: one training and its rows, on the device Ray gave it."""
+    key = config["trial"]
+    if work.processes == 1:
+        device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+        return _member(key, work, device, tune.report)
+    folder = Path(work.out) / "trainings" / key
+    callbacks: list[Any] = [TuneReportCallback()]  # type: ignore[no-untyped-call]
+    # Ray Train wants a folder that its processes, on whatever machines, all see.
+    with training_lock(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".ray-") as storage:
+        ray.train.torch.TorchTrainer(
+            lambda: _member(key, work, ray.train.torch.get_device(), ray.train.report),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=work.processes,
+                use_gpu=work.share.gpus > 0,
+                resources_per_worker={"CPU": work.share.cpus, "GPU": work.share.gpus},
             ),
+            torch_config=ray.train.torch.TorchConfig(timeout_s=round(2 * work.hang)),
+            run_config=ray.train.RunConfig(storage_path=storage, callbacks=callbacks),
         ).fit()
-
-
-def slots(*, gpus: bool) -> int:
-    """How many trials run side by side."""
-    return torch.cuda.device_count() if gpus else (os.cpu_count() or 1)
-
-
-def _trial(
-    config: dict[str, str],
-    trainings: dict[str, list[dict[str, Any]]],
-    roots: dict[str, str],
-    weights: dict[str, str],
-    out: str,
-    newer_than: float,
-    hang: float,
-) -> None:
-    """Runs in a Ray worker: one training and its rows, on the device Ray gave it.
-
-    What it prints goes to trial.log of the training's folder, and so does where it was when it hung.
-    """
-    log = _trial_log(Path(out), config["trial"])
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab", buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-
-        def alive() -> None:
-            faulthandler.dump_traceback_later(hang, exit=True, file=file)
-
-        alive()
-        try:
-            _run_trial(config["trial"], trainings, roots, weights, out, newer_than, alive)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
 
 
 def _trial_log(out: Path, key: str) -> Path:
     return out / "trainings" / key / "trial.log"
 
 
-def _run_trial(
-    key: str,
-    trainings: dict[str, list[dict[str, Any]]],
-    roots: dict[str, str],
-    weights: dict[str, str],
-    out: str,
-    newer_than: float,
-    alive: Callable[[], None],
-) -> None:
-    rows = [Experiment(**values) for values in trainings[key]]
-    cuda = bool(ray.get_gpu_ids())
-    torch.set_num_threads(1 if not cuda else 4)
+def _member(key: str, work: _Work, device: torch.device, report: Callable[[dict[str, Any]], None]) -> None:
+    """One process of a trial, or its only one.
+
+    What it prints goes to trial.log of the training's folder, and so does where it was when it hung.
+    """
+    log = _trial_log(Path(work.out), key)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(max(1, int(work.share.cpus)))
     reported = -1.0
 
-    def report(progress: Progress) -> None:
+    def progressed(progress: Progress) -> None:
         nonlocal reported
+        # All processes of a run hear the same numbers, and Ray Train waits for the reports of all.
         if progress.seconds - reported >= 1 or progress.step == progress.steps:
             reported = progress.seconds
-            tune.report(asdict(progress))
+            report(asdict(progress))
 
-    run(
-        rows,
-        {name: Path(path) for name, path in roots.items()},
-        Path(out),
-        weights={name: Path(path) for name, path in weights.items()},
-        device=torch.device("cuda" if cuda else "cpu"),
-        workers=3 if cuda else 0,
-        newer_than=newer_than,
-        on_progress=report,
-        on_alive=alive,
-    )
+    def saved() -> None:
+        try:
+            if work.mirror:
+                send(work.mirror, Path(work.out), f"trainings/{key}")
+        except ValueError as error:  # what is trained so far is on this machine yet
+            print(error, file=sys.stderr, flush=True)
+
+    with open(log, "ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+        def alive() -> None:
+            faulthandler.dump_traceback_later(work.hang, exit=True, file=file)
+
+        rows = [Experiment(**values) for values in work.trainings[key]]
+        out, mine = Path(work.out), [f"trainings/{key}"]
+        if (rows[0].weights or "").startswith(TRAINING):
+            mine.append(f"trainings/{(rows[0].weights or '').removeprefix(TRAINING)}")
+        alive()
+        try:
+            if work.mirror:
+                for folder in mine:
+                    fetch(work.mirror, out, folder)
+            run(
+                rows,
+                {name: Path(path) for name, path in work.roots.items()},
+                out,
+                weights={name: Path(path) for name, path in work.weights.items()},
+                device=device,
+                workers=max(0, int(work.share.cpus) - 1) if device.type == "cuda" else 0,
+                newer_than=work.newer_than,
+                state_every=work.state_every,
+                on_progress=progressed,
+                on_saved=saved,
+                on_alive=alive,
+            )
+            if work.mirror and processes.place() == 0:
+                for folder in (mine[0], *(f"runs/{row.hash}" for row in rows)):
+                    send(work.mirror, out, folder)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 class _Relay(tune.Callback):
-    """Ray's events, as the observer's."""
+    """Ray's events to `heard`, as (what, training, more); through a mailbox where Tune runs elsewhere."""
 
-    def __init__(self, observer: Observer, out: Path) -> None:
-        self.observer, self.out = observer, out
+    def __init__(self, heard: Heard, out: Path, mailbox: Queue | None) -> None:
+        self.heard, self.out, self.mailbox = heard, out, mailbox
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray writes its callbacks to disk; the observer, a live display perhaps, stays here."""
-        return {}
+        """Ray writes its callbacks to disk; who hears, a live display perhaps, stays here."""
+        return {"out": self.out, "mailbox": self.mailbox}
+
+    def _tell(self, what: str, trial: Any, *more: Any) -> None:
+        event = (what, trial.config["trial"], *more)
+        if self.mailbox is None:
+            self.heard(*event)
+        else:
+            self.mailbox.put(event)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.observer.started(trial.config["trial"])
+        self._tell("started", trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if "steps" in result:
             fields = {name: result[name] for name in Progress.__dataclass_fields__}
-            self.observer.progressed(trial.config["trial"], Progress(**fields))
+            self._tell("progressed", trial, Progress(**fields))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.observer.finished(trial.config["trial"])
+        self._tell("finished", trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = Path(trial.error_file).read_text() if trial.error_file else ""
-        key = trial.config["trial"]
-        self.observer.failed(key, reason_of(error, _trial_log(self.out, key)))
+        if machine_lost(error):
+            self._tell("lost", trial)
+        else:
+            self._tell("failed", trial, reason_of(error, _trial_log(self.out, trial.config["trial"])))
+
+
+@contextmanager
+def _mailbox(heard: Heard) -> Iterator[Queue | None]:
+    """What `_Relay` needs where we are a client: Tune's loop then runs on the head of the cluster."""
+    if not ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        yield None
+        return
+    mailbox = Queue(actor_options={"num_cpus": 0})
+
+    def listen() -> None:
+        while (event := mailbox.get()) is not None:
+            heard(*event)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield mailbox
+    finally:
+        mailbox.put(None)
+        listener.join()
+        mailbox.shutdown()
+
+
+class TrialLog(Protocol):
+    """Keeps the finished trials of a search: a value for each field of the space, looks, theta, mAP."""
+
+    trials: list[dict[str, float]]
+
+    def add(self, trial: Mapping[str, float]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """What every trial of a search has in common. Plain values, for it travels."""
+
+    experiment: dict[str, Any]
+    roots: dict[str, str]
+    beginning: str | None
+
+
+def search(
+    question: Question,
+    space: Mapping[str, tuple[float, float]],
+    log: TrialLog,
+    *,
+    trials: int,
+    looks: int,
+    seed: int,
+    share: Share,
+    at_once: int,
+    logs: Path,
+) -> None:
+    """Run `trials` trials in a `cluster`: Optuna proposes, knowing those in `log`, and ASHA stops the worst.
+
+    space: field of an Experiment -> range, log-uniform. looks: reports of a whole trial. logs: folder of
+    Ray's own records.
+    """
+    import optuna
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    known = [{name: trial[name] for name in space} for trial in log.trials]
+    proposals = OptunaSearch(
+        {name: optuna.distributions.FloatDistribution(*ends, log=True) for name, ends in space.items()},
+        metric="mAP",
+        mode="max",
+        seed=seed + len(known),
+        points_to_evaluate=known or None,
+        evaluated_rewards=[trial["mAP"] for trial in log.trials] if known else None,
+    )
+    tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(_search_trial, question=question, share=share),
+            {"cpu": share.cpus, "gpu": share.gpus},
+        ),
+        tune_config=tune.TuneConfig(
+            metric="mAP",
+            mode="max",
+            num_samples=trials,
+            search_alg=proposals,
+            scheduler=ASHAScheduler(time_attr="looks", max_t=looks, grace_period=1, reduction_factor=2),
+            max_concurrent_trials=at_once,
+        ),
+        run_config=tune.RunConfig(
+            name="logs", storage_path=str(logs.resolve()), callbacks=[_Keep(log)], verbose=0
+        ),
+    ).fit()
+
+
+def _search_trial(config: dict[str, float], question: Question, share: Share) -> None:
+    """Runs in a Ray worker: one proposal."""
+    from benchmarks.search import try_out
+
+    cuda = bool(ray.get_gpu_ids())
+    torch.set_num_threads(max(1, int(share.cpus)))
+    try_out(
+        Experiment(**(question.experiment | config)),
+        {name: Path(path) for name, path in question.roots.items()},
+        None if question.beginning is None else Path(question.beginning),
+        device=torch.device("cuda" if cuda else "cpu"),
+        workers=max(0, int(share.cpus) - 1) if cuda else 0,
+        report=tune.report,
+    )
+
+
+class _Keep(tune.Callback):
+    """Finished trials, and those stopped early, into the log."""
+
+    def __init__(self, log: TrialLog) -> None:
+        self.log = log
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As `_Relay`'s."""
+        return {}
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if "mAP" in trial.last_result:
+            self.log.add({**trial.config, **{k: trial.last_result[k] for k in ("looks", "theta", "mAP")}})
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = Path(trial.error_file).read_text() if trial.error_file else ""
+        print(f"a trial failed: {reason_of(error, Path(os.devnull))}", file=sys.stderr, flush=True)
+
+
+def machine_lost(error: str) -> bool:
+    """Whether a trial's traceback says that not it, but the machine it ran on came to an end."""
+    return "its node has died" in error or "NodeDiedError" in error
 
 
 def reason_of(error: str, log: Path) -> str:

@@ -7,14 +7,16 @@ OUT/trainings/<training_hash>/
     checkpoint.pt      the trained model, written last
     trial.log          what the training's process printed
     lock               held by the process that trains, so that two sweeps never train the same at once
+
+Of processes that share a run the first writes these; whoever starts them holds the lock (`training_lock`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -26,6 +28,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from benchmarks import processes
 from benchmarks.data import PROTOCOLS, Data, benchmark, frame_ap
 from benchmarks.engine import Step, fit, predict, true_boxes
 from benchmarks.experiments import Experiment
@@ -51,6 +54,9 @@ class Progress:
     """On the first clips of the validation split; None before the first look."""
     seconds: float
     """Of training, those before an interruption included."""
+    lr: float
+    losses: dict[str, float]
+    """Of this step, each of the terms."""
 
 
 @dataclass(frozen=True)
@@ -77,20 +83,23 @@ def train(
     newer_than: float = 0.0,
     state_every: float = STATE_EVERY,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_saved: Callable[[], None] = lambda: None,
     on_alive: Callable[[], None] = lambda: None,
 ) -> Trained:
     """The experiment's model, trained; or as an earlier training of the same origin left it.
 
     A training that was stopped goes on from its last state. Where another process is at it, waits
     for that one. newer_than: what was written before this time (of `time.time`) does not count.
-    on_alive: called after each batch, so that a watchdog can tell work from a hang.
+    on_saved: called when a state is written. on_alive: called after each batch, so that a watchdog can
+        tell work from a hang.
     """
     folder = trainings / exp.training_hash
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
+    with training_lock(folder) if processes.count() == 1 else contextlib.nullcontext():
         beginning = weights_file(exp, weights or {}, trainings)
         origin = origin_of(exp, data.fingerprint, beginning)
-        _forget(folder, older_than=newer_than)
+        if processes.place() == 0:
+            _forget(folder, older_than=newer_than)
+        processes.together()
         torch.manual_seed(exp.seed)
         model = build_model(exp, len(data.train.classes))
         if (done := finished(folder, origin)) is not None:
@@ -111,8 +120,11 @@ def train(
             workers=workers,
             state_every=state_every,
             on_progress=on_progress,
+            on_saved=on_saved,
             on_alive=on_alive,
         )
+        if processes.place():
+            return Trained(model, origin=origin, **training)
         checkpoint = {
             "experiment": asdict(exp),
             "classes": data.train.classes,
@@ -124,6 +136,12 @@ def train(
         for path in _states(folder):
             path.unlink()
         return Trained(model, origin=origin, **training)
+
+
+def training_lock(folder: Path) -> FileLock:
+    """A training's lock, for a `with`: waits for who has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / "lock")
 
 
 def _train(
@@ -138,10 +156,11 @@ def _train(
     workers: int,
     state_every: float,
     on_progress: Callable[[Progress], None],
+    on_saved: Callable[[], None],
     on_alive: Callable[[], None],
 ) -> dict[str, Any]:
     """Train in place, from the beginning or behind `state`; -> the fields of `Trained` known then."""
-    clock = time.monotonic()
+    first = processes.place() == 0
 
     def glimpse(split: Split) -> float:
         split = thinned(split, GLIMPSE)
@@ -161,7 +180,8 @@ def _train(
         return frame_ap(split, found, PROTOCOLS[benchmark(exp)]).mAP
 
     if state is None:
-        _forget(folder, older_than=float("inf"))
+        if first:
+            _forget(folder, older_than=float("inf"))
         kept: dict[str, Any] = {
             "mAP_untrained": glimpse(data.report),
             "broken": {},
@@ -174,9 +194,12 @@ def _train(
     else:
         kept = state["kept"]
         print(f"goes on behind step {state['step']}", file=sys.stderr, flush=True)
+        if len(state["generators"]) != processes.count():
+            trained = f"{len(state['generators'])} processes have trained it so far"
+            print(f"{trained}: other paths are dropped from here on", file=sys.stderr, flush=True)
         lines = (folder / "log.csv").read_text().splitlines()[: 1 + state["step"]]
     before, broken = kept["seconds"], Counter(kept["broken"])
-    with open(folder / "log.csv", "w", newline="") as file:
+    with open(folder / "log.csv" if first else os.devnull, "w", newline="") as file:
         file.writelines(f"{line}\n" for line in lines)
         log = csv.writer(file, lineterminator="\n")
 
@@ -195,13 +218,26 @@ def _train(
                     kept["best"] = kept["mAP"]
                     best = {"experiment": asdict(exp), "classes": data.train.classes, "origin": origin}
                     best |= {"step": step.step, "val_mAP": kept["mAP"], "model": model.state_dict()}
-                    save(folder / "best.pt", lambda path: torch.save(best, path))
+                    if first:
+                        save(folder / "best.pt", lambda path: torch.save(best, path))
             shown = f"{kept['mAP']:.4f}" if step.step in looks else ""
             log.writerow([step.step, f"{step.lr:.3e}", *(f"{x:.4f}" for x in step.losses.values()), shown])
-            kept["seconds"] = before + time.monotonic() - clock
-            on_progress(Progress(step.step, step.steps, step.losses["loss"], kept["mAP"], kept["seconds"]))
+            kept["seconds"] = before + step.seconds
+            on_progress(
+                Progress(
+                    step.step,
+                    step.steps,
+                    step.losses["loss"],
+                    kept["mAP"],
+                    kept["seconds"],
+                    step.lr,
+                    {name: value for name, value in step.losses.items() if name != "loss"},
+                )
+            )
 
         def on_state(state: dict[str, Any]) -> None:
+            if not first:
+                return
             file.flush()
             held = state | {"origin": origin, "kept": kept | {"broken": dict(broken)}}
             try:
@@ -211,6 +247,7 @@ def _train(
                 return
             for old in _states(folder)[:-2]:
                 old.unlink()
+            on_saved()
 
         fit(
             model,
@@ -226,7 +263,7 @@ def _train(
     return {
         "mAP_untrained": kept["mAP_untrained"],
         "substituted": sum(broken.values()),
-        "seconds": before + time.monotonic() - clock,
+        "seconds": kept["seconds"],
         "started": kept["started"],
     }
 

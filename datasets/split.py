@@ -198,10 +198,23 @@ def flipped_columns(classes: Mapping[int, str], flipped: Mapping[str, str] | Non
 def thinned(split: Split, count: int) -> Split:
     """`count` keyframes at even distances, with the ground truth of those alone: for a look in training."""
     places = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int))
-    keyframes = tuple(split.keyframes[place] for place in places)
+    return with_keyframes(split, [split.keyframes[place] for place in places])
+
+
+def parted(split: Split, *, every: int) -> tuple[Split, Split]:
+    """(the rest, every n-th video): for choices that must not look at another split."""
+    apart = set(sorted({video for video, _ in split.keyframes})[::every])
+    return (
+        with_keyframes(split, [key for key in split.keyframes if key[0] not in apart]),
+        with_keyframes(split, [key for key in split.keyframes if key[0] in apart]),
+    )
+
+
+def with_keyframes(split: Split, keyframes: Sequence[Key]) -> Split:
+    """These keyframes of a split alone, with their ground truth."""
     truth, kept = split.ground_truth, set(keyframes)
     rows = np.array(
         [(truth.videos[v], int(s)) in kept for v, s in zip(truth.video, truth.frame, strict=True)], bool
     )
     mine = GroundTruth(truth.videos, truth.video[rows], truth.frame[rows], truth.box[rows], truth.label[rows])
-    return replace(split, keyframes=keyframes, ground_truth=mine)
+    return replace(split, keyframes=tuple(keyframes), ground_truth=mine)

@@ -44,7 +44,7 @@ def test_a_run_leaves_everything_and_result_json_reads_back(finished, training, 
     result, folder, heard = finished
     excluded = load_data(EXP, {EXP.dataset: small_benchmark}).report.excluded
     names = {p.name for p in folder.iterdir()}
-    assert names == {"result.json", "detections.csv", "persons.csv"}
+    assert names == {"result.json", "analysis.json", "detections.csv", "persons.csv"}
     assert {p.name for p in training.iterdir()} == {"checkpoint.pt", "best.pt", "log.csv", "lock"}
     assert set(result.origin) == {"data", "weights", "code", "scoring"}
     assert read_result(folder / "result.json") == result

@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from benchmarks.experiments import OURS, at_scale
-from benchmarks.sweep import cluster, sweep
+from benchmarks.sweep import Share, cluster, sweep
 
 class Heard:
     def started(self, key): print("started", key)
@@ -31,7 +31,7 @@ rows = {"good": good, "bad": bad, "dead": dead, "hung": hung}
 rows = {name: rows[name] for name in sys.argv[3:]}
 trainings = {exp.training_hash: [exp] for exp in rows.values()}
 with cluster():
-    sweep(trainings, {good.dataset: root}, out, Heard(), gpus=False, hang=15)
+    sweep(trainings, {good.dataset: root}, out, Heard(), share=Share(1.0, 0.0), hang=15)
 for name, exp in rows.items():
     print(name, exp.training_hash, (out / "runs" / exp.hash / "result.json").exists())
 """
