@@ -1,4 +1,7 @@
-"""`python -m reports`: tables and a figure of the results in OUT/runs, into OUT/report; no training."""
+"""`nox -s report`: tables, figures and a page of the results in OUT/runs, into OUT/report; no training.
+
+`python -m reports figures --run HASH --clips VIDEO:KEYFRAME ...` draws what a model looks at in those clips.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,26 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks.ablations import synthetic_folder
+from benchmarks.ablations import named
 from benchmarks.data import load_data
-from benchmarks.experiments import SCALES, TABLES, rows_at
-from benchmarks.results import read_result, save
-from datasets import synthetic
+from benchmarks.experiments import SCALES, TABLES
+from benchmarks.results import save
 from reports.figures import keyframes
-from reports.tables import markdown, sanity, table
+from reports.page import Run, best_single_stage, clip_figure, page, report_split, store
+from reports.tables import latex, markdown, sanity, table
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["figures"]:
+        return draw_clips(argv[1:])
+    summary, _, more = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(prog="python -m reports", description=summary, epilog=more)
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of a sweep (default: out)")
     parser.add_argument("--scale", choices=SCALES, default="tiny", help="which runs (default: tiny)")
     args = parser.parse_args(argv)
     folder = args.out / "report"
-    try:
-        tables = [table(name, args.scale, args.out / "runs") for name in TABLES]
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    tables = [table(name, args.scale, args.out / "runs") for name in TABLES]
     folder.mkdir(parents=True, exist_ok=True)
     for made in tables:
         if not made.has_results:
@@ -35,36 +38,104 @@ def main(argv: list[str] | None = None) -> int:
         text = markdown(made)
         print(text)
         save(folder / f"table_{made.name}.md", partial(Path.write_text, data=text))
+        save(folder / f"table_{made.name}.tex", partial(Path.write_text, data=latex(made)))
         csv = made.cells.to_csv(index=False, float_format="%.4f")
         save(folder / f"table_{made.name}.csv", partial(Path.write_text, data=csv))
     text = sanity(args.scale, args.out / "runs")
     print(text)
     save(folder / "sanity.md", partial(Path.write_text, data=text))
-    if figure := draw_keyframes(args.out, args.scale, folder):
+    runs, problems, _ = store(args.out, args.scale)
+    for problem in problems:
+        print(f"not shown: {problem}", file=sys.stderr)
+    if figure := draw_keyframes(args.out, runs, folder):
         print(f"figure: {figure}")
-    print(f"tables: {folder}/table_*.md and .csv; runs: {args.out / 'runs'}/<run>/, named in the csv:")
-    print("  result.json, detections.csv, persons.csv; trainings: checkpoint.pt and log.csv in")
+    html = page(args.out, args.scale, tables)
+    save(folder / "index.html", partial(Path.write_text, data=html))
+    print(f"page: {folder / 'index.html'}, with everything in it: open it in a browser")
+    print(f"tables: {folder}/table_*.md, .tex and .csv; runs: {args.out / 'runs'}/<run>/, named in the csv:")
+    print(
+        "  result.json, analysis.json, detections.csv, persons.csv; trainings: checkpoint.pt and log.csv in"
+    )
     print(f"  {args.out / 'trainings'}/<training>/, named in result.json")
     return 0
 
 
-def draw_keyframes(out: Path, scale: str, folder: Path) -> Path | None:
-    """What the best single-stage run on the synthetic AVA found; None where OUT/data has not the data."""
-    small = [exp for exp in rows_at(scale).values() if exp.method == "single_stage"]
-    hashes = {exp.hash: exp for exp in small if exp.dataset in synthetic.SIZES}
-    done = [read_result(p) for h in hashes if (p := out / "runs" / h / "result.json").exists()]
-    if not done:
+def draw_keyframes(out: Path, runs: list[Run], folder: Path) -> Path | None:
+    """What the best single-stage run on AVA's shape found; None where OUT/data has not the data."""
+    best = best_single_stage(runs)
+    if best is None or (split := report_split(out, best.experiment)) is None:
         return None
-    best = max(done, key=lambda result: result.mAP)
-    exp = hashes[best.hash]
-    root = synthetic_folder(out / "data", exp.dataset)
-    if not root.exists():
-        return None
-    data = load_data(exp, {exp.dataset: root})
-    figure = keyframes(best, out / "runs" / best.hash, data.report)
+    figure = keyframes(best.result, out / "runs" / best.result.hash, split)
     path = folder / "keyframes.png"
     save(path, lambda part: figure.savefig(part, format="png", dpi=110, metadata={"Software": None}))
     return path
+
+
+def draw_clips(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m reports figures",
+        description="p(alpha) over the keyframe, boxes, and the last layer's attention of the surest tokens.",
+    )
+    parser.add_argument(
+        "--run", required=True, metavar="HASH", help="a folder of OUT/runs, or its first digits"
+    )
+    parser.add_argument(
+        "--clips",
+        nargs="+",
+        required=True,
+        metavar="VIDEO:KEYFRAME",
+        help="second (AVA) or frame (UCF, JHMDB)",
+    )
+    parser.add_argument(
+        "--theta", type=float, default=0.2, help="boxes above it are highlighted (default: 0.2)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of a sweep (default: out)")
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="where a dataset lies that we did not make",
+    )
+    args = parser.parse_args(argv)
+    try:
+        run = one_run(args.out, args.run)
+        roots = named("--data", args.data, "NAME=FOLDER, such as ava=/data/ava")
+        dataset = run.experiment.dataset
+        split = (
+            load_data(run.experiment, roots).report
+            if dataset in roots
+            else report_split(args.out, run.experiment)
+        )
+        if split is None:
+            raise ValueError(
+                f"{args.out / 'data'}: no {dataset} there; give its folder, --data {dataset}=FOLDER"
+            )
+        folder = args.out / "report" / "clips"
+        folder.mkdir(parents=True, exist_ok=True)
+        for text in args.clips:
+            video, _, keyframe = text.rpartition(":")
+            if not keyframe.isdigit() or (video, int(keyframe)) not in split.keyframes:
+                near = ", ".join(f"{v}:{k}" for v, k in split.keyframes[:3])
+                raise ValueError(f"--clips {text}: no such keyframe; there are {len(split)}, such as {near}")
+            figure = clip_figure(
+                args.out, run, split, split.keyframes.index((video, int(keyframe))), theta=args.theta
+            )
+            path = folder / f"{run.result.hash}_{video.replace('/', '_')}_{keyframe}.png"
+            save(path, partial(figure.savefig, format="png", dpi=130, metadata={"Software": None}))
+            print(path)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def one_run(out: Path, start: str) -> Run:
+    """The run whose hash begins so. Raises ValueError where there is none, or several."""
+    found = [run for scale in SCALES for run in store(out, scale)[0] if run.result.hash.startswith(start)]
+    if len(found) != 1:
+        raise ValueError(f"--run {start}: {len(found) or 'no'} runs in {out / 'runs'} begin so")
+    return found[0]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The paper's tables, its numbers beside ours: Markdown and CSV.
+"""The paper's tables, its numbers beside ours: Markdown, LaTeX and CSV.
 
 `paper_results.csv` names every row of a table, in the paper's order. A row is one of ours (a row of
 `benchmarks.experiments`), the mean of some of ours, or somebody else's, of which only what was published
@@ -7,6 +7,7 @@ is shown.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_ind
 
+from benchmarks.analysis import read_analysis
 from benchmarks.experiments import ROWS, Experiment, rows_at
 from benchmarks.flops import ROWS as CLASSIFIERS
 from benchmarks.flops import Count, count_row
@@ -99,7 +101,9 @@ def table(name: str, scale: str, runs: Path, *, count: Callable[[str], Count | N
     reference = found.get(REFERENCE.get(name, ""), [])
     lines = []
     for row, printed in mine.iterrows():
-        lines.append(cells(str(row), printed, found[row], reference, scale, count))
+        made_of = cells(str(row), printed, found[row], reference, scale, count)
+        low, high = interval(found[row], runs)
+        lines.append(made_of | {"low": low, "high": high})
     results = [r for row in mine.index for seed in found[row] for r in seed if row not in MEANS]
     made = pd.DataFrame(lines)
     return Table(name, TITLES[name], made, notes(name, scale, results, made))
@@ -118,8 +122,20 @@ def results_of(row: str, scale: str, runs: Path) -> list[tuple[Result, ...]]:
         rows = _rows(scale, seed)
         paths = [runs / rows[part].hash / "result.json" for part in parts]
         if all(path.exists() for path in paths):
-            found.append(tuple(read_result(path) for path in paths))
+            # One of another version is as good as none: `reports.page.store` says so.
+            with contextlib.suppress(ValueError):
+                found.append(tuple(read_result(path) for path in paths))
     return found
+
+
+def interval(found: Sequence[tuple[Result, ...]], runs: Path) -> tuple[float, float]:
+    """The 95 % interval of the first seed's mAP, in per cent; NaN of a mean, or where it is not known."""
+    if not found or len(found[0]) != 1:
+        return float("nan"), float("nan")
+    known = read_analysis(runs / found[0][0].hash / "analysis.json")
+    if known is None or known.mAP_low is None or known.mAP_high is None:
+        return float("nan"), float("nan")
+    return 100 * known.mAP_low, 100 * known.mAP_high
 
 
 @cache
@@ -217,6 +233,10 @@ def notes(name: str, scale: str, results: Sequence[Result], made: pd.DataFrame) 
             "Counted GFLOPs, what comes after the backbone, and parameters: counted by us, of the model of "
             "the paper's size whatever the scale of the mAP; multiply-accumulates of one clip."
         )
+    if made["low"].notna().any():
+        lines.append(
+            "95 %: interval of our mAP (of the first seed's), percentile bootstrap over the test videos."
+        )
     if (made["detector GFLOPs"] > 0).any():
         lines.append("A person detector's GFLOPs, +246 as published, are not in the counts.")
     chance = {(r.split, r.clips, round(100 * r.mAP_random_classes, 1)) for r in results}
@@ -243,10 +263,13 @@ def notes(name: str, scale: str, results: Sequence[Result], made: pd.DataFrame) 
 
 SHOWN = (
     "method", "dataset", "pretraining", "backbone", "clip", "res.", "end-to-end", "paper GFLOPs",
-    "counted GFLOPs", "after backbone", "parameters M", "paper mAP", "our mAP", "difference", "to reference",
-    "paper precision", "our precision", "paper recall", "our recall", "untrained mAP", "seeds",
+    "counted GFLOPs", "after backbone", "parameters M", "paper mAP", "our mAP", "95 %", "difference",
+    "to reference", "paper precision", "our precision", "paper recall", "our recall", "untrained mAP",
+    "seeds",
 )  # fmt: skip
 TEXT = ("method", "dataset", "pretraining", "backbone", "clip", "end-to-end")
+SOURCE = {"95 %": "low"}
+"""Column that people read -> one of the csv that it is made of, where the names differ."""
 HIDDEN = {
     "3": ("after backbone", "our precision", "our recall", "untrained mAP"),
     "4": ("counted GFLOPs", "after backbone", "parameters M"),
@@ -254,23 +277,66 @@ HIDDEN = {
 """Table -> columns of its csv that are left out of what people read."""
 
 
-def markdown(table: Table) -> str:
-    """The table for people: no column that is empty throughout, one decimal, "not run" in words."""
+def shown(table: Table) -> pd.DataFrame:
+    """What people read: text, no column that is empty throughout, one decimal, "not run" in words."""
     made = table.cells
     names = [
         name
         for name in SHOWN
-        if name not in HIDDEN.get(table.name, ()) and (name == "our mAP" or made[name].notna().any())
+        if name not in HIDDEN.get(table.name, ())
+        and (name == "our mAP" or made[SOURCE.get(name, name)].notna().any())
     ]
-    shown = pd.DataFrame({name: [_shown(name, line) for _, line in made.iterrows()] for name in names})
-    align = ["left" if name in TEXT else "right" for name in names]
-    text = shown.to_markdown(index=False, disable_numparse=True, colalign=align)
+    return pd.DataFrame({name: [_shown(name, line) for _, line in made.iterrows()] for name in names})
+
+
+def markdown(table: Table) -> str:
+    cells = shown(table)
+    align = ["left" if name in TEXT else "right" for name in cells]
+    text = cells.to_markdown(index=False, disable_numparse=True, colalign=align)
     return "\n\n".join([f"## {table.title}", text, *table.notes]) + "\n"
+
+
+def latex(table: Table) -> str:
+    """For a paper: booktabs' rules, the notes in small print below. Needs booktabs and graphicx."""
+    cells = shown(table)
+    align = "".join("l" if name in TEXT else "r" for name in cells)
+    lines = [" & ".join(_tex(text) for text in row) + r" \\" for row in cells.itertuples(index=False)]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_tex(table.title)}}}",
+            rf"\label{{tab:{table.name}}}",
+            r"\resizebox{\linewidth}{!}{%",
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            " & ".join(_tex(str(name)) for name in cells) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\par\smallskip\footnotesize " + _tex(" ".join(table.notes)),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", ">": r"$>$",
+    "<": r"$<$", "`": "'", '"': "''",
+}  # fmt: skip
+"""What LaTeX would take for a command or set as another sign."""
+
+
+def _tex(text: str) -> str:
+    return "".join(TEX.get(sign, sign) for sign in text)
 
 
 def _shown(name: str, line: Any) -> str:
     """One cell as people read it."""
-    value = line[name]
+    value = line[SOURCE.get(name, name)]
     if name in TEXT:
         return value if isinstance(value, str) else ""
     if name == "seeds":
@@ -290,10 +356,12 @@ def _shown(name: str, line: Any) -> str:
         return f"{value:g}" + (f" + {line['detector GFLOPs']:g}" if pd.notna(line["detector GFLOPs"]) else "")
     if name == "difference":
         return f"{value:+.1f}"
+    if name == "95 %":
+        return f"{line['low']:.1f} to {line['high']:.1f}"
     return f"{value:.0f}" if name == "res." else f"{value:.1f}"
 
 
-def sanity(scale: str, runs: Path) -> str:
+def sanity_rows(scale: str, runs: Path) -> list[dict[str, str]]:
     """Three lines to look at before any table: has each of the methods learned what people do?"""
     selections = [row for row in ROWS if row.startswith("2b/")]
     rows = {
@@ -318,11 +386,17 @@ def sanity(scale: str, runs: Path) -> str:
                 "random classes": f"{_mean(of_seeds(found, 'mAP_random_classes')):.1f}",
             }
         )
-    text = pd.DataFrame(lines).to_markdown(
+    return lines
+
+
+SANITY_NOTE = (
+    "Untrained: the same network before its first step, which given boxes lift to chance. Random classes: "
+    "the true boxes with random classes."
+)
+
+
+def sanity(scale: str, runs: Path) -> str:
+    text = pd.DataFrame(sanity_rows(scale, runs)).to_markdown(
         index=False, disable_numparse=True, colalign=["left", "left", "right", "right", "right"]
     )
-    return (
-        f"## Sanity: do all three ways learn? Scale {scale}\n\n{text}\n\n"
-        "Untrained: the same network before its first step, which given boxes lift to chance. Random "
-        "classes: the true boxes with random classes.\n"
-    )
+    return f"## Sanity: do all three ways learn? Scale {scale}\n\n{text}\n\n{SANITY_NOTE}\n"

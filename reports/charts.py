@@ -1,0 +1,249 @@
+"""Charts of numbers: per class, against GFLOPs, against theta, over training, by cause of error.
+
+Each function draws plain values and returns a Figure; `svg` makes text of it that is the same, byte for byte,
+for the same values, and takes the colour of the page it stands in.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#010203"
+"""Colour of text and axes, for which `svg` puts that of the page's text."""
+OURS, OTHER, BETTER, WORSE = "#2f6fb2", "#c9843a", "#2e8b57", "#c0392b"
+"""Blue and orange are told apart by everybody; green and red also by the sign before the number."""
+STYLE: dict[Any, Any] = {
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "font.size": 9,
+    "grid.color": "#80808040",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "actloc",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def per_class(
+    first: Mapping[str, float | None],
+    second: Mapping[str, float | None],
+    counts: Mapping[str, int],
+    *,
+    names: tuple[str, str],
+) -> Figure:
+    """The paper's Fig. 4: AP of two runs as paired bars, the most frequent class first.
+
+    Above each pair stands what the second has over the first, green where it is better, red where worse.
+    first, second: class name -> AP (fraction); None for a class without ground truth, which has no bars.
+    counts: class name -> ground-truth boxes.
+    """
+    classes = [c for c in first if first[c] is not None and second.get(c) is not None]
+    classes.sort(key=lambda c: (-counts.get(c, 0), c))
+    a, b = (np.array([100 * (of[c] or 0.0) for c in classes]) for of in (first, second))
+    figure = Figure(figsize=(max(6.0, 0.32 * len(classes) + 1.5), 4.2), layout="constrained")
+    axis = figure.subplots()
+    if not classes:
+        axis.text(0.5, 0.5, "no class with ground truth", ha="center", transform=axis.transAxes)
+        axis.set_axis_off()
+        return figure
+    tall = pd.DataFrame(
+        {
+            "class": [*classes, *classes],
+            "AP": np.concatenate([a, b]),
+            "run": [names[0]] * len(classes) + [names[1]] * len(classes),
+        }
+    )
+    sns.barplot(tall, x="class", y="AP", hue="run", palette=[OTHER, OURS], ax=axis, width=0.8)
+    for place, (one, other) in enumerate(zip(a, b, strict=True)):
+        axis.annotate(
+            f"{other - one:+.1f}",
+            (place, max(one, other)),
+            (0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+            rotation=90 if len(classes) > 20 else 0,
+            color=BETTER if other > one else WORSE if other < one else INK,
+        )
+    better, worse = int((b > a).sum()), int((b < a).sum())
+    axis.set(xlabel="", ylabel="AP at IoU 0.5, %", ylim=(0, min(110, 1.18 * max(a.max(), b.max(), 1))))
+    said = f"{names[1]} is better in {better} of {len(classes)} classes, worse in {worse}"
+    axis.set_title(said, loc="left", pad=24)
+    axis.set_xticks(range(len(classes)), [f"{c} ({counts.get(c, 0)})" for c in classes])
+    axis.tick_params(axis="x", labelrotation=90 if len(classes) > 6 else 0, length=0)
+    axis.legend(title=None, loc="lower left", ncols=2, bbox_to_anchor=(0, 0.99), borderaxespad=0)
+    axis.grid(axis="y")
+    axis.set_axisbelow(True)
+    return figure
+
+
+def against_gflops(published: pd.DataFrame, ours: pd.DataFrame, *, scale: str) -> Figure:
+    """mAP against GFLOPs, the rows that no other beats in both joined by a line.
+
+    Each with columns label, gflops and map. published: the paper's numbers. ours: mAP of this scale, GFLOPs
+    of the model of the paper's size.
+    """
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    for axis, rows, title, colour in zip(
+        figure.subplots(1, 2),
+        (published, ours),
+        ("published (AVA 2.2)", f"ours, scale {scale}; GFLOPs of the paper's size"),
+        (OTHER, OURS),
+        strict=True,
+    ):
+        rows = rows.dropna().sort_values(["gflops", "map"], ascending=[True, False])
+        axis.set(title=title, xlabel="GFLOPs (multiply-accumulates) of one clip", ylabel="frame-mAP, %")
+        axis.grid(True)
+        axis.set_axisbelow(True)
+        if rows.empty:
+            axis.text(0.5, 0.5, "not run", ha="center", transform=axis.transAxes)
+            continue
+        best = rows[rows["map"] > rows["map"].cummax().shift(fill_value=-1)]
+        axis.plot(best["gflops"], best["map"], color=colour, linewidth=1, alpha=0.6, drawstyle="steps-post")
+        axis.scatter(rows["gflops"], rows["map"], color=colour, s=22)
+        axis.margins(x=0.15, y=0.12)
+        _label(axis, rows)
+    return figure
+
+
+def _label(axis: Axes, rows: pd.DataFrame) -> None:
+    """Name each point beside it, where no name and no point is yet."""
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    x_of, y_of = (rows["gflops"] - left) / (right - left), (rows["map"] - low) / (high - low)
+    taken = [(x - 0.01, y - 0.015, x + 0.01, y + 0.015) for x, y in zip(x_of, y_of, strict=True)]
+    for x, y, name in zip(x_of, y_of, rows["label"], strict=True):
+        width, height = 0.0115 * len(name), 0.036
+        tried = [
+            (x + (0.014 if to_right else -0.014 - width), y + up * height - height / 2)
+            for up in (0, 1, -1, 2, -2, 3, -3, 4, -4)
+            for to_right in (True, False)
+        ]
+        free = [
+            (a, b)
+            for a, b in tried
+            if a > 0 and all(a + width < t[0] or a > t[2] or b + height < t[1] or b > t[3] for t in taken)
+        ]
+        a, b = (free or tried)[0]
+        taken.append((a, b, a + width, b + height))
+        axis.text(a, b + height / 2, name, fontsize=6.5, va="center", transform=axis.transAxes)
+        if abs(b + height / 2 - y) > height:  # too far to be taken for this point's
+            near = a if a > x else a + width
+            axis.plot([x, near], [y, b + height / 2], color=INK, linewidth=0.4, transform=axis.transAxes)
+
+
+def actors(curves: Mapping[str, tuple[Any, Any, Any]]) -> Figure:
+    """Precision and recall of actors: run -> (theta, precision, recall), each (K,), theta ascending."""
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, sharey=True)
+    for colour, (name, (theta, precision, recall)) in zip(palette(len(curves)), curves.items(), strict=True):
+        left.plot(recall, precision, label=name, color=colour, linewidth=1.3)
+        middle.plot(theta, precision, color=colour, linewidth=1.3)
+        right.plot(theta, recall, color=colour, linewidth=1.3)
+    for axis, x, y in (
+        (left, "recall", "precision"),
+        (middle, "theta", "precision"),
+        (right, "theta", "recall"),
+    ):
+        axis.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1.02))
+        axis.grid(True)
+    if curves:
+        left.legend(fontsize=7, loc="lower left")
+    return figure
+
+
+def trainings(logs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Loss and mAP on the validation split while training: run -> its log.csv."""
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for colour, (name, log) in zip(palette(len(logs)), logs.items(), strict=True):
+        smooth = log["loss"].rolling(max(len(log) // 20, 1), min_periods=1).mean()
+        left.plot(log["step"], smooth, color=colour, linewidth=1.3, label=name)
+        looks = log.dropna(subset=["val_mAP"])
+        right.plot(looks["step"], 100 * looks["val_mAP"], "o-", color=colour, markersize=3, linewidth=1.3)
+    left.set(xlabel="step", ylabel="loss, mean over a 20th of the training")
+    right.set(xlabel="step", ylabel="mAP of a look at the validation split, %", ylim=(0, None))
+    for axis in (left, right):
+        axis.grid(True)
+    if logs:
+        left.legend(fontsize=7)
+    return figure
+
+
+def errors(prices: Mapping[str, Mapping[str, float]]) -> Figure:
+    """What each cause of error costs: run -> cause -> mAP (fraction) that putting it right would add."""
+    figure = Figure(figsize=(11, 0.42 * len(prices) + 1.4), layout="constrained")
+    axis = figure.subplots()
+    causes = list(next(iter(prices.values()), {}))
+    height = 0.8 / max(len(causes), 1)
+    for number, (cause, colour) in enumerate(zip(causes, palette(len(causes)), strict=True)):
+        at = np.arange(len(prices)) + (number - (len(causes) - 1) / 2) * height
+        values = np.nan_to_num([100 * run[cause] for run in prices.values()])
+        axis.barh(at, values, height, color=colour, label=cause)
+    axis.set_yticks(range(len(prices)), list(prices))
+    axis.invert_yaxis()
+    axis.set(xlabel="frame-mAP that putting right this cause alone would add, points")
+    axis.grid(axis="x")
+    axis.set_axisbelow(True)
+    if causes:
+        axis.legend(fontsize=7, ncols=len(causes), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def confusion(shares: pd.DataFrame, title: str) -> Figure:
+    """Rows: what people do. Columns: what they are taken to do most surely. Shares of a row, in [0, 1]."""
+    side = max(4.0, 0.3 * len(shares) + 1.8)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axis = figure.subplots()
+    sns.heatmap(
+        shares, ax=axis, cmap="Blues", vmin=0, vmax=1, square=True, cbar=False,
+        annot=len(shares) <= 24, fmt=".2f", annot_kws={"fontsize": 7}, linewidths=0.5, linecolor="#80808040",
+    )  # fmt: skip
+    axis.set(xlabel="taken for", ylabel="does")
+    axis.set_title(title, loc="left")
+    axis.tick_params(length=0)
+    return figure
+
+
+def palette(count: int) -> list[tuple[float, float, float]]:
+    """Colours that stay apart, also for those who see fewer."""
+    return list(sns.color_palette("colorblind", max(count, 1)))[:count]
+
+
+def svg(figure: Figure, name: str, alt: str) -> str:
+    """An <svg> element to stand in a page: `name` makes its ids its own, `alt` says what is to be seen."""
+    file = io.StringIO()
+    with style():
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(xlink:href="#|url\(#)', rf"\1{name}-", text)
+    text = text.replace(INK, "currentColor")
+    return text.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1)
