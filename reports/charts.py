@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -246,4 +247,4 @@ def svg(figure: Figure, name: str, alt: str) -> str:
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(xlink:href="#|url\(#)', rf"\1{name}-", text)
     text = text.replace(INK, "currentColor")
-    return text.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -427,7 +428,7 @@ def png(figure: Figure, alt: str) -> str:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
     text = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="{alt}" src="data:image/png;base64,{text}">'
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{text}">'
 
 
 def _with_nan(values: Sequence[float | None]) -> list[float]:

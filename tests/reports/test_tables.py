@@ -1,6 +1,3 @@
-import json
-from dataclasses import asdict
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +6,6 @@ from scipy import stats
 from benchmarks.experiments import ROWS, rows_at
 from benchmarks.flops import ROWS as CLASSIFIERS
 from benchmarks.flops import Count
-from benchmarks.results import Result
 from reports import tables
 from reports.tables import MEANS, REFERENCE, TITLES, compared, markdown, published, sanity
 
@@ -17,21 +13,6 @@ from reports.tables import MEANS, REFERENCE, TITLES, compared, markdown, publish
 def table(name, scale, runs):
     """With every model counted as 120 GFLOPs of backbone and 1.5 of the rest."""
     return tables.table(name, scale, runs, count=lambda row: Count(121.5, {"backbone": 120.0}, 35_740_000))
-
-
-def store(runs, row, *, scale="tiny", seed=0, **numbers):
-    exp = rows_at(scale, seed=seed)[row]
-    values = {
-        "experiment": asdict(exp), "hash": exp.hash, "training": "t", "split": "test", "protocol": "standard",
-        "mAP": 0.5, "mAP_curve_theta": 0.5, "mAP_untrained": 0.01, "mAP_random_classes": 0.25,
-        "precision": 0.75, "recall": 0.5, "per_class": {"left": 0.5}, "clips": 600, "substituted": 0,
-        "seconds_training": 1.0, "seconds": 2.0, "started": "2026-01-01T00:00:00+00:00", "parameters": 1,
-        "gflops": 0.1, "origin": {"data": "f"}, "commit": "c", "device": "d",
-        "versions": {},
-    } | numbers  # fmt: skip
-    folder = runs / exp.hash
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "result.json").write_text(json.dumps(asdict(Result(**values))))
 
 
 def test_published_numbers_are_the_papers():
@@ -73,7 +54,7 @@ def test_models_are_counted_at_the_papers_size_whatever_the_scale():
     assert tables.counted("4/jhmdb").gflops == tables.counted("2a/256_16").gflops
 
 
-def test_ours_stands_beside_the_papers_with_the_difference(tmp_path):
+def test_ours_stands_beside_the_papers_with_the_difference(store, tmp_path):
     store(tmp_path, "2b/tubelet", mAP=0.3, recall=0.9)
     cells = table("2b", "tiny", tmp_path).cells.set_index("method")
     row = cells.loc["Tubelet"]
@@ -85,7 +66,7 @@ def test_ours_stands_beside_the_papers_with_the_difference(tmp_path):
     assert (row["counted GFLOPs"], row["after backbone"], row["parameters M"]) == (121.5, 1.5, 35.74)
 
 
-def test_rows_that_were_not_run_say_so(tmp_path):
+def test_rows_that_were_not_run_say_so(store, tmp_path):
     store(tmp_path, "2b/tubelet")
     text = markdown(table("2b", "tiny", tmp_path))
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
@@ -95,12 +76,12 @@ def test_rows_that_were_not_run_say_so(tmp_path):
     assert not table("2b", "tiny", tmp_path / "none").has_results
 
 
-def test_nobody_found_leaves_precision_empty(tmp_path):
+def test_nobody_found_leaves_precision_empty(store, tmp_path):
     store(tmp_path, "2b/tubelet", precision=None)
     assert pd.isna(table("2b", "tiny", tmp_path).cells.loc[1, "our precision"])
 
 
-def test_tiny_numbers_come_with_the_warning_and_the_reference(tmp_path):
+def test_tiny_numbers_come_with_the_warning_and_the_reference(store, tmp_path):
     store(tmp_path, "2b/tubelet")
     text = markdown(table("2b", "tiny", tmp_path))
     assert "do not confirm or refute the paper's order" in text
@@ -110,23 +91,23 @@ def test_tiny_numbers_come_with_the_warning_and_the_reference(tmp_path):
     assert "stood in" not in text
 
 
-def test_clips_that_were_replaced_are_told(tmp_path):
+def test_clips_that_were_replaced_are_told(store, tmp_path):
     store(tmp_path, "2b/tubelet", substituted=3)
     assert "3 training clips could not be read" in markdown(table("2b", "tiny", tmp_path))
 
 
-def test_paper_scale_has_no_such_warning(tmp_path):
+def test_paper_scale_has_no_such_warning(store, tmp_path):
     store(tmp_path, "2b/tubelet", scale="paper")
     assert "tiny-scale" not in markdown(table("2b", "paper", tmp_path))
 
 
-def test_a_result_of_one_run_stands_in_both_tables(tmp_path):
+def test_a_result_of_one_run_stands_in_both_tables(store, tmp_path):
     store(tmp_path, "2b/two_c_t", mAP=0.123)
     for name, row in (("2a", 5), ("2b", 4), ("2c", 1), ("fig1", 1), ("3", 7)):
         assert table(name, "tiny", tmp_path).cells.loc[row, "our mAP"] == pytest.approx(12.3), name
 
 
-def test_jhmdb_is_the_mean_of_its_three_splits_once_all_have_run(tmp_path):
+def test_jhmdb_is_the_mean_of_its_three_splits_once_all_have_run(store, tmp_path):
     for split, mAP in ((1, 0.2), (2, 0.3)):
         store(tmp_path, f"4/jhmdb_{split}", mAP=mAP, split=f"test {split}", protocol="gurkirt")
     row = table("4", "tiny", tmp_path).cells.set_index("method").loc["Ours, mean of three splits"]
@@ -142,7 +123,7 @@ def test_jhmdb_is_the_mean_of_its_three_splits_once_all_have_run(tmp_path):
     assert "protocol `gurkirt`" in markdown(made)
 
 
-def test_the_mean_of_splits_has_a_deviation_over_seeds_alone(tmp_path):
+def test_the_mean_of_splits_has_a_deviation_over_seeds_alone(store, tmp_path):
     """Seed 0: .1, .2, .3; seed 1: .3, .4, .5. Means 20 and 40, and so 30 and sqrt(200)."""
     for seed in (0, 1):
         for split in (1, 2, 3):
@@ -153,7 +134,7 @@ def test_the_mean_of_splits_has_a_deviation_over_seeds_alone(tmp_path):
     assert row["seeds"] == 2
 
 
-def test_seeds_give_mean_and_deviation_and_small_differences_are_marked_as_noise(tmp_path):
+def test_seeds_give_mean_and_deviation_and_small_differences_are_marked_as_noise(store, tmp_path):
     """The reference 40, 42, 44; C+T 39, 42, 45 is within the noise, singleton 10, 11, 12 is not."""
     for row, mAPs in (("two_c_t", (40, 42, 44)), ("c_t", (39, 42, 45)), ("singleton", (10, 11, 12))):
         for seed, mAP in enumerate(mAPs):
@@ -192,14 +173,14 @@ def test_published_rows_of_others_are_shown_without_a_number_of_ours(tmp_path):
     assert "counted GFLOPs" not in text, "none was counted here"
 
 
-def test_whose_boxes_the_two_stage_baseline_had_is_told(tmp_path):
+def test_whose_boxes_the_two_stage_baseline_had_is_told(store, tmp_path):
     store(tmp_path, "2a/two_stage")
     text = markdown(table("2a", "tiny", tmp_path))
     assert "The detector's boxes (simulated, on this synthetic data)" in text
     assert "on the true boxes" in text
 
 
-def test_sanity_shows_the_three_ways_and_the_best_selection(tmp_path):
+def test_sanity_shows_the_three_ways_and_the_best_selection(store, tmp_path):
     store(tmp_path, "2a/two_stage_true_boxes", mAP=0.6, mAP_untrained=0.3)
     store(tmp_path, "2b/tubelet", mAP=0.2)
     store(tmp_path, "2b/max_pooling", mAP=0.5)

@@ -1,0 +1,28 @@
+import json
+from dataclasses import asdict
+
+import pytest
+
+from benchmarks.experiments import rows_at
+from benchmarks.results import Result
+
+
+@pytest.fixture
+def store():
+    """store(runs, row, ...): writes a row's result.json, as a run does."""
+    return _store
+
+
+def _store(runs, row, *, scale="tiny", seed=0, **numbers):
+    exp = rows_at(scale, seed=seed)[row]
+    values = {
+        "experiment": asdict(exp), "hash": exp.hash, "training": "t", "split": "test", "protocol": "standard",
+        "mAP": 0.5, "mAP_curve_theta": 0.5, "mAP_untrained": 0.01, "mAP_random_classes": 0.25,
+        "precision": 0.75, "recall": 0.5, "per_class": {"left": 0.5}, "clips": 600, "substituted": 0,
+        "seconds_training": 1.0, "seconds": 2.0, "started": "2026-01-01T00:00:00+00:00", "parameters": 1,
+        "gflops": 0.1, "origin": {"data": "f"}, "commit": "c", "device": "d",
+        "versions": {},
+    } | numbers  # fmt: skip
+    folder = runs / exp.hash
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(asdict(Result(**values))))

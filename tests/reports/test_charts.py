@@ -1,0 +1,90 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports import charts
+
+COUNTS = {"rare": 3, "often": 90, "never": 0, "middle": 20}
+
+
+def texts(figure):
+    return [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
+def test_paired_bars_go_by_frequency_with_the_difference_above_in_its_colour():
+    figure = charts.per_class(
+        {"rare": 0.5, "often": 0.25, "never": None, "middle": 0.3},
+        {"rare": 0.4, "often": 0.75, "never": None, "middle": 0.3},
+        COUNTS,
+        names=("a", "b"),
+    )
+    [axis] = figure.axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["often (90)", "middle (20)", "rare (3)"]
+    assert texts(figure) == ["+50.0", "+0.0", "-10.0"]
+    assert [text.get_color() for text in axis.texts] == [charts.BETTER, charts.INK, charts.WORSE]
+    assert axis.get_title(loc="left") == "b is better in 1 of 3 classes, worse in 1"
+    heights = [[bar.get_height() for bar in bars] for bars in axis.containers]
+    assert heights == [pytest.approx([25, 30, 50]), pytest.approx([75, 30, 40])]
+
+
+def test_sixty_classes_are_wide_enough_to_read_and_no_class_is_said():
+    names = [f"class {i}" for i in range(60)]
+    figure = charts.per_class(dict.fromkeys(names, 0.5), dict.fromkeys(names, 0.6), {}, names=("a", "b"))
+    assert figure.get_figwidth() / 60 > 0.3
+    empty = charts.per_class({"a": None}, {"a": None}, {}, names=("a", "b"))
+    assert texts(empty) == ["no class with ground truth"]
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+    rows = pd.DataFrame(
+        {"label": list("abcde"), "gflops": [10, 20, 20, 30, 40], "map": [20.0, 25, 24, 22, 30]}
+    )
+    figure = charts.against_gflops(rows, rows.iloc[:0], scale="tiny")
+    left, right = figure.axes
+    assert left.lines[0].get_xydata().tolist() == [[10, 20], [20, 25], [40, 30]]
+    assert sorted(text.get_text() for text in left.texts) == list("abcde")
+    assert [text.get_text() for text in right.texts] == ["not run"]
+
+
+def test_names_of_points_do_not_lie_on_each_other():
+    crowd = pd.DataFrame(
+        {"label": [f"method {i}" for i in range(12)], "gflops": np.linspace(100, 110, 12), "map": [30.0] * 12}
+    )
+    figure = charts.against_gflops(crowd, crowd, scale="tiny")
+    places = [(round(t.get_position()[0], 4), round(t.get_position()[1], 4)) for t in figure.axes[0].texts]
+    assert len(set(places)) == 12
+
+
+def test_the_drawing_is_the_same_twice_and_takes_the_pages_colour():
+    def drawn(name):
+        with charts.style():
+            log = pd.DataFrame({"step": [1, 2], "loss": [5.0, 4.0], "val_mAP": [None, 0.25]})
+            return charts.svg(charts.trainings({"a": log}), name, 'what is "seen" <here>')
+
+    one = drawn("x")
+    assert one == drawn("x")
+    assert charts.INK not in one
+    assert "currentColor" in one
+    ids = re.findall(r'\bid="([^"]+)"', one)
+    assert all(name.startswith("x-") for name in ids)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', one)) <= set(ids)
+    assert not set(ids) & set(re.findall(r'\bid="([^"]+)"', drawn("y")))
+    assert 'aria-label="what is &quot;seen&quot; &lt;here&gt;"' in one
+
+
+def test_errors_actors_and_confusion_draw_what_is_missing_as_nothing():
+    figure = charts.errors(
+        {"a": {"wrong class": 0.2, "missed": float("nan")}, "b": {"wrong class": 0.1, "missed": 0.0}}
+    )
+    assert [[bar.get_width() for bar in bars] for bars in figure.axes[0].containers] == [
+        pytest.approx([20, 10]),
+        pytest.approx([0, 0]),
+    ]
+    nan = float("nan")
+    figure = charts.actors({"a": ([0.0, 0.5, 1.0], [0.5, 0.75, nan], [1.0, 0.5, 0.0])})
+    assert len(figure.axes) == 3
+    shares = pd.DataFrame([[1.0, 0.0], [0.25, 0.75]], ["x", "y"], ["x", "y"])
+    assert texts(charts.confusion(shares, "title")) == ["1.00", "0.00", "0.25", "0.75"]
