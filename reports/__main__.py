@@ -1,6 +1,7 @@
 """`nox -s report`: tables, figures and a page of the results in OUT/runs, into OUT/report; no training.
 
-`python -m reports figures --run HASH --clips VIDEO:KEYFRAME ...` draws what a model looks at in those clips.
+`python -m reports figures --run HASH --clips VIDEO:KEYFRAME ...` draws what a model looks at in those clips,
+`python -m reports compare HASH HASH` the AP of each class of two runs side by side.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from benchmarks.ablations import named
 from benchmarks.data import load_data
 from benchmarks.experiments import SCALES, TABLES
 from benchmarks.results import save
+from reports.charts import per_class, style
 from reports.figures import keyframes
 from reports.page import Run, best_single_stage, clip_figure, page, report_split, store
 from reports.tables import latex, markdown, sanity, table
@@ -23,6 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["figures"]:
         return draw_clips(argv[1:])
+    if argv[:1] == ["compare"]:
+        return draw_comparison(argv[1:])
     summary, _, more = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(prog="python -m reports", description=summary, epilog=more)
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of a sweep (default: out)")
@@ -127,6 +131,33 @@ def draw_clips(argv: list[str]) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def draw_comparison(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m reports compare",
+        description="The paper's Fig. 4 of any two runs: AP of each class as paired bars.",
+    )
+    parser.add_argument("runs", nargs=2, metavar="HASH", help="of OUT/runs, or its first digits")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of a sweep (default: out)")
+    args = parser.parse_args(argv)
+    try:
+        first, second = (one_run(args.out, start) for start in args.runs)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    counts = second.analysis.boxes if second.analysis else {}
+    names = [f"{run.label} [{run.result.hash[:4]}]" for run in (first, second)]
+    with style():
+        figure = per_class(
+            first.result.per_class, second.result.per_class, counts, names=(names[0], names[1])
+        )
+        path = args.out / "report" / f"compare_{first.result.hash}_{second.result.hash}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn = partial(figure.savefig, format="png", dpi=130, facecolor="white", metadata={"Software": None})
+        save(path, drawn)
+    print(path)
     return 0
 
 

@@ -169,6 +169,16 @@ def test_clips_are_drawn_of_one_run_and_the_rest_is_told(out, capsys):
     assert "no synthetic_ava there; give its folder, --data synthetic_ava=FOLDER" in capsys.readouterr().err
 
 
+def test_two_runs_are_compared_class_by_class(out, capsys):
+    rows = rows_at("tiny")
+    hashes = [rows[name].hash for name in ("2a/two_stage", "2b/tubelet")]
+    assert command.main(["compare", "--out", str(out), *(h[:8] for h in hashes)]) == 0
+    [said] = capsys.readouterr().out.splitlines()
+    assert said.endswith(f"compare_{hashes[0]}_{hashes[1]}.png")
+    assert (out / "report" / f"compare_{hashes[0]}_{hashes[1]}.png").read_bytes().startswith(b"\x89PNG")
+    assert command.main(["compare", "--out", str(out), hashes[0], "none"]) == 2
+
+
 BROWSE = """
 <script>
 addEventListener("load", () => {
