@@ -557,7 +557,7 @@ def reason_of(error: str, log: Path) -> str:
         threads = "\n".join(printed[hung[-1] + 1 :]).split("\n\n")
         ours = next((thread for thread in threads if str(CHECKOUT) in thread), threads[0])
         return "\n".join([reason, *(f"    {line}" for line in ours.splitlines()[: TAIL + 1])])
-    if "OutOfMemoryError" in error:
+    if any(sign in error for sign in ("OutOfMemoryError", "MemoryError", "can't allocate memory")):
         reason = "out of memory"
     elif "worker process has died" in error or "ActorDiedError" in error:
         reason = "its process died"

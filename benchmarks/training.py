@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -132,10 +133,22 @@ def train(
             "training": training,
             "model": model.state_dict(),
         }
-        save(folder / "checkpoint.pt", lambda path: torch.save(checkpoint, path))
+        save_tensors(folder / "checkpoint.pt", checkpoint)
         for path in _states(folder):
             path.unlink()
         return Trained(model, origin=origin, **training)
+
+
+def save_tensors(path: Path, held: dict[str, Any]) -> None:
+    """torch.save, whole or not at all. Raises OSError where the disk does not take it, which torch tells as a
+    RuntimeError of positions."""
+    try:
+        save(path, lambda part: torch.save(held, part))
+    except RuntimeError as error:
+        if "enforce fail" not in str(error):
+            raise
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise OSError(f"No space left on device for {path}? {free:.0f} MiB are free ({error})") from error
 
 
 def training_lock(folder: Path) -> FileLock:
@@ -219,7 +232,7 @@ def _train(
                     best = {"experiment": asdict(exp), "classes": data.train.classes, "origin": origin}
                     best |= {"step": step.step, "val_mAP": kept["mAP"], "model": model.state_dict()}
                     if first:
-                        save(folder / "best.pt", lambda path: torch.save(best, path))
+                        save_tensors(folder / "best.pt", best)
             shown = f"{kept['mAP']:.4f}" if step.step in looks else ""
             log.writerow([step.step, f"{step.lr:.3e}", *(f"{x:.4f}" for x in step.losses.values()), shown])
             kept["seconds"] = before + step.seconds
@@ -241,7 +254,7 @@ def _train(
             file.flush()
             held = state | {"origin": origin, "kept": kept | {"broken": dict(broken)}}
             try:
-                save(folder / f"state_{state['step']:09d}.pt", lambda path: torch.save(held, path))
+                save_tensors(folder / f"state_{state['step']:09d}.pt", held)
             except OSError as error:  # a full disk: what is trained so far is in memory yet
                 print(f"step {state['step']}: no state was saved ({error})", file=sys.stderr, flush=True)
                 return

@@ -1,6 +1,7 @@
 """Ray for real, in a process of its own: a failing trial fails alone, and says why."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,8 +27,10 @@ good = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.1)
 bad = replace(good, selection="no_such_selection")
 dead = replace(good, selection="kills_its_process")
 hung = replace(good, selection="hangs")
+huge = replace(good, selection="wants_all_memory")
+nan = replace(good, lr=1e30, clip_norm=1e30)
 root, out = map(Path, sys.argv[1:3])
-rows = {"good": good, "bad": bad, "dead": dead, "hung": hung}
+rows = {"good": good, "bad": bad, "dead": dead, "hung": hung, "huge": huge, "nan": nan}
 rows = {name: rows[name] for name in sys.argv[3:]}
 trainings = {exp.training_hash: [exp] for exp in rows.values()}
 with cluster():
@@ -45,7 +48,10 @@ def kills_its_process(tokens):
     os._exit(7)
 def hangs(tokens):
     time.sleep(1000)
+def wants_all_memory(tokens):
+    tokens.new_empty(10**14)
 selection.kills_its_process, selection.hangs = kills_its_process, hangs
+selection.wants_all_memory = wants_all_memory
 """
 
 
@@ -73,9 +79,14 @@ def sweep_of(*rows, root, folder):
 
 
 def test_a_failing_trial_fails_alone(small_benchmark, tmp_path):
-    """One raises and one dies at once: each is named with its reason, and the third is done."""
-    told = sweep_of("good", "bad", "dead", root=small_benchmark, folder=tmp_path)
-    assert set(told) == {"bad", "dead"}
+    """One raises, one dies, one asks for 400 TB, one learns so fast that its loss is no number: each is named
+    with its reason, and the one that is well is done."""
+    told = sweep_of("good", "bad", "dead", "huge", "nan", root=small_benchmark, folder=tmp_path)
+    assert set(told) == {"bad", "dead", "huge", "nan"}
+    assert told["huge"][0] == "out of memory"
+    assert re.search(
+        r"FloatingPointError: the loss is (nan|inf) at step \d+, clips \[\('train_", told["nan"][0]
+    )
     assert "no_such_selection" in told["bad"][0]
     assert told["dead"][0] == "its process died"
     assert "what was said last" in told["dead"][1]
