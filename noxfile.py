@@ -65,10 +65,18 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def regression(session: nox.Session) -> None:
+    """Hold every backbone, method and evaluator to its contract and its baseline."""
+    install(session, "tests")
+    session.run("python", "-m", "benchmarks.regression", *session.posargs)
+
+
+@nox.session
 def perf(session: nox.Session) -> None:
     """Speed and memory against the straightforward implementations, measured in one run."""
     install(session, "tests", "search", "cluster")
-    session.run("python", "-m", "pytest", "-s", "benchmarks/perf", *session.posargs)
+    saved = ["--benchmark-autosave", "--benchmark-storage", "out/perf"]
+    session.run("python", "-m", "pytest", "-s", "benchmarks/perf", *saved, *session.posargs)
 
 
 @nox.session

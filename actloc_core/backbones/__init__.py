@@ -4,6 +4,7 @@ A backbone is one file and one line here; `getattr(backbones, name)` is the whol
 is a plain function with plain arguments that returns an `nn.Module`.
 """
 
+from actloc_core.backbones.factorised import factorised_tiny as factorised_tiny
 from actloc_core.backbones.hiera import hiera_b as hiera_b
 from actloc_core.backbones.hiera import hiera_bplus as hiera_bplus
 from actloc_core.backbones.hiera import hiera_h as hiera_h

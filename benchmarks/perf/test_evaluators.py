@@ -304,14 +304,20 @@ def test_two_million_rows_from_csv_take_less_than_three_seconds(files, benchmark
     assert slow > 10 * seconds
 
 
-def test_eight_million_rows_take_less_than_ten_seconds_and_three_gigabytes(files):
+def test_eight_million_rows_take_less_time_than_python_takes_to_parse_them_and_three_gigabytes(files):
+    """The yardstick: `float` of the first 200,000 lines' fields, times forty for all eight million."""
+    lines = (files / "many.csv").read_text()[: 200_000 * 70].splitlines()[:200_000]
+    began = time.process_time()
+    for line in lines:
+        [float(field) for field in line.split(",")[1:]]
+    parse = 40 * (time.process_time() - began)
     started = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = command(files, "many.csv")
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = spent.ru_utime + spent.ru_stime - started.ru_utime - started.ru_stime
     gigabytes = int(done.rsplit(None, 1)[1]) / 2**20
-    print(f"\nwhole command: {seconds:.1f} CPU s, {gigabytes:.2f} GiB\n{done}")
-    assert seconds < 10
+    print(f"\nwhole command: {seconds:.1f} CPU s, {gigabytes:.2f} GiB; plain parsing {parse:.1f} s\n{done}")
+    assert seconds < parse
     assert gigabytes < 3
 
 

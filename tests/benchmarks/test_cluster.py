@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import sweep
+from benchmarks.mirror import send
 from benchmarks.sweep import Share, share_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -51,6 +53,22 @@ def test_what_a_process_gets_and_how_many_runs_fit(machines, asked, share, at_on
 def test_what_nobody_can_serve_is_refused(machines, asked, said):
     with pytest.raises(ValueError, match=said):
         share_of(machines, **asked)
+
+
+def test_a_machine_says_what_it_does_not_see(tmp_path):
+    """Its folder has the mark, or not; its mirror has it, or not; and a file of the data may be elsewhere."""
+    out, here = tmp_path / "out", str(tmp_path)
+    (out / "seen").mkdir(parents=True)
+    (out / "seen" / "mark").touch()
+    missing = str(tmp_path / "data")
+    assert sweep._unseen([here], str(out), "seen", None) == []
+    assert sweep._unseen([here, missing], str(out), "seen", None) == [missing]
+    assert sweep._unseen([here], str(tmp_path / "other"), "seen", None) == ["seen"]
+    mirror = (tmp_path / "mirror").as_uri()
+    assert sweep._unseen([here], str(out), "seen", mirror) == ["seen"]
+    send(mirror, out, "seen")
+    assert sweep._unseen([here], str(tmp_path / "other"), "seen", mirror) == []
+    assert sweep._unseen([here], str(out), "seen", "nosuch://x") == ["seen"]
 
 
 SCRIPT = """

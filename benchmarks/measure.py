@@ -1,0 +1,201 @@
+"""The numbers that `benchmarks.regression` compares with their baselines."""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from actloc_core.two_stage import GivenBoxes, TwoStageLocalizer
+from benchmarks.ablations import make_synthetic
+from benchmarks.contract import Subject
+from benchmarks.data import frame_ap, load_data
+from benchmarks.engine import fit, predict
+from benchmarks.experiments import OURS, at_scale
+from benchmarks.flops import count_instantly, parameters
+from benchmarks.models import build_model
+from datasets.split import thinned
+from evaluators.frame_map import Detections, GroundTruth, frame_map
+from evaluators.precision_recall import actor_precision_recall
+
+EPOCHS = 0.6
+"""Of the short training: a minute."""
+CLIPS = 150
+"""Validation keyframes that it is scored on."""
+TURNS = 7
+
+
+def of_model(subject: Subject) -> dict[str, float]:
+    """Parameters, GFLOPs and peak memory of a step at its own size; of small ones the time of a step."""
+    frames, crop = 16, subject.crop
+    with torch.device("meta"):
+        model = subject.make(frames=frames, crop=crop)
+        clip = torch.empty(1, 3, frames, crop, crop)
+        boxes = [GivenBoxes(torch.empty(10, 4), torch.empty(10))]
+        given = (clip, boxes) if isinstance(model, TwoStageLocalizer) else (clip,)
+        numbers = {"parameters": parameters(model), "gflops": count_instantly(model, *given)}
+        numbers["peak_mib"] = peak_mib(model, *given)
+    if subject.small:
+        numbers["time_ratio"] = time_ratio(subject)
+    return numbers
+
+
+class _Held(TorchDispatchMode):
+    """Adds up the storages that are alive, without caring what lies in them; `peak` is in bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self.seen: set[int] = set()
+
+    def _free(self, key: int, size: int) -> None:
+        self.now -= size
+        self.seen.discard(key)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in self.seen:
+                    self.seen.add(key)
+                    self.now += storage.nbytes()
+                    self.peak = max(self.peak, self.now)
+                    weakref.finalize(storage, self._free, key, storage.nbytes())
+        return out
+
+
+def peak_mib(model: nn.Module, *given: Any) -> float:
+    """MiB that a forward and a backward pass hold at most beside the weights, in float32, by counting.
+
+    On the meta device, whose code paths are those of a GPU; what kernels need inside is not in it.
+    """
+    gc.collect()
+    with _Held() as held:
+        out = model(*given)
+        tensors = [out] if isinstance(out, Tensor) else [out.boxes, out.actor_logits, out.action_logits]
+        sum((t.sum() for t in tensors if t.requires_grad), torch.zeros((), device="meta")).backward()
+    return held.peak / 2**20
+
+
+def time_ratio(subject: Subject) -> float:
+    """Seconds of a step, over those of a plain workload that is timed in turn with it."""
+    torch.manual_seed(0)
+    model, clip = subject.make(frames=16, crop=64), torch.randn(2, 3, 16, 64, 64)
+    boxes = torch.tensor([[0.5, 0.5, 0.4, 0.6]])
+
+    def step() -> None:
+        out = model(clip, [GivenBoxes(boxes, torch.ones(1))] * 2) if two_stage else model(clip)
+        tensors = [out] if isinstance(out, Tensor) else [out.actor_logits, out.action_logits]
+        sum((t.sum() for t in tensors if t.requires_grad), torch.zeros(())).backward()
+
+    two_stage = isinstance(model, TwoStageLocalizer)
+    return in_turn(step, plain_workload())
+
+
+def plain_workload() -> Callable[[], None]:
+    """Products, a convolution, a softmax and a norm, forwards and backwards, of the size of a small step."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1024, 256, generator=g)
+    w = [torch.randn(256, 256, generator=g, requires_grad=True) for _ in range(4)]
+    clip = torch.randn(2, 3, 16, 64, 64, generator=g)
+    kernel = torch.randn(32, 3, 3, 8, 8, generator=g, requires_grad=True)
+
+    def run() -> None:
+        y = x
+        for weight in w:
+            y = F.gelu(F.layer_norm(y @ weight, (256,)))
+        y = (y @ y.T).softmax(-1) @ y
+        (y.sum() + F.conv3d(clip, kernel, stride=(2, 4, 4), padding=1).sum()).backward()
+
+    return run
+
+
+def in_turn(timed: Callable[[], object], plain: Callable[[], object]) -> float:
+    """The median over turns of timed over plain, after one turn to warm up."""
+    ratios = []
+    for turn in range(TURNS + 1):
+        seconds = []
+        for run in (plain, timed):
+            began = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - began)
+        if turn:
+            ratios.append(seconds[1] / seconds[0])
+    return median(ratios)
+
+
+def trained(subject: Subject, out: Path, *, seeds: int) -> dict[str, float]:
+    """The frame-mAP, in [0, 1], of a short training on the synthetic AVA: mean over seeds, their noise."""
+    name = subject.name.removeprefix("backbone/")
+    exp = replace(at_scale(OURS, "tiny"), frame_embedding=True, epochs=EPOCHS, backbone=name)
+    data = load_data(exp, {exp.dataset: make_synthetic(out / "data", exp.dataset)})
+    val, scores = thinned(data.val, CLIPS), []
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        model = build_model(exp, len(data.train.classes))
+        fit(model, data.train, replace(exp, seed=seed), torch.device("cpu"))
+        found, _ = predict(model, val, torch.device("cpu"), theta=exp.theta, score=exp.score, batch=exp.batch)
+        scores.append(frame_ap(val, found, "standard").mAP)
+    return {"mAP": mean(scores)} | ({"mAP_std": stdev(scores)} if seeds > 1 else {})
+
+
+def evaluators() -> dict[str, dict[str, float]]:
+    """A fixed task: what the evaluators say of it, and their time over a plain loop's."""
+    truth, found, persons = task()
+    classes = {i: f"class {i}" for i in range(1, 11)}
+    numbers: dict[str, dict[str, float]] = {}
+    for protocol in ("standard", "slowfast", "gurkirt", "act", "multisports"):
+        score = frame_map(truth, found, classes, protocol=protocol)
+        numbers[f"evaluator/{protocol}"] = {"number mAP": score.mAP} | {
+            f"number AP of {i}": ap for i, ap in score.ap.items() if i in (1, 5, 10)
+        }
+    actors = actor_precision_recall(truth, persons, classes)
+    numbers["evaluator/actors"] = {"number precision": actors.precision, "number recall": actors.recall}
+    ratio = in_turn(lambda: frame_map(truth, found, classes), lambda: _plain_ious(truth, found))
+    numbers["evaluator/standard"]["time_ratio"] = ratio
+    return numbers
+
+
+def task(frames: int = 300) -> tuple[GroundTruth, Detections, Detections]:
+    """Three people a frame, each doing one of ten things; found a little beside, with scores for all ten."""
+    rng = np.random.default_rng(0)
+    count = 3 * frames
+    corner = rng.uniform(0, 0.6, (count, 2))
+    box = np.concatenate([corner, corner + rng.uniform(0.1, 0.4, (count, 2))], axis=1)
+    video, frame = np.arange(count) % 7, np.arange(count) // 3
+    truth = GroundTruth(tuple("abcdefg"), video, frame, box, rng.integers(1, 11, count))
+    near = box + rng.normal(0, 0.02, box.shape)
+    scores = rng.random((count, 10))
+    scores[np.arange(count), truth.label - 1] += rng.random(count)
+    found = Detections(
+        truth.videos, video.repeat(10), frame.repeat(10), near.repeat(10, 0),
+        np.tile(np.arange(1, 11), count), scores.ravel() / 2,
+    )  # fmt: skip
+    persons = Detections(truth.videos, video, frame, near, np.zeros(count, np.int64), rng.random(count))
+    return truth, found, persons
+
+
+def _plain_ious(truth: GroundTruth, found: Detections) -> None:
+    """The overlap of every hundredth detection with every true box, one by one in Python."""
+    boxes = truth.box.tolist()
+    for x1, y1, x2, y2 in found.box[::100].tolist():
+        for a1, b1, a2, b2 in boxes:
+            w, h = min(x2, a2) - max(x1, a1), min(y2, b2) - max(y1, b1)
+            if w > 0 and h > 0:
+                (w * h) / ((x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - w * h)

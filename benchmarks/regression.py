@@ -1,0 +1,239 @@
+"""`nox -s regression`: backbones and heads meet the contract and their baselines before they meet a reader.
+
+Of every backbone and method: the contract (`benchmarks.contract`), parameters, GFLOPs and peak memory at the
+paper's size; of small ones also the time of a step, as a ratio to a plain workload in the same process, and
+the mAP of a short training. Of the evaluators: the numbers and the time of a fixed task. Of the tests: how
+many each file has. All are compared with benchmarks/baselines/*.json, and what is worse, what has vanished
+and what has appeared is named; the exit status is 1 then. `--update` writes the baselines anew and says which
+conclusions change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import contract, measure
+from benchmarks.results import save
+
+BASELINES = Path(__file__).with_name("baselines")
+CHECKOUT = Path(__file__).resolve().parent.parent
+SIGMAS = 3.0
+"""An mAP is worse when it is further below its baseline than so many standard deviations over seeds."""
+
+Numbers = dict[str, Any]
+"""Name of what was measured -> number."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How far a number may be from its baseline. Shares of the baseline."""
+
+    up: float
+    down: float = math.inf
+    """By how much less is no regression; inf where less is better, and only told."""
+
+
+GATES = {
+    "parameters": Gate(0, 0),
+    "gflops": Gate(0.001, 0.001),
+    "peak_mib": Gate(0.02),
+    "time_ratio": Gate(0.6),  # a noisy machine's; medians of several
+    "number": Gate(1e-9, 1e-9),
+    "tests": Gate(math.inf, 0),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One number that is not what its baseline says."""
+
+    subject: str
+    what: str
+    said: str
+    fails: bool
+
+
+def gate_of(what: str) -> Gate:
+    return GATES[what.partition(" ")[0]]
+
+
+def compared(baseline: Mapping[str, Numbers], now: Mapping[str, Numbers]) -> list[Finding]:
+    """What differs, subject by subject. Numbers that neither side has measured are no finding."""
+    new = "has appeared and has no baseline: --update gives it one"
+    found = [Finding(name, "", "has vanished", True) for name in sorted(baseline.keys() - now.keys())]
+    found += [Finding(name, "", new, True) for name in sorted(now.keys() - baseline.keys())]
+    for subject in sorted(now.keys() & baseline.keys()):
+        before, after = baseline[subject], now[subject]
+        for what in sorted(before.keys() | after.keys()):
+            if what == "mAP_std":
+                continue
+            if what not in after:
+                found.append(Finding(subject, what, "was not measured any more", True))
+            elif what not in before:
+                found.append(Finding(subject, what, f"{after[what]:.6g}, and has no baseline", True))
+            elif what == "mAP":
+                found += _of_map(subject, before, after)
+            elif (finding := _of(subject, what, before[what], after[what])) is not None:
+                found.append(finding)
+    return found
+
+
+def _of(subject: str, what: str, before: float, after: float) -> Finding | None:
+    gate = gate_of(what)
+    by = (after - before) / before if before else math.copysign(math.inf, after - before) if after else 0.0
+    said = f"{before:.6g} -> {after:.6g} ({by:+.2%})"
+    if by > gate.up or -by > gate.down:
+        return Finding(subject, what, said, True)
+    if by < 0 and gate.down == math.inf and -by > gate.up:
+        return Finding(subject, what, f"{said}: better; --update keeps it", False)
+    return None
+
+
+def _of_map(subject: str, before: Numbers, after: Numbers) -> list[Finding]:
+    allowed = SIGMAS * before["mAP_std"]
+    by = after["mAP"] - before["mAP"]
+    said = f"{100 * before['mAP']:.1f} -> {100 * after['mAP']:.1f} mAP, noise {100 * allowed:.1f}"
+    if by < -allowed:
+        return [Finding(subject, "mAP", said, True)]
+    if by > allowed:
+        return [Finding(subject, "mAP", f"{said}: better; --update keeps it", False)]
+    return []
+
+
+def conclusions(baseline: Mapping[str, Numbers]) -> set[str]:
+    """Which of two has the better mAP, where it is by more than the noise of both."""
+    said = set()
+    scored = {name: numbers for name, numbers in baseline.items() if "mAP" in numbers}
+    for a, one in scored.items():
+        for b, other in scored.items():
+            noise = SIGMAS * math.hypot(one["mAP_std"], other["mAP_std"])
+            if one["mAP"] - other["mAP"] > noise:
+                said.add(f"{a} has a better mAP than {b}")
+    return said
+
+
+def read(name: str) -> dict[str, Numbers]:
+    path = BASELINES / f"{name}.json"
+    if not path.exists():
+        return {}
+    found: dict[str, Numbers] = json.loads(path.read_text())
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    known = contract.subjects()
+    wanted = {
+        name: subject
+        for name, subject in known.items()
+        if not args.backbone or name in {f"backbone/{given}" for given in args.backbone}
+    }
+    for given in args.backbone:
+        if f"backbone/{given}" not in known:
+            names = ", ".join(sorted(n.removeprefix("backbone/") for n in known if n.startswith("backbone/")))
+            print(f"error: no backbone is called {given!r}; there are {names}", file=sys.stderr)
+            return 2
+    torch.set_num_threads(1)
+    findings: list[Finding] = []
+    now: dict[str, Numbers] = {}
+    before = {
+        name: numbers for name, numbers in read("models").items() if not args.backbone or name in wanted
+    }
+    for name, subject in wanted.items():
+        broken = contract.broken(subject)
+        findings += [Finding(name, f"contract: {check}", said, True) for check, said in broken.items()]
+        numbers = measure.of_model(subject)
+        if subject.trained and not args.no_training:
+            numbers |= measure.trained(subject, args.out, seeds=args.seeds if args.update else 1)
+            if not args.update and "mAP_std" in before.get(name, {}):
+                numbers["mAP_std"] = before[name]["mAP_std"]
+        elif name in before:  # not asked for
+            numbers |= {k: v for k, v in before[name].items() if k in ("mAP", "mAP_std")}
+        now[name] = numbers
+        shown = ", ".join(f"{what} {value:.6g}" for what, value in numbers.items())
+        print(f"{name}: contract {'BROKEN' if broken else 'kept'}; {shown}", flush=True)
+    files: dict[str, tuple[dict[str, Numbers], dict[str, Numbers]]] = {"models": (before, now)}
+    if not args.backbone:
+        print("evaluators, and counting the tests ...", flush=True)
+        files["evaluators"] = (read("evaluators"), measure.evaluators())
+        files["tests"] = (read("tests"), collected_tests())
+    for old, new in files.values():
+        findings += compared(old, new)
+    if args.update:
+        return update(files, findings, whole=not args.backbone)
+    for finding in findings:
+        print(f"{'FAILS' if finding.fails else 'note '} {finding.subject} {finding.what}: {finding.said}")
+    failed = [finding for finding in findings if finding.fails]
+    print(f"{len(failed)} regressions" if failed else "no regression")
+    return 1 if failed else 0
+
+
+def update(
+    files: Mapping[str, tuple[dict[str, Numbers], dict[str, Numbers]]],
+    findings: list[Finding],
+    *,
+    whole: bool,
+) -> int:
+    """Write the baselines. A broken contract has no baseline to be moved, and stays a failure."""
+    broken = [finding for finding in findings if finding.what.startswith("contract")]
+    for finding in findings:
+        print(f"{finding.subject} {finding.what}: {finding.said}")
+    BASELINES.mkdir(exist_ok=True)
+    for name, (_, now) in files.items():
+        before = read(name)
+        after = dict(sorted((now if whole else before | now).items()))
+        for gone in sorted(conclusions(before) - conclusions(after)):
+            print(f"no longer: {gone}")
+        for new in sorted(conclusions(after) - conclusions(before)):
+            print(f"new: {new}")
+        text = json.dumps(after, indent=1) + "\n"
+        save(BASELINES / f"{name}.json", partial(Path.write_text, data=text))
+        print(f"written: {BASELINES / f'{name}.json'}")
+    return 1 if broken else 0
+
+
+def collected_tests() -> dict[str, Numbers]:
+    """How many tests each file has, slow ones included: a test that is dropped is missed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:benchmark",
+         "-m", "slow or not slow"],
+        cwd=CHECKOUT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"the tests cannot be collected:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    counts: dict[str, Numbers] = {}
+    for line in done.stdout.splitlines():
+        if "::" in line:
+            counts.setdefault(line.split("::")[0], {"tests": 0})["tests"] += 1
+    return counts
+
+
+def parser() -> argparse.ArgumentParser:
+    summary, _, more = (__doc__ or "").partition("\n\n")
+    p = argparse.ArgumentParser(
+        prog="python -m benchmarks.regression",
+        description=summary,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--backbone", nargs="+", default=[], metavar="NAME", help="these alone, and nothing else")
+    p.add_argument("--no-training", action="store_true", help="leave out the mAP")
+    p.add_argument("--update", action="store_true", help="make what is measured now the baseline")
+    p.add_argument("--seeds", type=int, default=5, help="of an mAP's baseline, for its noise (default: 5)")
+    p.add_argument("--out", type=Path, default=Path("out"), help="where the data is made (default: out)")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())
