@@ -125,6 +125,7 @@ def fit(
     clock, saved = time.monotonic(), 0.0
     for step, batch in enumerate(made, done + 1):
         optimizer.zero_grad()
+        where = [train.keyframes[index] for _, index in order[step - done - 1]]
         losses: Counter[str] = Counter()
         totals: Totals | None = None
         mine_in_parts = parts(batch.groups, exp.accumulate)
@@ -139,7 +140,10 @@ def fit(
                         predictions = forward(clips, [true_boxes(target) for target in targets])
                     else:
                         predictions = forward(clips)
-                groups.append((predictions, targets, match(predictions, targets, cost)))
+                try:
+                    groups.append((predictions, targets, match(predictions, targets, cost)))
+                except FloatingPointError as error:
+                    raise FloatingPointError(f"step {step}, clips {where}: {error}") from error
             if totals is None:
                 counted = [totals_of(of, p.actor_logits.shape[1], weights) for p, of, _ in groups]
                 if (
@@ -156,8 +160,7 @@ def fit(
             values = processes.added([float(x.item()) for x in terms.values()], device)
             losses.update(dict(zip(terms, values, strict=True)))
             if not math.isfinite(losses["loss"]):
-                where = [train.keyframes[index] for _, index in order[step - done - 1]]
-                raise FloatingPointError(f"the loss is {losses['loss']} at step {step}, clips {where}")
+                raise FloatingPointError(f"step {step}, clips {where}: the loss is {losses['loss']}")
             # DDP takes the mean of the gradients over the processes: of losses that add up, `sharing` times.
             last = part is mine_in_parts[-1]
             with nullcontext() if shared is None or last else shared.no_sync():
