@@ -67,7 +67,8 @@ def per_class(
     classes = [c for c in first if first[c] is not None and second.get(c) is not None]
     classes.sort(key=lambda c: (-counts.get(c, 0), c))
     a, b = (np.array([100 * (of[c] or 0.0) for c in classes]) for of in (first, second))
-    figure = Figure(figsize=(max(6.0, 0.32 * len(classes) + 1.5), 4.2), layout="constrained")
+    named = 0.06 * max((len(c) for c in classes), default=0)  # inches, for names that stand upright
+    figure = Figure(figsize=(max(6.0, 0.32 * len(classes) + 1.5), 3.5 + named), layout="constrained")
     axis = figure.subplots()
     if not classes:
         axis.text(0.5, 0.5, "no class with ground truth", ha="center", transform=axis.transAxes)

@@ -68,7 +68,7 @@ def label(name: str) -> str:
 @dataclass(frozen=True)
 class Drawn:
     name: str
-    kind: str  # "chart", an svg that scrolls on a narrow screen, or "picture"
+    kind: str  # "chart", an svg that scrolls on a narrow screen, "scroll", one that does on any, or "picture"
     drawn: str
     caption: str
 
@@ -288,7 +288,8 @@ def figures(out: Path, scale: str, runs: Sequence[Run], tables: Sequence[Table])
     made = []
 
     def chart(name: str, figure: Figure, caption: str) -> None:
-        made.append(Drawn(name, "chart", charts.svg(figure, name, caption), caption))
+        kind = "scroll" if figure.get_figwidth() > 12 else "chart"  # wider than a page can show legibly
+        made.append(Drawn(name, kind, charts.svg(figure, name, caption), caption))
 
     if "2a/two_stage" in of and "2a/256_16" in of:
         baseline, ours = of["2a/two_stage"], of["2a/256_16"]
