@@ -116,7 +116,7 @@ def test_matching(benchmark, batch):
         lambda: match(predictions, targets, cost),
         lambda: plain_match(predictions, targets, cost),
     )
-    assert ratio > 1
+    assert ratio > 5
 
 
 def test_loss(benchmark, batch):
@@ -138,7 +138,7 @@ def test_loss(benchmark, batch):
             one = Predictions(*(t[i : i + 1] for t in leaves))
             set_loss(one, [targets[i]], alone[i], weights)["loss"].backward()
 
-    assert in_turn(benchmark, "loss, against clip by clip", ours, plain) > 3
+    assert in_turn(benchmark, "loss, against clip by clip", ours, plain) > 5
 
 
 @pytest.mark.parametrize("name", ["singleton", "tubelet", "c_t", "max_pooling", "two_c_t"])
