@@ -103,6 +103,11 @@ if how == "client":
         port = free.getsockname()[1]
     Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "ray_client_server_port": port})
     address = f"ray://127.0.0.1:{port}"
+    while True:  # the head is there before its client server listens
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.2)
 if how == "lost":
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     machines = [made, made.add_node(num_cpus=1)]
