@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ def cluster(address: str | None = None) -> Iterator[list[dict[str, Any]]]:
             if address != "auto":  # Ray would try for minutes
                 host, _, port = address.removeprefix("ray://").rpartition(":")
                 socket.create_connection((host, int(port)), timeout=10).close()
-            ray.init(address=address, runtime_env=_travels(), **quiet)
+            _join(address, runtime_env=_travels(), **quiet)
         except (OSError, ValueError) as error:  # a ConnectionError is an OSError
             raise ValueError(f"no Ray cluster answers at {address!r}: {error}") from error
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -101,6 +102,20 @@ def cluster(address: str | None = None) -> Iterator[list[dict[str, Any]]]:
         yield [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
+
+
+def _join(address: str, **options: Any) -> None:
+    """ray.init; up to twice more where the server a head starts for a client took longer than Ray waits."""
+    for left in (2, 1, 0):
+        try:
+            ray.init(address=address, **options)
+            return
+        except ConnectionError as error:
+            if not left or not address.startswith("ray://"):
+                raise
+            print(f"{address}: {error}; once more", file=sys.stderr, flush=True)
+            ray.shutdown()
+            time.sleep(5)
 
 
 def _travels() -> dict[str, Any]:
