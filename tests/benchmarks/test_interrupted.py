@@ -140,8 +140,6 @@ def test_a_disk_that_fills_up_costs_states_and_then_the_end_which_the_same_comma
         said = process.stdout.read()
     assert process.returncode == 1, said
     assert "No space left on device" in said
-    log = (small_disk / "trial.log").read_text()
-    assert "no state was saved" in log or "No space left" in said
     assert not (small_disk / "checkpoint.pt").exists()
     ballast.unlink()
     with begin(base, out) as process:

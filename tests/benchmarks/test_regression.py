@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from actloc_core import backbones
 from actloc_core.backbones.factorised import factorised_tiny
 from benchmarks import contract, measure, regression
 from benchmarks.contract import Subject, broken, subjects
@@ -265,7 +264,3 @@ def test_an_update_says_which_conclusions_change(quick, capsys):
     text = capsys.readouterr().out
     assert "no longer: backbone/b has a better mAP than backbone/factorised_tiny" in text
     assert "new: backbone/factorised_tiny has a better mAP than backbone/b" in text
-
-
-def test_the_example_of_the_docs_is_in_the_tree():
-    assert callable(backbones.factorised_tiny)
