@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from actloc_core.loss import LossWeights, Totals, grouped_set_loss, totals_of
 from actloc_core.matcher import CostWeights, match
 from actloc_core.model import keep_actors
+from actloc_core.pixels import size_multiple
 from actloc_core.structures import Targets
 from actloc_core.two_stage import GivenBoxes, TwoStageLocalizer
 from benchmarks import processes
@@ -261,11 +262,6 @@ def loading(workers: int, device: torch.device) -> dict[str, Any]:
     """
     ahead = {"prefetch_factor": 4, "timeout": 600} if workers else {}
     return {"num_workers": workers, "pin_memory": device.type == "cuda", **ahead}
-
-
-def size_multiple(crop: int) -> int:
-    """What sides are rounded to where the aspect is kept: a token of the coarsest grid, 32 at 256."""
-    return crop // 8
 
 
 def _given(given: Mapping[Key, GivenBoxes] | None, key: Key) -> GivenBoxes:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 SCALES = ("smoke", "tiny", "paper")
-METHODS = ("single_stage", "two_stage", "detr")
 INFERENCE = ("theta", "score", "nms_iou", "boxes")
 """Fields that a trained model is only asked with: rows that differ in these share one training."""
 

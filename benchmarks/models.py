@@ -1,4 +1,4 @@
-"""The one wiring diagram: from an experiment to its model, and the weights it begins with."""
+"""From an experiment to its model, and the weights it begins with."""
 
 from __future__ import annotations
 
@@ -9,50 +9,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from actloc_core import backbones
+from actloc_core.assemble import FIELDS, assemble
 from actloc_core.checkpoints import Report, find_weights, load_backbone, read
-from actloc_core.detr import DetrLocalizer
-from actloc_core.model import ActionLocalizer
-from actloc_core.structures import Backbone
-from actloc_core.two_stage import TwoStageLocalizer
-from benchmarks.experiments import METHODS, TRAINING, Experiment
+from benchmarks.experiments import TRAINING, Experiment
 from benchmarks.pretrained import WEIGHTS
 
 
 def build_model(exp: Experiment, num_classes: int) -> nn.Module:
-    """An experiment's model, its weights drawn from torch's seed. It returns `Predictions`.
-
-    Called with a clip, (B, 3, T, H, W); a TwoStageLocalizer also with the boxes of each clip.
-    """
-    backbone: Backbone = getattr(backbones, exp.backbone)(
-        frames=exp.frames, crop=exp.crop, last_pool=exp.last_pool, drop_path=exp.drop_path
-    )
-    backbone.checkpointing = exp.checkpointing
-    if exp.method == "two_stage":
-        return TwoStageLocalizer(backbone, num_classes=num_classes)
-    if exp.method == "detr":
-        return DetrLocalizer(
-            backbone,
-            num_classes=num_classes,
-            dim=exp.dim,
-            queries=exp.queries,
-            encoder_layers=exp.encoder_layers,
-            decoder_layers=exp.decoder_layers,
-            heads=max(exp.dim // 32, 1),  # 8 at DETR's 256
-            feedforward=8 * exp.dim,  # 2048
-        )
-    if exp.method != "single_stage":
-        raise ValueError(f"no method is called {exp.method!r}; there are {', '.join(METHODS)}")
-    # Frames that give actor tokens. All our backbones halve the frames of a clip.
-    embedded = {"two_c_t": 2, "singleton": exp.frames // 2}.get(exp.selection, 1)
-    return ActionLocalizer(
-        backbone,
-        selection=exp.selection,
-        num_classes=num_classes,
-        dim=exp.dim,
-        anchor=exp.anchor,
-        frame_embedding=embedded if exp.frame_embedding else 0,
-    )
+    """An experiment's model, see `assemble`."""
+    return assemble(num_classes, **{name: getattr(exp, name) for name in FIELDS})
 
 
 def weights_file(exp: Experiment, given: Mapping[str, Path], trainings: Path) -> Path | None:

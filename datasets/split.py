@@ -21,7 +21,7 @@ from torch import Tensor
 from actloc_core.boxes import xyxy_to_cxcywh
 from actloc_core.clip import VideoError, read_frames
 from actloc_core.structures import Targets
-from datasets.transforms import to_tensor
+from actloc_core.pixels import to_tensor
 from evaluators.frame_map import GroundTruth
 
 Key = tuple[str, int]

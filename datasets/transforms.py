@@ -1,4 +1,4 @@
-"""Whole clips, vectorised: resize, normalise, and the seeded augmentation of training.
+"""Whole clips, vectorised: the seeded augmentation of training, and the single view of evaluation.
 
 A clip is (T, H, W, 3) uint8 as decoded, (3, T, H, W) float32 after `to_tensor`.
 """
@@ -11,38 +11,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from actloc_core.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from actloc_core.clip import VideoError
+from actloc_core.pixels import normalise, size_for, to_tensor
 from actloc_core.structures import Targets
-
-MEAN, STD = 0.45, 0.225
-"""Of the Kinetics MViT and Hiera weights, for all three channels."""
-
-
-def to_tensor(frames: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
-    """Resize to (height, width), not crop: (T, H, W, 3) uint8 -> (3, T, *size) float32 in [0, 1]."""
-    x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
-    if x.shape[2:] != size:
-        x = F.interpolate(x, size, mode="bilinear", antialias=True)
-    return x.transpose(0, 1).float() / 255
-
-
-def size_for(height: int, width: int, *, short_side: int, multiple: int) -> tuple[int, int]:
-    """(height, width) with this short side and the aspect kept, each rounded to a multiple, at least one."""
-    scale = short_side / min(height, width)
-    rows, columns = (max(round(side * scale / multiple), 1) * multiple for side in (height, width))
-    return rows, columns
-
-
-def normalise(clip: Tensor) -> Tensor:
-    """[0, 1] -> what the published weights were trained on."""
-    return (clip - MEAN) / STD
-
 
 @dataclass(frozen=True)
 class Augmentation:

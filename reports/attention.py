@@ -25,7 +25,7 @@ from actloc_core.backbones.hiera import Hiera, from_units
 from actloc_core.boxes import cxcywh_to_xyxy
 from actloc_core.model import ActionLocalizer
 from actloc_core.structures import Targets
-from datasets.transforms import normalise
+from actloc_core.pixels import normalise
 
 
 @dataclass(frozen=True)

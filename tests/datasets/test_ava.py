@@ -10,7 +10,7 @@ from PIL import Image
 from actloc_core.clip import clip_indices, read_frames
 from datasets import ava, synthetic
 from datasets.split import thinned
-from datasets.transforms import to_tensor
+from actloc_core.pixels import to_tensor
 
 FULL = "".join(
     f'label {{\n  name: "{n}"\n  label_id: {i}\n  label_type: PERSON_MOVEMENT\n}}\n'

@@ -4,6 +4,7 @@ import torch
 
 from actloc_core.clip import VideoError
 from actloc_core.structures import Targets
+from actloc_core.pixels import normalise, size_for, to_tensor
 from datasets.transforms import (
     SUBSTITUTES,
     Augmentation,
@@ -11,9 +12,6 @@ from datasets.transforms import (
     TrainingView,
     augment,
     collate,
-    normalise,
-    size_for,
-    to_tensor,
 )
 
 OFF = Augmentation(flip=0, colour=0, box=0)
