@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch.nn import functional as F
@@ -158,6 +159,75 @@ def read_times(
                 _check_end(path, stream, packets, min(hi, first + (stream.duration or 0)), slack=1)
                 return _at(path, stream, packets, shown[_last_up_to(shown, boundaries)], size)
     return _counted(path, _last_up_to(_decoded_seconds(path), boundaries), size)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame of a video that is played."""
+
+    seconds: float
+    """Since the first frame."""
+    frame: VideoFrame
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), upright."""
+        height, width = self.frame.height, self.frame.width
+        return (width, height) if self.frame.rotation % 180 else (height, width)
+
+    def picture(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, upright. size: (height, width), as in read_frames."""
+        return _picture(self.frame, size)
+
+    def sketch(self, size: tuple[int, int]) -> np.ndarray:
+        """The same for eyes, scaled by the decoder's fast scaler: not what a model was trained on."""
+        turns = self.frame.rotation // 90
+        height, width = size[::-1] if turns % 2 else size
+        image = self.frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
+        return np.rot90(image, turns) if turns % 4 else image
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its video, which need not be so."""
+
+    fps: float
+    seconds: float | None
+    """None where it says nothing, as some containers do."""
+
+
+def header(path: Path) -> Header:
+    """Read no frame. VideoError: no such file, or no video."""
+    with _opened(path) as (container, stream):
+        ticks = stream.duration * _tick(stream) if stream.duration else None
+        whole = container.duration / av.time_base if container.duration else None
+        return Header(_stated_rate(path, stream), ticks if ticks is not None else whole)
+
+
+def play(path: Path) -> Iterator[Shown]:
+    """All frames in the order in which they are shown, each decoded once, whatever the container.
+
+    Damaged frames are left out. Timestamps that are missing or go back follow on at the stated rate.
+    VideoError: as soon as nothing more can be decoded; the frames before it have been given.
+    """
+    last: float | None = None
+    with _opened(path) as (container, stream):
+        stream.codec_context.thread_count = 0  # of one file at a time: as many as there are cores
+        stream.thread_type = "AUTO"
+        first, tick, spacing = 0, _tick(stream), 1 / _stated_rate(path, stream)
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                continue
+            if last is None:
+                first, seconds = frame.pts or 0, 0.0
+            else:
+                seconds = last + spacing if frame.pts is None else (frame.pts - first) * tick
+                if seconds <= last:
+                    seconds = last + spacing
+            last = seconds
+            yield Shown(seconds, frame)
+    if last is None:
+        raise _no_frames(path)
 
 
 @dataclass(frozen=True)
@@ -413,8 +483,10 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.best("video")
-            if not isinstance(stream, VideoStream):
+            if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
                 raise VideoError(f"{path}: the file has no video stream")
+            if container.format.name == "tty":
+                raise VideoError(f"{path}: the file is a text, not a video")
             # More would cost as much in all, and data loaders have a process for each core.
             stream.codec_context.thread_count = 1
             yield container, stream

@@ -15,12 +15,13 @@ from actloc_core.boxes import xyxy_to_cxcywh
 from actloc_core.two_stage import GivenBoxes
 from benchmarks.engine import true_boxes
 from benchmarks.experiments import Experiment
-from datasets import ava, jhmdb, synthetic, ucf24
+from datasets import ava, jhmdb, synthetic, synthetic_tubes, ucf24
 from datasets.split import Key, Split
 from evaluators.frame_map import Detections, FrameMap, GroundTruth, frame_map
 
 PROTOCOLS = {"ava": "standard", "ucf24": "gurkirt", "jhmdb": "gurkirt"}
 """Whose rules a benchmark's number follows; see `evaluators.frame_map.Protocol`."""
+USUAL_FPS = {"ucf24": 25.0, "jhmdb": 30.0}
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
     flipped = synthetic.FLIPPED if made else None
     clips: dict[str, Any] = {"frames": exp.frames, "stride": exp.stride, "crop": exp.crop, "flipped": flipped}
     if name == "ava":
-        clips["fps"] = synthetic.FPS if made else ava.FPS
+        clips["fps"] = clip_rate(exp)
         train, val = ava.load(root, "train", **clips), ava.load(root, "val", **clips)
         if made:
             return Data(train, val, ava.load(root, "test", **clips), "test", synthetic.fingerprint(root))
@@ -71,6 +72,16 @@ def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
         "test" if name == "ucf24" else f"test {exp.split}",
         ucf24.fingerprint(root) if name == "ucf24" else jhmdb.fingerprint(root),
     )
+
+
+def clip_rate(exp: Experiment) -> float:
+    """Frames a second that the stride of the experiment's clips counts in.
+
+    UCF101-24 and JHMDB are read frame by frame, whatever their files' rates: the usual one of each.
+    """
+    if benchmark(exp) == "ava":
+        return synthetic.FPS if exp.dataset.startswith("synthetic_") else ava.FPS
+    return synthetic_tubes.FPS if exp.dataset.startswith("synthetic_") else USUAL_FPS[benchmark(exp)]
 
 
 def given_boxes(exp: Experiment, split: Split, root: Path) -> dict[Key, GivenBoxes] | None:

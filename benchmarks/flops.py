@@ -29,14 +29,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from actloc_core import backbones
+from actloc_core.pixels import size_for, size_multiple
 from actloc_core.structures import Backbone
 from actloc_core.two_stage import GivenBoxes
 from benchmarks import experiments
-
 from benchmarks.experiments import Experiment
 from benchmarks.models import build_model
 from benchmarks.results import save
-from actloc_core.pixels import size_for, size_multiple
 
 ACTIONS = 80
 """Outputs of the detectors' action head: AVA's actions."""

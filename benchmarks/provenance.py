@@ -16,7 +16,10 @@ from benchmarks.experiments import Experiment
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
-MODEL = ("assemble", "boxes", "heads", "loss", "matcher", "model", "selection", "structures", "clip", "pixels", "backbones/layers")
+MODEL = (
+    *("assemble", "boxes", "clip", "heads", "loss", "matcher", "model", "pixels", "selection", "structures"),
+    "backbones/layers",
+)
 """Modules of actloc_core that every training goes through."""
 READERS = {"ava": ("ava",), "ucf24": ("tubes", "ucf24"), "jhmdb": ("tubes", "jhmdb")}
 """Modules of `datasets` that only one kind of data goes through."""

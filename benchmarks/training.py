@@ -29,8 +29,9 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from actloc_core.detector import described
 from benchmarks import processes
-from benchmarks.data import PROTOCOLS, Data, benchmark, frame_ap
+from benchmarks.data import PROTOCOLS, Data, benchmark, clip_rate, frame_ap
 from benchmarks.engine import Step, fit, predict, true_boxes
 from benchmarks.experiments import Experiment
 from benchmarks.models import begin_with, build_model, weights_file, weights_hash
@@ -127,8 +128,7 @@ def train(
         if processes.place():
             return Trained(model, origin=origin, **training)
         checkpoint = {
-            "experiment": asdict(exp),
-            "classes": data.train.classes,
+            **described(asdict(exp), data.train.classes, fps=clip_rate(exp)),
             "origin": origin,
             "training": training,
             "model": model.state_dict(),
@@ -229,8 +229,13 @@ def _train(
                 kept["mAP"] = glimpse(data.val)
                 if kept["mAP"] > kept["best"]:
                     kept["best"] = kept["mAP"]
-                    best = {"experiment": asdict(exp), "classes": data.train.classes, "origin": origin}
-                    best |= {"step": step.step, "val_mAP": kept["mAP"], "model": model.state_dict()}
+                    best = described(asdict(exp), data.train.classes, fps=clip_rate(exp))
+                    best |= {
+                        "origin": origin,
+                        "step": step.step,
+                        "val_mAP": kept["mAP"],
+                        "model": model.state_dict(),
+                    }
                     if first:
                         save_tensors(folder / "best.pt", best)
             shown = f"{kept['mAP']:.4f}" if step.step in looks else ""

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from actloc_core.boxes import xyxy_to_cxcywh
 from actloc_core.clip import VideoError, read_frames
-from actloc_core.structures import Targets
 from actloc_core.pixels import to_tensor
+from actloc_core.structures import Targets
 from evaluators.frame_map import GroundTruth
 
 Key = tuple[str, int]

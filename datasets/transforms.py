@@ -20,6 +20,7 @@ from actloc_core.clip import VideoError
 from actloc_core.pixels import normalise, size_for, to_tensor
 from actloc_core.structures import Targets
 
+
 @dataclass(frozen=True)
 class Augmentation:
     """Strengths of the training augmentation; 0 leaves a part out."""

@@ -24,8 +24,8 @@ from torch.overrides import TorchFunctionMode
 from actloc_core.backbones.hiera import Hiera, from_units
 from actloc_core.boxes import cxcywh_to_xyxy
 from actloc_core.model import ActionLocalizer
-from actloc_core.structures import Targets
 from actloc_core.pixels import normalise
+from actloc_core.structures import Targets
 
 
 @dataclass(frozen=True)

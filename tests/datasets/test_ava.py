@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from actloc_core.clip import clip_indices, read_frames
+from actloc_core.pixels import to_tensor
 from datasets import ava, synthetic
 from datasets.split import thinned
-from actloc_core.pixels import to_tensor
 
 FULL = "".join(
     f'label {{\n  name: "{n}"\n  label_id: {i}\n  label_type: PERSON_MOVEMENT\n}}\n'

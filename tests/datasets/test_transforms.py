@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from actloc_core.clip import VideoError
-from actloc_core.structures import Targets
 from actloc_core.pixels import normalise, size_for, to_tensor
+from actloc_core.structures import Targets
 from datasets.transforms import (
     SUBSTITUTES,
     Augmentation,

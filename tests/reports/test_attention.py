@@ -12,10 +12,10 @@ from actloc_core.backbones.hiera import from_units
 from actloc_core.backbones.mvit import MViT
 from actloc_core.boxes import cxcywh_to_xyxy
 from actloc_core.model import ActionLocalizer
+from actloc_core.pixels import normalise
 from actloc_core.structures import Targets
 from benchmarks.experiments import OURS, at_scale
 from benchmarks.models import build_model
-from actloc_core.pixels import normalise
 from reports import attention
 
 TINY = replace(at_scale(OURS, "tiny"), frames=8, crop=64)
