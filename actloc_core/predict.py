@@ -14,10 +14,11 @@ import json
 import os
 import re
 import resource
+import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -45,6 +46,7 @@ LINE_EVERY = 30.0
 """Seconds between lines of progress in a pipe."""
 TOP = 3
 """Actions in an actor's label, the best ones."""
+INTERRUPTED = "interrupted"
 COLOURS = ("#ffd23f", "#3bceac", "#ee4266", "#5ab1ff", "#ff8c42", "#c77dff")
 
 
@@ -148,13 +150,15 @@ def predict(
     every: float,
     theta: float = 0.2,
     batch: int = 4,
-    on_progress: Any = lambda seconds: None,
+    on_progress: Callable[[float], object] = lambda seconds: None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Summary:
     """Write OUT/annotated.mp4, OUT/detections.csv and OUT/detections.json of a video.
 
-    every, theta, batch: see `found_in`. on_progress: called with the second that is reached.
-    A video that ends early, or Ctrl-C, leaves the files of what was seen until then, and a Summary that says
-    so. Raises VideoError where there is not one frame, OSError where `out` cannot be written.
+    every, theta, batch: see `found_in`. on_progress: called with the second that is reached. enough: asked
+    after each frame whether to stop there.
+    A video that ends early or is stopped leaves the files of what was seen until then, and a Summary that
+    says so. Raises VideoError where there is not one frame, OSError where `out` cannot be written.
     """
     begun, said = time.monotonic(), header(video)
     stopped, last, count, clips, actors = None, 0.0, 0, 0, 0
@@ -178,9 +182,6 @@ def predict(
                     raise
                 stopped = str(error)
                 break
-            except KeyboardInterrupt:
-                stopped = "interrupted"
-                break
             hurry = None
             if isinstance(event, Found):
                 known.append(event)
@@ -191,6 +192,9 @@ def predict(
                 waiting.append((last, event.sketch(_shown_size(event.size))))
                 hurry = sum(picture.nbytes for _, picture in waiting) > HELD or None
                 on_progress(last)
+                if enough():
+                    stopped = INTERRUPTED
+                    break
             while waiting and known and waiting[0][0] < known[-1].second + every / 2:
                 _draw(movie, *waiting.popleft(), known)
         while waiting:
@@ -399,7 +403,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = header(args.video)
         every = seconds_of(args.every, said.fps)
         detector = ActionDetector(args.checkpoint, device=args.device, half=args.half, compile=args.compile)
-        with _shown_progress(said.seconds) as on_progress:
+        with _shown_progress(said.seconds) as on_progress, _ctrl_c() as enough:
             summary = predict(
                 detector,
                 args.video,
@@ -408,6 +412,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 theta=args.theta,
                 batch=args.batch,
                 on_progress=on_progress,
+                enough=enough,
             )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -426,7 +431,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"took {summary.took:.1f} s, {summary.seconds / summary.took:.2f} x real time; {memory}\n"
         f"{out}: annotated.mp4, detections.csv, detections.json"
     )
-    return 130 if summary.stopped == "interrupted" else int(summary.stopped is not None)
+    return 130 if summary.stopped == INTERRUPTED else int(summary.stopped is not None)
+
+
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[Callable[[], bool]]:
+    """-> tells whether Ctrl-C was pressed meanwhile; pressed twice, it interrupts as ever."""
+    pressed, before = False, signal.getsignal(signal.SIGINT)
+
+    def press(number: int, frame: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    if before is not signal.default_int_handler:  # ignored, or somebody else's
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from actloc_core import clip
 from actloc_core.clip import VideoError, clip_indices, clip_times, duration, probe, read_frames, read_times
+from tests.actloc_core.numbered import numbers, write_numbered
 
 needs_decord = pytest.mark.skipif(clip.decord is None, reason="no decord here")
 
@@ -20,51 +21,6 @@ def reader(request, monkeypatch):
     if request.param == "av":
         monkeypatch.setattr(clip, "decord", None)
     return request.param
-
-
-def picture(n, width, height):
-    """n in binary: eight vertical bars, white for 1."""
-    bars = 255 * (n >> (np.arange(width) * 8 // width) & 1).astype(np.uint8)
-    return np.broadcast_to(bars[None, :, None], (height, width, 3)).copy()
-
-
-def write_numbered(
-    path,
-    length,
-    *,
-    codec="libx264",
-    fps=16,
-    size=(64, 48),
-    bframes=2,
-    times=None,
-    to=None,
-    draw=picture,
-    **more,
-):
-    """A video whose frame n shows n, at n / fps or at times(n) milliseconds.
-
-    to: a file object to write to. more: pix_fmt, tag, form (the container), options of the codec, and
-    muxer, options of the container.
-    """
-    target = str(path) if to is None else to
-    with av.open(target, "w", format=more.get("form"), options=more.get("muxer", {})) as container:
-        stream = container.add_stream(codec, rate=fps)
-        stream.width, stream.height, stream.pix_fmt = *size, more.get("pix_fmt", "yuv420p")
-        stream.codec_context.thread_count = 1
-        stream.options = more.get("options", {})
-        if bframes is not None:
-            stream.max_b_frames = bframes
-        if "tag" in more:
-            stream.codec_context.codec_tag = more["tag"]
-        if times is not None:
-            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
-        for n in range(length):
-            frame = av.VideoFrame.from_ndarray(draw(n, *size), format="rgb24")
-            if times is not None:
-                frame.pts, frame.time_base = times(n), Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 class Pipe(io.RawIOBase):
@@ -85,13 +41,6 @@ class Pipe(io.RawIOBase):
     def close(self):
         self.file.close()
         super().close()
-
-
-def numbers(frames):
-    width = frames.shape[2]
-    centres = [(2 * bit + 1) * width // 16 for bit in range(8)]
-    bits = frames[:, frames.shape[1] // 2, centres].mean(-1) > 127
-    return (bits * 2 ** np.arange(8)).sum(-1).tolist()
 
 
 def decoded(path):

@@ -1,0 +1,387 @@
+"""One pass over a video: which frames its clips get, what is written, and every video a user may have."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actloc_core import predict as command
+from actloc_core.assemble import assemble
+from actloc_core.clip import VideoError, clip_times, header, play, probe, read_times
+from actloc_core.detector import Actor, described
+from actloc_core.predict import annotated, found_in, main, seconds_of
+from tests.actloc_core.numbered import numbers, write_numbered
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+TINY = {
+    "method": "single_stage",
+    "backbone": "factorised_tiny",
+    "frames": 8,
+    "stride": 2,
+    "crop": 32,
+    "last_pool": False,
+    "drop_path": 0.0,
+    "selection": "two_c_t",
+    "dim": 16,
+    "anchor": "centre",
+    "frame_embedding": False,
+    "queries": 4,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "checkpointing": False,
+    "score": "product",
+    "short_sides": None,
+}
+CLASSES = {1: "stand", 7: 'say "no", <b>wave</b>', 12: "jongliert mit Bällen"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Of an untrained model, whose p(alpha) are all about one half."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "checkpoint.pt"
+    model = assemble(len(CLASSES), **{name: TINY[name] for name in TINY if name not in _NOT_MODEL})
+    torch.save({**described(TINY, CLASSES, fps=16), "model": model.state_dict()}, path)
+    return path
+
+
+_NOT_MODEL = ("stride", "score", "short_sides")
+
+
+class Spy:
+    """A detector that finds nobody and keeps the clips it was given."""
+
+    def __init__(self, frames, stride, fps, crop=(24, 32)):
+        self.frames, self.stride, self.fps, self.crop = frames, stride, fps, crop
+        self.clips, self.batches = [], []
+
+    def size(self, height, width):
+        return self.crop
+
+    def batch(self, clips, *, theta):
+        self.clips += clips
+        self.batches.append(len(clips))
+        return [[] for _ in clips]
+
+
+def seen(spy, path, **options):
+    """-> the keyframes' seconds."""
+    return [event.second for event in found_in(spy, path, **options) if isinstance(event, command.Found)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    gaps=st.lists(st.integers(5, 180), min_size=1, max_size=40),
+    frames=st.sampled_from([1, 4, 8]),
+    stride=st.integers(1, 3),
+    fps=st.sampled_from([8.0, 16.0, 29.97]),
+    every=st.sampled_from([0.125, 0.3, 1.0]),
+    batch=st.integers(1, 3),
+)
+def test_clips_are_those_that_seeking_finds_at_any_frame_rate(
+    tmp_path_factory, gaps, frames, stride, fps, every, batch
+):
+    """Of a video with these milliseconds between its frames, against `read_times`, which seeks."""
+    path = tmp_path_factory.mktemp("videos") / "v.mkv"
+    times = np.concatenate([[0], np.cumsum(gaps)]).astype(int).tolist()
+    write_numbered(path, len(times), times=times.__getitem__, size=(32, 24), bframes=0)
+    spy = Spy(frames, stride, fps)
+    keyframes = seen(spy, path, every=every, batch=batch)
+    assert keyframes == [every * n for n in range(len(keyframes))]
+    assert len(keyframes) == int(times[-1] / 1000 / every + 1e-9) + 1
+    for second, clip in zip(keyframes, spy.clips, strict=True):
+        wanted = clip_times(second, frames=frames, stride=stride, fps=fps)
+        assert numbers(clip) == numbers(read_times(path, wanted, fps=fps, size=(24, 32)))
+    assert set(spy.batches[:-1]) <= {batch}
+
+
+def test_a_clip_by_hand():
+    """At 16 a second, T=8 and stride 2: around frame 16 those 8, 10, .., 22; at the begin frame 0 stays."""
+    clip = clip_times(0.0, frames=8, stride=2, fps=16)
+    assert clip.tolist() == [-0.5, -0.375, -0.25, -0.125, 0, 0.125, 0.25, 0.375]
+
+
+def test_frames_are_decoded_once_and_what_is_held_does_not_grow(tmp_path, monkeypatch):
+    path = write_numbered(tmp_path / "v.mp4", 200, size=(32, 24))
+    counts = {"decoded": 0, "resized": 0}
+    real_play, real_picture = command.play, command.Shown.picture
+
+    def counted_play(video):
+        for shown in real_play(video):
+            counts["decoded"] += 1
+            yield shown
+
+    def counted_picture(self, size=None):
+        counts["resized"] += 1
+        return real_picture(self, size)
+
+    monkeypatch.setattr(command, "play", counted_play)
+    monkeypatch.setattr(command.Shown, "picture", counted_picture)
+    spy = Spy(8, 2, 16)
+    assert len(seen(spy, path, every=0.25)) == 50
+    assert counts["decoded"] == 200
+    assert counts["resized"] == 101, "every second one, though four clips have it, and the repeated last one"
+    assert numbers(spy.clips[10]) == [32, 34, 36, 38, 40, 42, 44, 46]
+
+
+def test_who_asks_gets_a_batch_unfilled(tmp_path):
+    """What waits for a keyframe's result must not grow: after `True` whatever is whole is computed."""
+    path = write_numbered(tmp_path / "v.mp4", 64, size=(32, 24))
+    spy = Spy(8, 2, 16)
+    stream = found_in(spy, path, every=0.5, batch=100)
+    events, hurry = [], None
+    while True:
+        try:
+            event = stream.send(hurry)
+        except StopIteration:
+            break
+        events.append(event)
+        hurry = True if not isinstance(event, command.Found) else None
+    assert spy.batches == [1] * 8
+    first = next(i for i, event in enumerate(events) if isinstance(event, command.Found))
+    assert first == 8, "the last frame of the clip around 0 is 6, and known as such when 7 is there"
+
+
+def run_on(path, checkpoint, out, *more):
+    return main([str(path), "--checkpoint", str(checkpoint), "--out", str(out), *map(str, more)])
+
+
+def detections(out):
+    return json.loads((out / "detections.json").read_text())
+
+
+def test_what_is_written(tmp_path, checkpoint, capsys):
+    path = write_numbered(tmp_path / "two people.mp4", 40, size=(64, 48))
+    assert run_on(path, checkpoint, tmp_path / "out", "--theta", 0.4, "--every", "0.5s", "--batch", 3) == 0
+    out = tmp_path / "out"
+    assert sorted(os.listdir(out)) == ["annotated.mp4", "detections.csv", "detections.json"]
+    said = detections(out)
+    assert said["video"] == "two people.mp4"
+    assert (said["every"], said["theta"], said["stopped"]) == (0.5, 0.4, None)
+    assert said["seconds"] == pytest.approx(39 / 16, abs=1e-3)
+    assert [keyframe["second"] for keyframe in said["keyframes"]] == [0, 0.5, 1, 1.5, 2]
+    rows = list(csv.reader((out / "detections.csv").read_text().splitlines()))
+    expected = [
+        ["two people", f"{keyframe['second']:g}", *(f"{x:.4f}" for x in actor["box"]),
+         str({name: number for number, name in CLASSES.items()}[name]), f"{score:.6f}"]
+        for keyframe in said["keyframes"]
+        for actor in keyframe["actors"]
+        for name, score in actor["actions"].items()
+    ]  # fmt: skip
+    assert len(rows) > 20
+    assert rows == expected
+    for actor in said["keyframes"][1]["actors"]:
+        assert actor["p_actor"] > 0.4
+        assert list(actor["actions"].values()) == sorted(actor["actions"].values(), reverse=True)
+        assert set(actor["actions"]) == set(CLASSES.values())
+    printed = capsys.readouterr().out
+    assert "40 frames, 5 keyframes" in printed
+    assert "x real time; peak memory" in printed
+
+    with av.open(str(out / "annotated.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert (stream.width, stream.height) == (640, 480), "small videos are enlarged, labels are to be read"
+        pictures = list(container.decode(stream))
+    assert [round(picture.time * 16) for picture in pictures] == list(range(40))
+    assert run_on(path, checkpoint, tmp_path / "again", "--theta", 0.4, "--every", "8 frames") == 0
+    assert (tmp_path / "again" / "detections.csv").read_text() == (out / "detections.csv").read_text()
+
+
+def test_the_boxes_are_drawn_where_they_are():
+    blank = np.full((480, 640, 3), 128, np.uint8)
+    does = {"run": 0.8, "wave": 0.1}
+    actors = [Actor((0.25, 0.25, 0.5, 0.75), 0.9, does), Actor((0.0, 0.0, 1.0, 1.0), 0.3, {})]
+    made = annotated(blank, actors)
+    assert made.shape == blank.shape
+    changed = (made != 128).any(-1)
+    assert changed[300, 160]
+    assert changed[120, 200:300].all()
+    assert changed[240, 319]
+    assert not changed[240, 170:310].any(), "nothing within the box"
+    assert changed[0].all()
+    assert (annotated(blank, []) == 128).all()
+    crowd = [Actor((x / 9, 0.4, x / 9 + 0.1, 0.9), 0.5, does) for x in range(9)] * 4
+    assert annotated(blank, crowd).shape == blank.shape
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("1s", 1.0),
+        ("0.5 s", 0.5),
+        ("250ms", 0.25),
+        ("8", 0.5),
+        ("8 frames", 0.5),
+        ("1 frame", 1 / 16),
+        ("2S", 2.0),
+    ],
+)
+def test_distances_between_keyframes(said, seconds):
+    assert seconds_of(said, 16.0) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "said", ["", "s", "-1s", "0", "0s", "1h", "nan", "1e3s", "0.01s", "half a frame", "1..2s"]
+)
+def test_no_such_distance(said):
+    with pytest.raises(ValueError, match="--every"):
+        seconds_of(said, 16.0)
+
+
+def sound(path, *, cover=False):
+    """A second of silence, with a picture for a cover perhaps."""
+    with av.open(str(path), "w") as container:
+        audio = container.add_stream("mp3" if path.suffix == ".mp3" else "aac", rate=44100, layout="mono")
+        for n in range(40):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), format="s16p", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 44100, 1152 * n, Fraction(1, 44100)
+            container.mux(audio.encode(frame))
+        container.mux(audio.encode())
+    return path
+
+
+def test_every_video_a_user_may_have(tmp_path, checkpoint, capsys):
+    def predicted(path, *more):
+        capsys.readouterr()
+        out = tmp_path / f"out-{path.name}"
+        return run_on(path, checkpoint, out, *more), out, capsys.readouterr()
+
+    # Portrait: the box and the picture are upright.
+    status, out, _ = predicted(write_numbered(tmp_path / "portrait.mp4", 20, size=(48, 96)))
+    assert status == 0
+    assert probe(out / "annotated.mp4").height == 640
+    # A variable rate: frames come at their own times.
+    times = [0, 100, 130, 600, 640, 680, 1500, 1520]
+    status, out, _ = predicted(
+        write_numbered(tmp_path / "vfr.mkv", 8, times=times.__getitem__, size=(64, 48), bframes=0)
+    )
+    assert status == 0
+    assert [round(1000 * shown.seconds) for shown in play(out / "annotated.mp4")] == times
+    # Shorter than a clip, and a single frame.
+    for length in (3, 1):
+        status, out, _ = predicted(write_numbered(tmp_path / f"short{length}.mp4", length, size=(64, 48)))
+        assert status == 0
+        assert [keyframe["second"] for keyframe in detections(out)["keyframes"]] == [0]
+        assert len(list(play(out / "annotated.mp4"))) == length
+    # Nobody in it: no rows, a whole video, valid files.
+    status, out, said = predicted(write_numbered(tmp_path / "empty.mp4", 20, size=(64, 48)), "--theta", 0.99)
+    assert status == 0
+    assert " 0 actors" in said.out
+    assert (out / "detections.csv").read_text() == ""
+    assert [keyframe["actors"] for keyframe in detections(out)["keyframes"]] == [[], []]
+    # A wrong extension, an odd size, other codecs and containers.
+    odd = write_numbered(tmp_path / "odd.avi", 20, codec="mpeg4", size=(61, 47), bframes=0)
+    assert predicted(odd)[0] == 0
+    plain = write_numbered(tmp_path / "plain.mp4", 20, size=(64, 48))
+    renamed = tmp_path / "renamed.jpg"
+    renamed.write_bytes(plain.read_bytes())
+    assert predicted(renamed)[0] == 0
+    assert (tmp_path / "out-renamed.jpg" / "detections.csv").read_text().replace("renamed", "plain") == (
+        predicted(plain)[1] / "detections.csv"
+    ).read_text()
+
+
+def test_a_video_that_was_cut_short_is_predicted_to_there(tmp_path, checkpoint, capsys):
+    whole = write_numbered(tmp_path / "whole.mkv", 160, size=(64, 48), options={"g": "8"})
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert run_on(cut, checkpoint, tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert "warning:" in said.err
+    assert "predicted up to" in said.err
+    held = detections(tmp_path / "out")
+    assert held["stopped"] is not None
+    assert 2 < held["seconds"] < 8
+    assert len(held["keyframes"]) == int(held["seconds"]) + 1
+    frames = len(list(play(tmp_path / "out" / "annotated.mp4")))
+    assert f"{frames} frames" in said.out
+    # Garbage in the middle: what is damaged is left out or ends it, and nothing crashes.
+    data = bytearray(whole.read_bytes())
+    data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
+    damaged = tmp_path / "damaged.mkv"
+    damaged.write_bytes(data)
+    assert run_on(damaged, checkpoint, tmp_path / "out2") in (0, 1)
+    assert detections(tmp_path / "out2")["keyframes"]
+
+
+def test_what_is_no_video_is_an_error_that_says_so(tmp_path, checkpoint, capsys):
+    garbage = tmp_path / "garbage.mp4"
+    garbage.write_bytes(os.urandom(5000))
+    text = tmp_path / "notes.txt"
+    text.write_text("no video\n" * 200)
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    for path, reason in (
+        (tmp_path / "absent.mp4", "no such video file"),
+        (tmp_path, "no such video file"),
+        (garbage, "not a readable video"),
+        (empty, "not a readable video"),
+        (text, "a text, not a video|not a readable video"),
+        (sound(tmp_path / "sound.m4a"), "no video stream"),
+        (sound(tmp_path / "sound.mp3"), "no video stream"),
+    ):
+        out = tmp_path / "nothing"
+        assert run_on(path, checkpoint, out) == 2, path
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {path}: "), said
+        assert len(said.splitlines()) == 1
+        with pytest.raises(VideoError, match=reason):
+            header(path)
+        assert not out.exists() or not os.listdir(out)
+
+
+def test_wrong_options_and_places_that_cannot_be_written(tmp_path, checkpoint, capsys):
+    path = write_numbered(tmp_path / "v.mp4", 10, size=(64, 48))
+    for more in (("--theta", "2"), ("--batch", "0")):
+        with pytest.raises(SystemExit):
+            run_on(path, checkpoint, tmp_path / "out", *more)
+    assert run_on(path, checkpoint, tmp_path / "out", "--every", "often") == 2
+    assert run_on(path, checkpoint, tmp_path / "out", "--device", "cuda:99") == 2
+    assert "no device 'cuda:99' here" in capsys.readouterr().err
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    assert run_on(path, checkpoint, in_the_way / "out") == 2
+    assert "error: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() or not os.listdir(tmp_path / "out")
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_half_precision_finds_about_the_same(tmp_path, checkpoint, half):
+    path = write_numbered(tmp_path / "v.mp4", 20, size=(64, 48))
+    assert run_on(path, checkpoint, tmp_path / "out", *(["--half"] if half else [])) == 0
+    assert len(detections(tmp_path / "out")["keyframes"]) == 2
+
+
+def test_ctrl_c_keeps_what_was_found_until_then(tmp_path, checkpoint):
+    path = write_numbered(tmp_path / "long.mp4", 4000, size=(320, 240))
+    out = tmp_path / "out"
+    running = subprocess.Popen(
+        [sys.executable, "-m", "actloc_core.predict", path, "--checkpoint", checkpoint, "--out", out],
+        cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    while not any(part.stat().st_size > 500 for part in out.glob(".detections.csv.*")):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    printed, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "interrupted; predicted up to" in said
+    assert sorted(os.listdir(tmp_path / "out")) == ["annotated.mp4", "detections.csv", "detections.json"]
+    held = detections(tmp_path / "out")
+    assert held["stopped"] == "interrupted"
+    assert 0 < held["seconds"] < 250
+    assert "Traceback" not in said + printed
