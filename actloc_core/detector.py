@@ -228,8 +228,10 @@ def load_trained(path: Path) -> Trained:
             model = assemble(len(classes), **fields)
         model.load_state_dict(held["model"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        said = " ".join(lines[:3]) + (f" (and {len(lines) - 3} more)" if len(lines) > 3 else "")
         raise CheckpointError(
-            f"{file} does not describe a model that this actloc builds ({type(error).__name__}: {error}); "
+            f"{file} does not describe a model that this actloc builds ({type(error).__name__}: {said}); "
             "train again, or use the version that wrote it"
         ) from error
     return Trained(model.eval(), exp, classes, fps, file)

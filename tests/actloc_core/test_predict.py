@@ -13,51 +13,23 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actloc_core import predict as command
-from actloc_core.assemble import assemble
 from actloc_core.clip import VideoError, clip_times, header, play, probe, read_times
-from actloc_core.detector import Actor, described
+from actloc_core.detector import Actor
 from actloc_core.predict import annotated, found_in, main, seconds_of
+from tests.actloc_core.checkpoints_of import CLASSES, write_checkpoint
 from tests.actloc_core.numbered import numbers, write_numbered
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-TINY = {
-    "method": "single_stage",
-    "backbone": "factorised_tiny",
-    "frames": 8,
-    "stride": 2,
-    "crop": 32,
-    "last_pool": False,
-    "drop_path": 0.0,
-    "selection": "two_c_t",
-    "dim": 16,
-    "anchor": "centre",
-    "frame_embedding": False,
-    "queries": 4,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "checkpointing": False,
-    "score": "product",
-    "short_sides": None,
-}
-CLASSES = {1: "stand", 7: 'say "no", <b>wave</b>', 12: "jongliert mit Bällen"}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """Of an untrained model, whose p(alpha) are all about one half."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "checkpoint.pt"
-    model = assemble(len(CLASSES), **{name: TINY[name] for name in TINY if name not in _NOT_MODEL})
-    torch.save({**described(TINY, CLASSES, fps=16), "model": model.state_dict()}, path)
-    return path
-
-
-_NOT_MODEL = ("stride", "score", "short_sides")
+    return write_checkpoint(tmp_path_factory.mktemp("model") / "checkpoint.pt")
 
 
 class Spy:
