@@ -105,7 +105,7 @@ def time_ratio(subject: Subject) -> float:
         sum((t.sum() for t in tensors if t.requires_grad), torch.zeros(())).backward()
 
     two_stage = isinstance(model, TwoStageLocalizer)
-    return in_turn(step, plain_workload())
+    return ratio(step, plain_workload())
 
 
 def plain_workload() -> Callable[[], None]:
@@ -126,18 +126,23 @@ def plain_workload() -> Callable[[], None]:
     return run
 
 
-def in_turn(timed: Callable[[], object], plain: Callable[[], object]) -> float:
-    """The median over turns of timed over plain, after one turn to warm up."""
-    ratios = []
-    for turn in range(TURNS + 1):
-        seconds = []
-        for run in (plain, timed):
-            began = time.perf_counter()
-            run()
-            seconds.append(time.perf_counter() - began)
-        if turn:
-            ratios.append(seconds[1] / seconds[0])
-    return median(ratios)
+def in_turn(
+    timed: Callable[[], object], plain: Callable[[], object], *, turns: int
+) -> list[tuple[float, float]]:
+    """Seconds of both, one after the other, turn by turn, after one turn to warm up."""
+    taken = []
+    for _ in range(turns + 1):
+        began = time.perf_counter()
+        timed()
+        between = time.perf_counter()
+        plain()
+        taken.append((between - began, time.perf_counter() - between))
+    return taken[1:]
+
+
+def ratio(timed: Callable[[], object], plain: Callable[[], object]) -> float:
+    """The median over turns of timed over plain."""
+    return median(one / other for one, other in in_turn(timed, plain, turns=TURNS))
 
 
 def trained(subject: Subject, out: Path, *, seeds: int) -> dict[str, float]:
@@ -167,8 +172,9 @@ def evaluators() -> dict[str, dict[str, float]]:
         }
     actors = actor_precision_recall(truth, persons, classes)
     numbers["evaluator/actors"] = {"number precision": actors.precision, "number recall": actors.recall}
-    ratio = in_turn(lambda: frame_map(truth, found, classes), lambda: _plain_ious(truth, found))
-    numbers["evaluator/standard"]["time_ratio"] = ratio
+    numbers["evaluator/standard"]["time_ratio"] = ratio(
+        lambda: frame_map(truth, found, classes), lambda: _plain_ious(truth, found)
+    )
     return numbers
 
 

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from statistics import median
 
 import pytest
 import torch
@@ -27,28 +26,12 @@ from actloc_core.structures import Predictions, Targets
 from benchmarks.analysis import THETAS, Analysis
 from benchmarks.experiments import TABLES, rows_at
 from benchmarks.flops import Count, count_instantly
+from benchmarks.perf.yardstick import against
 from benchmarks.results import Result
 from reports import charts, page, tables
 
-TURNS = 5
 CLIPS, CANDIDATES, ACTIONS = 16, 512, 80
 """The paper's batch: 2(C+T) of 16x16 tokens, AVA's actions."""
-
-
-def in_turn(benchmark, what: str, ours: Callable[[], object], plain: Callable[[], object]) -> float:
-    """Median seconds of the yardstick over ours, and into the saved JSON."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(TURNS + 1):
-        for run, kept in zip((ours, plain), times, strict=True):
-            began = time.perf_counter()
-            run()
-            if turn:
-                kept.append(time.perf_counter() - began)
-    fast, slow = (median(kept) for kept in times)
-    benchmark.extra_info |= {"plain_s": slow, "fast_s": fast, "ratio": slow / fast}
-    print(f"\n{what}: yardstick {1e3 * slow:.1f} ms, ours {1e3 * fast:.1f} ms, {slow / fast:.2f}x")
-    benchmark.pedantic(ours, rounds=1)
-    return slow / fast
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +93,7 @@ def plain_match(
 def test_matching(benchmark, batch):
     predictions, targets = batch
     cost = CostWeights()
-    ratio = in_turn(
+    ratio = against(
         benchmark,
         "matching, against clip by clip",
         lambda: match(predictions, targets, cost),
@@ -138,7 +121,7 @@ def test_loss(benchmark, batch):
             one = Predictions(*(t[i : i + 1] for t in leaves))
             set_loss(one, [targets[i]], alone[i], weights)["loss"].backward()
 
-    assert in_turn(benchmark, "loss, against clip by clip", ours, plain) > 5
+    assert against(benchmark, "loss, against clip by clip", ours, plain) > 5
 
 
 @pytest.mark.parametrize("name", ["singleton", "tubelet", "c_t", "max_pooling", "two_c_t"])
@@ -146,7 +129,7 @@ def test_selection(benchmark, name):
     """Against a copy of all tokens: a selection should cost no more than reading and writing them once."""
     tokens = torch.randn(CLIPS, 8, 16, 16, 256)
     select = getattr(selection, name)
-    assert in_turn(benchmark, f"selection {name}, against a copy", lambda: select(tokens), tokens.clone) > 0.5
+    assert against(benchmark, f"selection {name}, against a copy", lambda: select(tokens), tokens.clone) > 0.5
 
 
 def test_report(benchmark, tmp_path):
@@ -181,7 +164,7 @@ def test_report(benchmark, tmp_path):
                 figure.subplots().plot(range(100))
                 charts.svg(figure, f"n{number}", "a line")
 
-    assert in_turn(benchmark, "report of 33 runs, against 30 plain charts", ours, plain) > 0.25
+    assert against(benchmark, "report of 33 runs, against 30 plain charts", ours, plain) > 0.25
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import pytest
 import torch
 from torch import Tensor
 
 from actloc_core import backbones
+from benchmarks.perf.yardstick import against
 from tests.actloc_core.plain_mvit import plain_forward
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -39,26 +38,6 @@ def clip() -> Tensor:
     return torch.randn(1, 3, 16, 256, 256, generator=torch.Generator().manual_seed(1))
 
 
-def in_turn(fast: Callable[[], object], plain: Callable[[], object]) -> tuple[list[float], list[float]]:
-    """Seconds of each, one after the other ROUNDS times, after one warm-up of both."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(ROUNDS + 1):
-        for run, kept in zip((fast, plain), times, strict=True):
-            began = time.perf_counter()
-            run()
-            if turn:
-                kept.append(time.perf_counter() - began)
-    return times
-
-
-def report(benchmark, what: str, fast: list[float], plain: list[float], run: Callable[[], object]) -> float:
-    ratio = median(plain) / median(fast)
-    benchmark.extra_info |= {"plain_s": median(plain), "fast_s": median(fast), "ratio": ratio}
-    print(f"\n{what}: plain {median(plain):.2f} s, ours {median(fast):.2f} s, {ratio:.2f}x")
-    benchmark.pedantic(run, rounds=1)
-    return ratio
-
-
 def test_forward(benchmark, model, clip):
     @torch.no_grad()
     def fast():
@@ -69,7 +48,7 @@ def test_forward(benchmark, model, clip):
         return plain_forward(model, clip)
 
     torch.testing.assert_close(fast(), plain(), rtol=0, atol=1e-5 * plain().abs().max().item())
-    assert report(benchmark, "forward", *in_turn(fast, plain), fast) > 1.5
+    assert against(benchmark, "forward", fast, plain, turns=ROUNDS) > 1.5
 
 
 def test_forward_and_backward(benchmark, model, clip):
@@ -91,7 +70,7 @@ def test_forward_and_backward(benchmark, model, clip):
         if name.endswith("norm_k.bias"):
             continue  # the softmax does not see what is added to all keys: both are rounding around 0
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3 * theirs.abs().max().item())
-    assert report(benchmark, "forward and backward", *in_turn(fast, plain), fast) > 1.5
+    assert against(benchmark, "forward and backward", fast, plain, turns=ROUNDS) > 1.5
 
 
 PEAK = """
