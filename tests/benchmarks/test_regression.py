@@ -181,7 +181,7 @@ def test_peak_memory_is_what_a_hand_counts():
 
 
 def test_a_shifted_class_index_is_seen_in_the_evaluators_numbers(monkeypatch):
-    monkeypatch.setattr(measure, "in_turn", lambda timed, plain: 1.0)
+    monkeypatch.setattr(measure, "ratio", lambda timed, plain: 1.0)
     before = measure.evaluators()
     real = measure.frame_map
 
@@ -201,7 +201,7 @@ def test_a_slower_evaluator_is_seen(monkeypatch):
     classes = {i: str(i) for i in range(1, 11)}
 
     def ratio(times):
-        return measure.in_turn(
+        return measure.ratio(
             lambda: [frame_map(truth, found, classes) for _ in range(times)],
             lambda: measure._plain_ious(truth, found),
         )
