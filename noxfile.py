@@ -13,10 +13,10 @@ nox.options.sessions = ["lint", "types", "tests"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
-def install(session: nox.Session, *groups: str) -> None:
+def install(session: nox.Session, *groups: str, extras: str = "benchmarks") -> None:
     """This checkout, editable, with all its folders need, in the tested versions."""
     tools = [tool for group in groups for tool in PYPROJECT["dependency-groups"][group]]
-    session.install("-q", "-c", "constraints.txt", "-e", ".[benchmarks]", *tools)
+    session.install("-q", "-c", "constraints.txt", "-e", f".[{extras}]", *tools)
 
 
 @nox.session
@@ -50,7 +50,7 @@ def search(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones: offline, on a CPU, within five minutes."""
-    install(session, "tests", "search", "cluster")
+    install(session, "tests", "search", "cluster", extras="benchmarks,export")
     # Two processes, each of whose tests compute with one thread; pytest-benchmark warns of company.
     session.run(
         "python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:benchmark", *session.posargs
@@ -60,7 +60,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def slow(session: nox.Session) -> None:
     """The tests that take minutes."""
-    install(session, "tests", "search", "cluster")
+    install(session, "tests", "search", "cluster", extras="benchmarks,export")
     session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
 
 

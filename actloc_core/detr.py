@@ -71,7 +71,7 @@ class DetrLocalizer(nn.Module):
         # The keyframe is the clip's middle.
         points = F.pad(self.query_boxes[:, :2].sigmoid().flip(-1), (1, 0), value=0.5)  # (L, 3): t, y, x
         query = positions(points, (t, h, w), dim).to(tokens)
-        x = self.query_content.expand(len(clip), -1, -1)
+        x = self.query_content.expand(clip.shape[0], -1, -1)
         for layer in self.decoder:
             x = layer(x, query, memory, place)
         x = self.decoder_norm(x)  # (B, L, dim)

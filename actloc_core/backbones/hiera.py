@@ -234,8 +234,9 @@ def from_units(x: Tensor, units: Grid) -> Tensor:
     """Lays out units of 1 or 2x2 tokens, what is left at the end: (B, units, n, D) -> (B, t, h, w, D)."""
     side = math.isqrt(x.shape[2])
     t, h, w = units
-    x = x.view(len(x), t, h, w, side, side, -1).transpose(3, 4)
-    return x.reshape(len(x), t, h * side, w * side, -1)
+    batch = x.shape[0]  # not len(x), which torch.export takes for a constant
+    x = x.view(batch, t, h, w, side, side, -1).transpose(3, 4)
+    return x.reshape(batch, t, h * side, w * side, -1)
 
 
 def pool(x: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ class MViT(Backbone):
         grid: Grid = x.shape[1:4]
         x = x.flatten(1, 3)
         if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         if self.pos_embed_spatial is not None:
             x = x + self._positions(grid)
         for block in self.blocks:
@@ -412,7 +412,7 @@ def _max_pool(x: Tensor, grid: Grid, stride: int) -> Tensor:
     cls, x = (None, x) if x.shape[1] == tokens else x.split([1, tokens], dim=1)
     frames = x.reshape(-1, grid[1], grid[2], x.shape[-1]).permute(0, 3, 1, 2)
     frames = F.max_pool2d(frames, stride + 1, stride, padding=(stride + 1) // 2)
-    x = frames.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[-1])
+    x = frames.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[-1])
     return x if cls is None else torch.cat([cls, x], dim=1)
 
 
