@@ -48,6 +48,14 @@ def search(session: nox.Session) -> None:
 
 
 @nox.session
+def predict(session: nox.Session) -> None:
+    """A trained model on a video: the tables' tiny one on a synthetic video, or yours on yours."""
+    install(session)
+    module = "actloc_core.predict" if "--checkpoint" in session.posargs else "reports.demo"
+    session.run("python", "-m", module, *session.posargs, success_codes=[0, 3])
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones: offline, on a CPU, within five minutes."""
     install(session, "tests", "search", "cluster", extras="benchmarks,export")

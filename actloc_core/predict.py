@@ -396,7 +396,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: done; 1: done as far as the video goes, which is less than it promises; 2: an error; 130: Ctrl-C."""
+    """0: done; 3: done as far as the video goes, which is less than it promises; 2: an error; 130: Ctrl-C."""
     args = parse_args(argv)
     out = args.out or Path("out/predictions") / args.video.stem
     try:
@@ -431,7 +431,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"took {summary.took:.1f} s, {summary.seconds / summary.took:.2f} x real time; {memory}\n"
         f"{out}: annotated.mp4, detections.csv, detections.json"
     )
-    return 130 if summary.stopped == INTERRUPTED else int(summary.stopped is not None)
+    return 0 if summary.stopped is None else 130 if summary.stopped == INTERRUPTED else 3
 
 
 @contextlib.contextmanager

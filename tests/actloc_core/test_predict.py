@@ -270,7 +270,7 @@ def test_a_video_that_was_cut_short_is_predicted_to_there(tmp_path, checkpoint, 
     whole = write_numbered(tmp_path / "whole.mkv", 160, size=(64, 48), options={"g": "8"})
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    assert run_on(cut, checkpoint, tmp_path / "out") == 1
+    assert run_on(cut, checkpoint, tmp_path / "out") == 3
     said = capsys.readouterr()
     assert "warning:" in said.err
     assert "predicted up to" in said.err
@@ -285,7 +285,7 @@ def test_a_video_that_was_cut_short_is_predicted_to_there(tmp_path, checkpoint, 
     data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
     damaged = tmp_path / "damaged.mkv"
     damaged.write_bytes(data)
-    assert run_on(damaged, checkpoint, tmp_path / "out2") in (0, 1)
+    assert run_on(damaged, checkpoint, tmp_path / "out2") in (0, 3)
     assert detections(tmp_path / "out2")["keyframes"]
 
 

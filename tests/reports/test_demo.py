@@ -1,0 +1,56 @@
+"""What `nox -s predict` makes of a run, here of an untrained model of the smoke scale."""
+
+import json
+import os
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from PIL import Image
+
+from actloc_core.detector import described
+from benchmarks.data import clip_rate
+from benchmarks.experiments import rows_at
+from benchmarks.models import build_model
+from datasets import synthetic
+from reports.demo import ROW, keyframes_of, main
+from tests.actloc_core.numbered import numbers, write_numbered
+
+
+def test_a_run_s_model_on_a_video_it_has_not_seen(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["--out", str(out), "--scale", "smoke"]) == 2
+    assert (
+        f"error: {ROW} is not trained yet in {out}: nox -s ablations -- --scale smoke"
+        in capsys.readouterr().err
+    )
+
+    exp = rows_at("smoke")[ROW]
+    classes = dict(enumerate(synthetic.ACTIONS, 1))
+    torch.manual_seed(0)
+    trained = described(asdict(exp), classes, fps=clip_rate(exp)) | {
+        "model": build_model(exp, 10).state_dict()
+    }
+    training, run = out / "trainings" / exp.training_hash, out / "runs" / exp.hash
+    training.mkdir(parents=True)
+    run.mkdir(parents=True)
+    torch.save(trained, training / "checkpoint.pt")
+    (run / "result.json").write_text(json.dumps({"training": exp.training_hash, "experiment": asdict(exp)}))
+
+    assert main(["--out", str(out), "--scale", "smoke", "--video", "1"]) == 2
+    assert "the test split has videos 0 to 0" in capsys.readouterr().err
+    assert main(["--out", str(out), "--scale", "smoke", "--theta", "0.45"]) == 0
+    made = out / "predictions" / "test_000"
+    assert sorted(os.listdir(made)) == ["annotated.mp4", "detections.csv", "detections.json", "keyframes.png"]
+    said = json.loads((made / "detections.json").read_text())
+    assert len(said["keyframes"]) == 32
+    with Image.open(made / "keyframes.png") as picture:
+        assert picture.size == (3 * 480, 2 * 384)
+
+
+def test_its_picture_shows_whole_seconds_at_even_distances(tmp_path):
+    """Of 200 frames at 16 a second: seconds 2 to 12, so frames 32, 64, .., 192."""
+    path = write_numbered(tmp_path / "v.mp4", 200, size=(480, 384))
+    picture = keyframes_of(path, 6)
+    shown = [picture[y : y + 384, x : x + 480] for y in (0, 384) for x in (0, 480, 960)]
+    assert numbers(np.stack(shown)) == [32, 64, 96, 128, 160, 192]
