@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -357,3 +358,17 @@ def test_ctrl_c_keeps_what_was_found_until_then(tmp_path, checkpoint):
     assert held["stopped"] == "interrupted"
     assert 0 < held["seconds"] < 250
     assert "Traceback" not in said + printed
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_video(tmp_path, checkpoint):
+    """Of the whole process, by its own last line: five times the video takes no more."""
+    peaks = []
+    for length in (240, 1200):
+        path = write_numbered(tmp_path / f"{length}.mp4", length, size=(640, 480))
+        done = subprocess.run(
+            [sys.executable, "-m", "actloc_core.predict", path, "--checkpoint", checkpoint, "--out", tmp_path],
+            cwd=CHECKOUT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        peaks.append(int(re.search(r"peak memory ([\d,]+) MiB", done.stdout)[1].replace(",", "")))
+    assert peaks[1] < 1.1 * peaks[0], peaks
