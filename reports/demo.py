@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     told = [str(video), "--checkpoint", str(run), "--out", str(made), "--theta", str(args.theta)]
     status = predict(told)
     if status == 0:
-        picture = Image.fromarray(keyframes_of(made / "annotated.mp4", SHOWN)).quantize(255)
-        save(made / "keyframes.png", partial(picture.save, format="PNG"))
+        picture = Image.fromarray(keyframes_of(made / "annotated.mp4", SHOWN))
+        save(made / "keyframes.png", partial(picture.save, format="PNG", optimize=True))
         print(f"{made / 'keyframes.png'}: {SHOWN} of the keyframes, at even distances")
     return status
 

@@ -367,7 +367,8 @@ def test_memory_does_not_grow_with_the_video(tmp_path, checkpoint):
     for length in (240, 1200):
         path = write_numbered(tmp_path / f"{length}.mp4", length, size=(640, 480))
         done = subprocess.run(
-            [sys.executable, "-m", "actloc_core.predict", path, "--checkpoint", checkpoint, "--out", tmp_path],
+            [sys.executable, "-m", "actloc_core.predict", path, "--checkpoint", checkpoint,
+             "--out", tmp_path],
             cwd=CHECKOUT, capture_output=True, text=True, check=True,
         )  # fmt: skip
         peaks.append(int(re.search(r"peak memory ([\d,]+) MiB", done.stdout)[1].replace(",", "")))
