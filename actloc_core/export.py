@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,8 @@ TOLERANCE = 1e-4
 """The most a number in [0, 1] may differ from PyTorch's."""
 MOST = 64
 """Clips in a batch that the files are made for."""
-TURNS = 7
+TURNS, LONG = 7, 20.0
+"""How often each is timed, and seconds after which two times are enough."""
 
 Outputs = Sequence[Tensor]
 Run = Callable[[Tensor], Outputs]
@@ -101,7 +102,8 @@ def export(
         on_step("ONNX")
         runs["ONNX Runtime"] = _onnx(model, clips[:2], folder / "model.onnx")
         on_step("comparing")
-        differences = {name: _difference(run, runs["PyTorch"], clips) for name, run in runs.items()}
+        right = {count: runs["PyTorch"](clips[-count:]) for count in (1, 2, 3)}
+        differences = {name: _difference(run, right, clips) for name, run in runs.items()}
         for name, difference in differences.items():
             if not difference <= TOLERANCE:
                 raise ValueError(
@@ -178,25 +180,28 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _difference(run: Run, right: Run, clips: Tensor) -> float:
-    """The most by which an output differs, of batches of one, two and three clips."""
+def _difference(run: Run, right: Mapping[int, Outputs], clips: Tensor) -> float:
+    """The most by which an output differs, of batches of the last one, two, ... clips."""
     differences = [0.0]
-    for count in (1, 2, 3):
-        for made, true in zip(run(clips[-count:]), right(clips[-count:]), strict=True):
+    for count, wanted in right.items():
+        for made, true in zip(run(clips[-count:]), wanted, strict=True):
             if made.shape != true.shape or not made.isfinite().all():
                 return float("inf")
             differences.append(float((made - true).abs().max()))
     return max(differences)
 
 
-def _in_turn(runs: dict[str, Run], clips: Tensor) -> dict[str, float]:
+def _in_turn(runs: Mapping[str, Run], clips: Tensor) -> dict[str, float]:
     """Median seconds of each, one after the other in every turn, after one turn to warm up."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(TURNS + 1):
+    clock = time.perf_counter()
+    for turn in range(TURNS + 1):
         for name, run in runs.items():
             began = time.perf_counter()
             run(clips)
             taken[name].append(time.perf_counter() - began)
+        if turn >= 2 and time.perf_counter() - clock > LONG:
+            break
     return {name: median(seconds[1:]) for name, seconds in taken.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import platform
 import subprocess
 from functools import cache
@@ -15,6 +16,8 @@ from actloc_core import backbones
 from benchmarks.experiments import Experiment
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+COMMIT = "ACTLOC_COMMIT"
+"""Environment variable: the commit of code that travelled to another machine."""
 
 MODEL = (
     *("assemble", "boxes", "clip", "heads", "loss", "matcher", "model", "pixels", "selection", "structures"),
@@ -76,7 +79,12 @@ class _WithoutTexts(ast.NodeTransformer):
 
 
 def git_commit() -> str:
-    """The checkout's commit, "+" behind it where files differ; "unknown" outside git."""
+    """The checkout's commit, "+" behind it where files differ; "unknown" outside git.
+
+    Where the code has travelled without its history, the variable COMMIT says it.
+    """
+    if said := os.environ.get(COMMIT):
+        return said
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],

@@ -45,6 +45,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from benchmarks import processes
 from benchmarks.experiments import TRAINING, Experiment
 from benchmarks.mirror import fetch, send
+from benchmarks.provenance import COMMIT, git_commit
 from benchmarks.run import run
 from benchmarks.training import STATE_EVERY, Progress, training_lock
 
@@ -124,6 +125,7 @@ def _travels() -> dict[str, Any]:
     return {
         "working_dir": str(CHECKOUT),
         "excludes": [f"/{path.name}" for path in sorted(CHECKOUT.iterdir()) if path.name not in kept],
+        "env_vars": {COMMIT: git_commit()},
     }
 
 

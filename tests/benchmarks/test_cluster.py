@@ -1,5 +1,6 @@
 """Ray clusters for real: several processes in a run, several machines, and one that is lost."""
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import torch
 
 from benchmarks import sweep
 from benchmarks.mirror import send
+from benchmarks.provenance import git_commit
 from benchmarks.sweep import Share, share_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -115,6 +117,8 @@ if how == "lost":
     address = made.address
 with cluster(address) as nodes:
     print("machines", len(nodes), flush=True)
+    where = ray.remote(lambda: __import__("benchmarks.sweep").sweep.__file__).options(num_cpus=0)
+    print("code", ray.get(where.remote()), flush=True)
     if address:
         check_storage(nodes, out, [root])
     sweep(trainings, {exp.dataset: root}, out, Heard(), share=Share(1.0, 0.0), at_once=2,
@@ -148,6 +152,13 @@ def swept(how, root, folder, *, slow=False):
     return done.stdout.splitlines(), folder / "out"
 
 
+def travelled(said):
+    """Whether the machines ran a copy of this checkout that Ray brought there."""
+    [file] = [line.removeprefix("code ") for line in said if line.startswith("code ")]
+    assert ("working_dir_files" in file) != (file == str(CHECKOUT / "benchmarks" / "sweep.py")), file
+    return "working_dir_files" in file
+
+
 def weights(out, key):
     return torch.load(out / "trainings" / key / "checkpoint.pt", weights_only=True)["model"]
 
@@ -156,6 +167,7 @@ def weights(out, key):
 def test_two_machines_one_of_which_is_lost_and_a_run_in_two_processes(small_benchmark, tmp_path):
     """The reference is two rows on this machine; lost machines change nothing, two processes hardly."""
     said, alone = swept("alone", small_benchmark, tmp_path / "alone")
+    assert not travelled(said)
     keys = [line.split()[1] for line in said if line.startswith("result")]
     assert [line.split()[2] for line in said if line.startswith("result")] == ["True", "True"]
     assert all((alone / "logs" / key / "progress.csv").exists() for key in keys)
@@ -163,6 +175,7 @@ def test_two_machines_one_of_which_is_lost_and_a_run_in_two_processes(small_benc
 
     said, lost = swept("lost", small_benchmark, tmp_path / "lost", slow=True)
     assert "machines 2" in said
+    assert travelled(said)
     assert "lost" in said
     assert not [line for line in said if line.startswith("failed")]
     assert [line.split()[2] for line in said if line.startswith("result")] == ["True", "True"]
@@ -185,6 +198,9 @@ def test_two_machines_one_of_which_is_lost_and_a_run_in_two_processes(small_benc
 @pytest.mark.slow
 def test_a_client_of_a_cluster_hears_all_that_happens_there(small_benchmark, tmp_path):
     said, out = swept("client", small_benchmark, tmp_path / "client")
+    assert travelled(said)
+    for path in (out / "runs").glob("*/result.json"):
+        assert json.loads(path.read_text())["commit"] == git_commit(), "though its history stays here"
     keys = [line.split()[1] for line in said if line.startswith("result")]
     assert [line.split()[2] for line in said if line.startswith("result")] == ["True", "True"]
     for key in keys:
