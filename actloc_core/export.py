@@ -13,6 +13,7 @@ Needs `pip install "actloc[export]"`: onnx, onnxscript and onnxruntime.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import json
 import logging
@@ -90,6 +91,9 @@ def export(
     """
     if trained.experiment["method"] == "two_stage":
         raise CheckpointError(f"{trained.file} is a two-stage model, which asks for boxes beside the clip")
+    for needed in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(needed) is None:
+            raise ImportError(f'{needed} is not installed: pip install "actloc[export]"')
     model = Deployed(trained.model, str(trained.experiment["score"])).eval()
     frames, crop = int(trained.experiment["frames"]), int(trained.experiment["crop"])
     clips = torch.rand(max(batch, 3), 3, frames, crop, crop, generator=torch.Generator().manual_seed(0))
@@ -98,9 +102,10 @@ def export(
         folder = Path(made)
         runs = {"PyTorch": _without_gradients(model)}
         on_step("torch.export")
-        runs["torch.export"] = _program(model, clips[:2], folder / "model.pt2")
-        on_step("ONNX")
-        runs["ONNX Runtime"] = _onnx(model, clips[:2], folder / "model.onnx")
+        program = _traced(model, clips[:2])
+        runs["torch.export"] = _saved(program, folder / "model.pt2")
+        on_step("ONNX, which takes minutes for a large model")
+        runs["ONNX Runtime"] = _onnx(program, folder / "model.onnx")
         on_step("comparing")
         right = {count: runs["PyTorch"](clips[-count:]) for count in (1, 2, 3)}
         differences = {name: _difference(run, right, clips) for name, run in runs.items()}
@@ -127,35 +132,29 @@ def _without_gradients(model: nn.Module) -> Run:
     return run
 
 
-def _program(model: nn.Module, example: Tensor, path: Path) -> Run:
-    """Write a torch.export program, and read it again."""
+def _traced(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """The model as a graph for any batch of 1 to MOST clips."""
     batch = torch.export.Dim("batch", min=1, max=MOST)
     with torch.no_grad():
-        program = torch.export.export(model, (example,), dynamic_shapes={"clip": {0: batch}})
+        return torch.export.export(model, (example,), dynamic_shapes={"clip": {0: batch}})
+
+
+def _saved(program: torch.export.ExportedProgram, path: Path) -> Run:
+    """Write a torch.export program, and read it again."""
     torch.export.save(program, path)
     return _without_gradients(torch.export.load(path).module())
 
 
-def _onnx(model: nn.Module, example: Tensor, path: Path) -> Run:
+def _onnx(traced: torch.export.ExportedProgram, path: Path) -> Run:
     """Write an ONNX file, and read it with onnxruntime."""
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  torch.onnx asks for it late
-    except ImportError as error:
-        raise ImportError(f'{error}; for ONNX: pip install "actloc[export]"') from error
-    batch = torch.export.Dim("batch", min=1, max=MOST)
+    import onnxruntime
+
     with _quiet():
         program = torch.onnx.export(
-            model,
-            (example,),
-            dynamo=True,
-            input_names=["clip"],
-            output_names=list(NAMES),
-            dynamic_shapes={"clip": {0: batch}},
-            verbose=False,
+            traced, dynamo=True, input_names=["clip"], output_names=list(NAMES), verbose=False
         )
     assert program is not None
-    large = sum(p.nbytes for p in model.parameters()) > 1.8e9  # a protobuf holds 2 GB
+    large = sum(weights.nbytes for weights in traced.state_dict.values()) > 1.8e9  # a protobuf holds 2 GB
     program.save(str(path), external_data=large)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

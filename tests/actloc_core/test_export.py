@@ -100,13 +100,17 @@ def test_the_command_and_its_errors(tmp_path, capsys, monkeypatch):
     before = (out / "model.onnx").read_bytes()
     real = command._onnx
 
-    def wrong(model, example, path):
-        run = real(model, example, path)
+    def wrong(program, path):
+        run = real(program, path)
         return lambda clip: [made * 1.001 for made in run(clip)]
 
     monkeypatch.setattr(command, "_onnx", wrong)
-    monkeypatch.setattr(command, "_program", lambda model, example, path: command._without_gradients(model))
+    monkeypatch.setattr(command, "_saved", lambda program, path: command._without_gradients(program.module()))
     assert main(["--checkpoint", str(file), "--out", str(out)]) == 2
     assert "ONNX Runtime differs from PyTorch by 0.0" in capsys.readouterr().err
     assert (out / "model.onnx").read_bytes() == before
     assert len(os.listdir(out)) == 3
+
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    assert main(["--checkpoint", str(file), "--out", str(out)]) == 2
+    assert 'onnx is not installed: pip install "actloc[export]"' in capsys.readouterr().err
