@@ -23,7 +23,7 @@ import torch
 from benchmarks.ablations import check_data, data_roots, positive, weight_files
 from benchmarks.data import PROTOCOLS, benchmark, frame_ap, load_data
 from benchmarks.engine import Step, fit, predict, true_boxes
-from benchmarks.experiments import ROWS, SCALES, Experiment, choose, rows_at
+from benchmarks.experiments import OURS, ROWS, SCALES, Experiment, choose, rows_at
 from benchmarks.models import begin_with, build_model, weights_file
 from benchmarks.results import CURVE_THETA, save
 from datasets.split import Split, parted, thinned
@@ -174,9 +174,12 @@ def pasted(row: str, exp: Experiment, trial: Mapping[str, float], scale: str) ->
     """A trial as a line of benchmarks/experiments.py, below what is to be known of it."""
     fields = {name: float(f"{trial[name]:.3g}") for name in space_of(exp)} | {"theta": trial["theta"]}
     changes = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+    base = "OURS" if ROWS[row] == OURS else f"ROWS[{row!r}]"
+    if scale != "paper":  # which has a recipe of its own: the numbers are for that one
+        base = f"at_scale({base}, {scale!r})"
     return (
         f"# {row} at scale {scale}: frame-mAP {100 * trial['mAP']:.1f} on held-out training videos\n"
-        f"replace({'OURS' if ROWS[row] == ROWS['2b/two_c_t'] else f'ROWS[{row!r}]'}, {changes})\n"
+        f"replace({base}, {changes})\n"
     )
 
 
