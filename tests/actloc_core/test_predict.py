@@ -339,7 +339,7 @@ def test_half_precision_finds_about_the_same(tmp_path, checkpoint, half):
 
 
 def test_ctrl_c_keeps_what_was_found_until_then(tmp_path, checkpoint):
-    path = write_numbered(tmp_path / "long.mp4", 4000, size=(320, 240))
+    path = write_numbered(tmp_path / "long.mp4", 1500, size=(320, 240))
     out = tmp_path / "out"
     running = subprocess.Popen(
         [sys.executable, "-m", "actloc_core.predict", path, "--checkpoint", checkpoint, "--out", out],
@@ -356,7 +356,7 @@ def test_ctrl_c_keeps_what_was_found_until_then(tmp_path, checkpoint):
     assert sorted(os.listdir(tmp_path / "out")) == ["annotated.mp4", "detections.csv", "detections.json"]
     held = detections(tmp_path / "out")
     assert held["stopped"] == "interrupted"
-    assert 0 < held["seconds"] < 250
+    assert 0 < held["seconds"] < 93
     assert "Traceback" not in said + printed
 
 

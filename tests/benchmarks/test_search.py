@@ -1,5 +1,9 @@
 """`nox -s search`: what it looks at, what it keeps, and one search under Ray."""
 
+import os
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,3 +102,31 @@ def test_the_winner_can_be_pasted():
     assert eval(pasted("2b/two_c_t", EXP, trial, "paper").splitlines()[1], names) == replace(OURS, **winner)
     other = eval(pasted("2b/tubelet", EXP, trial, "tiny").splitlines()[1], names)
     assert other == replace(at_scale(ROWS["2b/tubelet"], "tiny"), **winner)
+
+
+@pytest.mark.slow
+def test_a_search_ends_with_a_winner_and_goes_on_where_it_was(tmp_path):
+    def searched(trials):
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.search", "--scale", "smoke", "--trials", str(trials),
+             "--out", str(tmp_path)],
+            cwd=CHECKOUT, capture_output=True, text=True, timeout=500, check=False,
+            env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = searched(3)
+    assert "0 trials are there, 3 to come" in first
+    assert len(re.findall(r"^trial \d: mAP", first, re.M)) == 3
+    [log] = tmp_path.glob("search/*/trials.csv")
+    three = log.read_text()
+    assert "3 trials are there, 1 to come" in searched(4)
+    assert log.read_text().startswith(three)
+    assert len(log.read_text().splitlines()) == 5
+    again = searched(4)
+    assert "4 trials are there, 0 to come" in again
+    winner = (log.parent / "winner.txt").read_text()
+    assert winner in again
+    best = max(float(line.rsplit(",", 1)[1]) for line in log.read_text().splitlines()[1:])
+    assert f"frame-mAP {100 * best:.1f}" in winner
