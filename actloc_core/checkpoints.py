@@ -143,13 +143,19 @@ def load_backbone(model: nn.Module, source: str | Path | Mapping[str, Any]) -> R
 def read(path: Path) -> Any:
     """What a PyTorch file holds, on the CPU, built from tensors and plain containers only.
 
-    Raises CheckpointError where it is truncated, no checkpoint at all, or holds other objects.
+    Raises CheckpointError where it is truncated, damaged, no checkpoint at all, or holds other objects.
     """
+    zipped = zipfile.is_zipfile(path)  # all but the files of torch before 1.6, which have no checksums
     try:
+        # torch does not look at them: a flipped bit would be a wrong weight without a word.
+        if zipped:
+            with zipfile.ZipFile(path) as parts:
+                if (wrong := parts.testzip()) is not None:
+                    raise ValueError(f"its part {wrong} is not what its checksum says")
         # VideoMAE's files carry their command line, a Namespace: a container as plain as a dict.
         # Mapped files are read where tensors are used, so an optimizer's state costs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except OSError:
         raise
     except Exception as error:  # garbage fails in as many ways as there are bytes

@@ -26,13 +26,16 @@ FORMAT = 1
 FILE = "checkpoint.pt"
 
 
-def described(experiment: Mapping[str, Any], classes: Mapping[int, str], *, fps: float) -> dict[str, Any]:
-    """What a checkpoint says beside its weights: all that it takes to use them.
+def packed(
+    model: nn.Module, experiment: Mapping[str, Any], classes: Mapping[int, str], *, fps: float
+) -> dict[str, Any]:
+    """What a checkpoint holds: the weights, and all that it takes to use them.
 
     experiment: its fields. classes: action id -> name, in the order of the logits. fps: the rate that the
     stride of its clips counts in.
     """
-    return {"format": FORMAT, "experiment": dict(experiment), "classes": dict(classes), "fps": fps}
+    said = {"experiment": dict(experiment), "classes": dict(classes), "fps": fps}
+    return {"format": FORMAT, **said, "model": model.state_dict()}
 
 
 @dataclass(frozen=True)

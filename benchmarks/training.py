@@ -29,7 +29,8 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from actloc_core.detector import described
+from actloc_core.checkpoints import CheckpointError, read
+from actloc_core.detector import packed
 from benchmarks import processes
 from benchmarks.data import PROTOCOLS, Data, benchmark, clip_rate, frame_ap
 from benchmarks.engine import Step, fit, predict, true_boxes
@@ -128,10 +129,9 @@ def train(
         if processes.place():
             return Trained(model, origin=origin, **training)
         checkpoint = {
-            **described(asdict(exp), data.train.classes, fps=clip_rate(exp)),
+            **packed(model, asdict(exp), data.train.classes, fps=clip_rate(exp)),
             "origin": origin,
             "training": training,
-            "model": model.state_dict(),
         }
         save_tensors(folder / "checkpoint.pt", checkpoint)
         for path in _states(folder):
@@ -229,13 +229,8 @@ def _train(
                 kept["mAP"] = glimpse(data.val)
                 if kept["mAP"] > kept["best"]:
                     kept["best"] = kept["mAP"]
-                    best = described(asdict(exp), data.train.classes, fps=clip_rate(exp))
-                    best |= {
-                        "origin": origin,
-                        "step": step.step,
-                        "val_mAP": kept["mAP"],
-                        "model": model.state_dict(),
-                    }
+                    best = packed(model, asdict(exp), data.train.classes, fps=clip_rate(exp))
+                    best |= {"origin": origin, "step": step.step, "val_mAP": kept["mAP"]}
                     if first:
                         save_tensors(folder / "best.pt", best)
             shown = f"{kept['mAP']:.4f}" if step.step in looks else ""
@@ -318,8 +313,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+        held = read(path)
+    except (CheckpointError, OSError) as error:
         print(f"{path}: not readable, so left alone ({error})", file=sys.stderr, flush=True)
         return None
     return held if isinstance(held, dict) and "origin" in held else None

@@ -3,7 +3,7 @@
 import torch
 
 from actloc_core.assemble import FIELDS, assemble
-from actloc_core.detector import described
+from actloc_core.detector import packed
 
 TINY = {
     "method": "single_stage",
@@ -32,7 +32,7 @@ def held(**fields):
     exp = TINY | fields
     torch.manual_seed(0)
     model = assemble(len(CLASSES), **{name: exp[name] for name in FIELDS})
-    return {**described(exp, CLASSES, fps=16), "model": model.state_dict()}
+    return packed(model, exp, CLASSES, fps=16)
 
 
 def write_checkpoint(path, **fields):

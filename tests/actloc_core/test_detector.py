@@ -175,6 +175,11 @@ def test_files_that_are_something_else(tmp_path):
     assert "a list, not a mapping" in said()
     file.write_bytes(write_checkpoint(tmp_path / "whole.pt").read_bytes()[:-300])
     assert "no readable PyTorch checkpoint" in said()
+    whole_file = bytearray((tmp_path / "whole.pt").read_bytes())
+    place = whole_file.index(held()["model"]["proj.weight"].numpy().tobytes())
+    whole_file[place] ^= 1  # the smallest damage there is
+    file.write_bytes(whole_file)
+    assert "is not what its checksum says" in said()
     file.write_bytes(b"<html>not found</html>")
     assert "no readable PyTorch checkpoint" in said()
     file.write_bytes(b"")

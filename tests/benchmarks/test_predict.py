@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from actloc_core.detector import ActionDetector, described
+from actloc_core.detector import ActionDetector, packed
 from actloc_core.predict import Found, found_in
 from benchmarks.data import clip_rate
 from benchmarks.engine import predict
@@ -33,9 +33,7 @@ def test_prediction_of_a_video_is_its_evaluation(small_benchmark, tmp_path, shor
         keep_aspect=short_sides is not None,
     )
     file = tmp_path / "checkpoint.pt"
-    torch.save(
-        {**described(asdict(exp), split.classes, fps=clip_rate(exp)), "model": model.state_dict()}, file
-    )
+    torch.save(packed(model, asdict(exp), split.classes, fps=clip_rate(exp)), file)
     detector = ActionDetector(file, device="cpu")
     [video] = {video for video, _ in split.keyframes}
     events = found_in(detector, split.sources[video], every=1.0, theta=0.4, batch=3)
