@@ -75,7 +75,7 @@ def slow(session: nox.Session) -> None:
 @nox.session
 def regression(session: nox.Session) -> None:
     """Hold every backbone, method and evaluator to its contract and its baseline."""
-    install(session, "tests")
+    install(session, "tests", extras="benchmarks,export")
     session.run("python", "-m", "benchmarks.regression", *session.posargs)
 
 

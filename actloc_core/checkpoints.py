@@ -156,9 +156,9 @@ def read(path: Path) -> Any:
         # Mapped files are read where tensors are used, so an optimizer's state costs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except OSError:
-        raise
     except Exception as error:  # garbage fails in as many ways as there are bytes
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # no such file, no permission: nothing was read yet
         said = str(error).strip()
         if foreign := re.search(r"GLOBAL (\S+)", said):
             raise CheckpointError(

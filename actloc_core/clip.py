@@ -93,7 +93,10 @@ def probe(path: Path) -> VideoInfo:
         index = _index(path, container, stream)
     seconds = _decoded_seconds(path) if index is None else (index.timestamps - index.timestamps[0]) * tick
     with _opened(path) as (container, stream):
-        height, width = _picture(next(container.decode(stream)), None).shape[:2]
+        begin = next(container.decode(stream), None)
+        if begin is None:
+            raise _no_frames(path)
+        height, width = _picture(begin, None).shape[:2]
     fps = (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 else stated
     # Matroska rounds timestamps to milliseconds: where it agrees, the header has the exact rate.
     if abs(fps / stated - 1) < 0.02:
@@ -273,8 +276,9 @@ def _timed(container: InputContainer, stream: VideoStream) -> bool:
 
 def _shown(packet: Packet[VideoStream]) -> bool:
     """False for what an edit list cuts away, and for VP8's hidden reference frames."""
-    hidden = packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
-    return bool(packet.size) and not packet.is_discard and not hidden
+    if not packet.size or packet.is_discard:
+        return False
+    return packet.stream.codec_context.name != "vp8" or bool(memoryview(packet)[0] & 0x10)
 
 
 def _first_timestamp(container: InputContainer, stream: VideoStream) -> int | None:
@@ -481,10 +485,12 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if not path.is_file():
         raise VideoError(f"{path}: no such video file")
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:  # titles in whatever letters
             stream = container.streams.best("video")
             if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
                 raise VideoError(f"{path}: the file has no video stream")
+            if stream.codec_context is None:
+                raise VideoError(f"{path}: the video's codec is not one we can decode")
             if container.format.name == "tty":
                 raise VideoError(f"{path}: the file is a text, not a video")
             # More would cost as much in all, and data loaders have a process for each core.

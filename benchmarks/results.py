@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 CURVE_THETA = 0.02
 """Training curves keep every candidate above this: p(alpha) is not calibrated early on."""
@@ -60,12 +60,28 @@ class Result:
 def read_result(path: Path) -> Result:
     """Raises ValueError naming the file where it is not a whole result of this version."""
     try:
-        values = json.loads(path.read_text())
-        return Result(**values)
-    except (ValueError, TypeError) as error:
+        result = Result(**json.loads(path.read_text()))
+        for name, kind in get_type_hints(Result).items():
+            if not _fits(getattr(result, name), kind):
+                raise ValueError(f"{name} is {getattr(result, name)!r:.40}")
+        return result
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path}: not a result this version reads ({error}); delete {path.parent} and run again"
         ) from error
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value that came out of JSON is of an annotated type."""
+    if get_origin(kind) is dict:
+        key, held = get_args(kind)
+        return isinstance(value, dict) and all(_fits(k, key) and _fits(v, held) for k, v in value.items())
+    if get_args(kind):
+        return any(_fits(value, one) for one in get_args(kind))
+    if kind is Any:
+        return True
+    kinds = (int, float) if kind is float else kind
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def save(path: Path, write: Callable[[Path], object]) -> None:

@@ -437,7 +437,7 @@ def _array(path: Path) -> NDArray[Any]:
         array: NDArray[Any] = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such file; check the path") from None
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # numpy parses the header as Python, which fails in many ways
         advice = "write it with numpy.save, numbers only"
         raise ActFileError(f"{path}: cannot be read as an .npy array ({error}); {advice}") from error
     if not isinstance(array, np.ndarray):

@@ -447,3 +447,39 @@ def test_duration_comes_from_the_header_or_else_from_a_probe(tmp_path, monkeypat
     assert duration(stated) == pytest.approx(1.6)
     with pytest.raises(VideoError, match="no such video file"):
         duration(tmp_path / "none.mp4")
+
+
+def test_a_title_in_other_letters_does_not_matter(tmp_path):
+    """Files of a Windows program name their film in Latin-1, where UTF-8 is asked for."""
+    path = tmp_path / "title.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "caf_"
+        stream = container.add_stream("libx264", rate=16)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for n in range(4):
+            frame = av.VideoFrame.from_ndarray(np.full((24, 32, 3), 60 * n, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"caf_", b"caf\xe9"))
+    assert probe(path).frames == 4
+    assert len(read_frames(path, np.arange(4))) == 4
+
+
+def test_a_video_of_which_no_frame_can_be_decoded_is_refused_by_each_road(tmp_path):
+    """A VP8 stream whose packets are empty or damaged: what fuzzing found."""
+    whole = write_numbered(tmp_path / "v.webm", 12, codec="libvpx", size=(32, 24), bframes=None).read_bytes()
+    with av.open(str(tmp_path / "v.webm")) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    damaged = tmp_path / "damaged.webm"
+    data = whole
+    for packet in packets:
+        data = data.replace(packet, b"\xff" * len(packet))
+    damaged.write_bytes(data)
+    for road in (
+        probe,
+        lambda path: read_frames(path, np.array([0])),
+        lambda path: read_times(path, np.array([0.0]), fps=16.0),
+        lambda path: list(clip.play(path)),
+    ):
+        with pytest.raises(VideoError, match=r"damaged.webm: "):
+            road(damaged)
