@@ -268,15 +268,17 @@ def _split_number(text: str) -> int:
 
 
 def _hints(found: Detections, *, pixels: bool) -> list[str]:
-    """Coordinates in the wrong unit give an mAP near 0 and no other sign."""
+    """Coordinates in the wrong unit give an mAP near 0, truth for detections one near 100, without a sign."""
     if len(found.box) == 0:
         return ["note: there are no detections"]
-    most = float(found.box.max())
+    most, hints = float(found.box.max()), []
     if pixels and most <= 1.5:
-        return [f"note: no box coordinate is above {most:g}; are they fractions? Pixels are needed"]
+        hints.append(f"note: no box coordinate is above {most:g}; are they fractions? Pixels are needed")
     if not pixels and np.median(found.box.max(axis=1)) > 1.5:
-        return [f"note: box coordinates reach {most:g}; are they pixels? Fractions of 1 are needed"]
-    return []
+        hints.append(f"note: box coordinates reach {most:g}; are they pixels? Fractions of 1 are needed")
+    if not pixels and (found.score == np.floor(found.score)).all():
+        hints.append("note: all scores are whole numbers; are they person ids? Ground truth has those there")
+    return hints
 
 
 # --- JSON ----------------------------------------------------------------------------------------

@@ -168,6 +168,17 @@ def test_boxes_in_the_wrong_unit_are_noticed(folder, capsys):
     assert "note: no box coordinate is above 1; are they fractions? Pixels" in capsys.readouterr().out
 
 
+def test_ground_truth_given_for_detections_is_noticed(folder, capsys):
+    """Its eighth column is the person id, which would be read as a score: 100 % and no other sign."""
+    hint = "note: all scores are whole numbers; are they person ids? Ground truth has those there"
+    (folder / "det.csv").write_text("a,0902,0,0,0.5,0.5,1,0\na,0902,0,0,0.5,0.5,1,3\n")
+    assert main(AVA) == 0
+    assert hint in capsys.readouterr().out
+    (folder / "det.csv").write_text("a,0902,0,0,0.5,0.5,1,0\na,0902,0,0,0.5,0.5,1,0.5\n")
+    assert main(AVA) == 0
+    assert hint not in capsys.readouterr().out
+
+
 # --- ucf24 and jhmdb -----------------------------------------------------------------------------
 
 
