@@ -1,0 +1,135 @@
+"""What docs/faq.md prints is printed; docs/own_data.md goes from videos to a table; links lead somewhere."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+FOLDERS = "actloc_core|benchmarks|datasets|evaluators|reports|tests"
+SESSIONS = {
+    "ablations": "benchmarks.ablations",
+    "predict": "reports.demo",
+    "regression": "benchmarks.regression",
+    "report": "reports",
+    "search": "benchmarks.search",
+}
+"""nox session -> what it runs with the words behind --."""
+
+GROUND_TRUTH = """film1,0902,0.1,0.2,0.4,0.8,12,0
+film1,0903,0.1,0.2,0.4,0.8,12,0
+film2,0902,0.5,0.2,0.9,0.8,11,1
+"""
+
+
+def blocks(page, kind):
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
+    return [text for language, text in found if kind is None or language == kind]
+
+
+def shell(command, folder):
+    """What a command prints, `python` being this one that finds the checkout's packages."""
+    script = f'set -e; export PYTHONPATH="{ROOT}"; python() {{ "{sys.executable}" "$@"; }}\n{command}'
+    return subprocess.run(
+        ["bash", "-c", script], cwd=folder, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def test_the_answers_print_what_stands_there(tmp_path):
+    (tmp_path / "gt.csv").write_text(GROUND_TRUTH)
+    found = re.sub(r",\d$", ",0.9", GROUND_TRUTH, flags=re.MULTILINE)
+    (tmp_path / "paths.csv").write_text(re.sub(r"(film\d)", r"\1.mp4", found))
+    (tmp_path / "ids.csv").write_text(re.sub(r",1[12],", ",3,", found))
+    (tmp_path / "map.pbtxt").write_text('item { name: "stand" id: 12 }\nitem { name: "sit" id: 11 }\n')
+    told = [
+        part
+        for block in blocks("faq.md", "console")
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+    ]
+    assert len(told) == 4
+    for part in told:
+        command, expected = part.split("\n", 1)
+        assert shell(command, tmp_path).stdout == expected, command
+
+
+def test_fifteen_complaints_are_answered():
+    assert len(re.findall(r"^\*\*[A-Z]", (ROOT / "docs" / "faq.md").read_text(), re.MULTILINE)) == 15
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http:", "https:")):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), f"{page}: {target}"
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)
+            anchors = [re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in heads]
+            assert anchor in anchors, target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_and_files_that_are_named_are_there(page):
+    """`python -m x.y`, and paths of this repository."""
+    text = page.read_text()
+    for module in set(re.findall(rf"python -m ((?:{FOLDERS})[\w.]*)", text)):
+        path = ROOT / module.rstrip(".").replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+    for path in set(re.findall(rf"`((?:{FOLDERS}|docs)/[\w./-]+)`", text)):
+        if page.name != "CHANGELOG.md":  # which tells of what was
+            assert (ROOT / path).exists(), path
+
+
+@pytest.mark.slow
+def test_options_that_are_named_exist():
+    """In every `python -m ... --option` and `nox -s ... -- --option` of every page."""
+    helps = {}
+    for page in PAGES:
+        if page.name == "CHANGELOG.md":
+            continue
+        text = page.read_text().replace("\\\n", " ")
+        commands = re.findall(rf"python -m ((?:{FOLDERS})[\w.]*)( \w+)?([^\n`]*)", text)
+        commands += [
+            (SESSIONS[name], "", rest)
+            for name, rest in re.findall(r"nox (?:-R )?-s (\w+) --( [^\n`]*)", text)
+            if name in SESSIONS and "--checkpoint" not in rest
+        ]
+        for module, word, rest in commands:
+            verb = word.strip() if module in ("datasets", "evaluators", "reports") else ""
+            if (module, verb) not in helps:
+                done = shell(f"python -m {module} {verb} --help", ROOT)
+                assert done.returncode == 0, f"{page}: {module} {verb}\n{done.stdout}"
+                helps[module, verb] = done.stdout
+            for option in re.findall(r"(?<!\w)--[a-z][\w-]*", rest.partition("#")[0]):
+                assert option in helps[module, verb], f"{page}: {module} {verb} {option}"
+    assert len(helps) > 8
+
+
+@pytest.mark.slow
+def test_own_data_from_videos_to_a_table(tmp_path):
+    make, check, evaluate, predict = (text for text in blocks("own_data.md", ""))
+    label, train = blocks("own_data.md", "python")
+    (tmp_path / "label.py").write_text(label)
+    (tmp_path / "train.py").write_text(train)
+    for command in (make, "python label.py", check):
+        done = shell(command, tmp_path)
+        assert done.returncode == 0, done.stdout
+    assert "verdict: usable" in done.stdout
+    done = shell("python train.py", tmp_path)
+    [mAP, untrained] = re.search(r"frame-mAP ([\d.]+), untrained ([\d.]+)", done.stdout).groups()
+    assert float(mAP) > 5 + float(untrained)
+    done = shell(evaluate, tmp_path)
+    scored = float(re.search(r"frame-mAP ([\d.]+) %", done.stdout)[1])
+    assert scored == pytest.approx(float(mAP), abs=0.06)
+    assert re.search(r"1  to the left +\d", done.stdout)
+    done = shell(predict, tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "out" / "predictions" / "val_000" / "annotated.mp4").exists()
