@@ -65,11 +65,12 @@ def first_words(path: Path) -> str:
 
 
 def files(package: str) -> str:
-    lines = ["| file | what it is |", "|---|---|"]
-    for path in sorted((ROOT / package).rglob("*.py")):
-        if "perf" not in path.parts:
-            lines.append(f"| `{path.relative_to(ROOT / package)}` | {first_words(path)} |")
-    return "\n".join(lines)
+    rows = [
+        f"| `{path.relative_to(ROOT / package)}` | {first_words(path)} |"
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if "perf" not in path.parts
+    ]
+    return "\n".join(["| file | what it is |", "|---|---|", *rows])
 
 
 def sections() -> dict[str, str]:

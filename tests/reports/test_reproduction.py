@@ -1,0 +1,23 @@
+"""docs/reproduction.md has every number of the paper that we know, and says of ours what is true."""
+
+import pytest
+
+from benchmarks.experiments import DEFAULT, ROWS
+from reports.reproduction import MARK, PAGE, lines, table
+from reports.tables import published
+
+
+def test_every_row_of_the_paper_is_there():
+    rows = {line["row"]: line for line in lines()}
+    for name, paper in published().iterrows():
+        if name.partition("/")[0] in DEFAULT and paper["map"] > 0:
+            assert rows[name]["mAP"] == f"{paper['map']:g}"
+    assert rows["2a/256_16"]["off by"] == "+0.3%"
+    assert rows["4/jhmdb"]["how"] == "`--only 4/jhmdb_1 4/jhmdb_2 4/jhmdb_3`"
+    assert rows["3/woo"]["how"] == "quoted"
+    assert {row["row"] for row in rows.values() if row["our mAP"]} <= ROWS.keys() | {"4/jhmdb"}
+
+
+@pytest.mark.slow
+def test_the_page_is_what_is_counted_now():
+    assert PAGE.read_text().partition(MARK)[2].strip() == table(), "python -m reports.reproduction"
