@@ -64,9 +64,12 @@ def test_of_twin_actors_the_one_with_the_right_action_is_taken_unless_switched_o
     assert match(p, target, CostWeights(action=0)).candidate.tolist() == [0]
 
 
-def test_cost_equals_the_slow_reference():
-    p, targets = random_batch()
-    w = CostWeights()
+@pytest.mark.parametrize("seed", range(4))
+def test_cost_equals_the_slow_reference(seed):
+    p, targets = random_batch(seed=seed)
+    targets[0].labels[:] = torch.eye(C)[:2]  # one label each: its whole share
+    w = CostWeights(l1=5, giou=2, actor=2, action=1)
+    assert w == CostWeights(), "the loss's, and one for the action: PAPER's choices"
     cost = pairwise_cost(p, targets, w)
     slow = [
         [slow_cost(p, clip, candidate, target, person, w) for candidate in range(p.boxes.shape[1])]
