@@ -45,6 +45,17 @@ def test_unmatched_candidates_weigh_eos_coef():
         assert actor.item() == pytest.approx(2 * e * math.log(2) / (1 + e), rel=1e-5)
 
 
+def test_three_candidates_and_a_single_class():
+    """One sure of three is matched: the others weigh e each. One class, one person: a mean of one number."""
+    p = one_clip([BOX, BOX, BOX], candidates_sure_of=[0], classes=1)
+    target = [Targets(torch.tensor([BOX]), torch.ones(1, 1))]
+    found = Matches(torch.tensor([0]), torch.tensor([0]), torch.tensor([0]))
+    assert LossWeights() == LossWeights(l1=5, giou=2, actor=2, action=6, eos_coef=0.1), "section 4"
+    terms = set_loss(p, target, found)
+    assert terms["actor"].item() == pytest.approx(2 * 0.2 * math.log(2) / 1.2, rel=1e-5)
+    assert terms["action"].item() == pytest.approx(6 * math.log(2))
+
+
 def test_the_terms_are_added_so_a_better_answer_costs_less():
     """Eq. 4's printed signs would reward wrong actors and actions."""
     target = [Targets(torch.tensor([BOX]), torch.tensor([[1.0, 0.0]]))]

@@ -32,7 +32,7 @@ def random_batch(clips=3, candidates=6, people=(2, 0, 3), seed=0):
 
 
 def slow_cost(p, clip, candidate, target, person, w):
-    """Eq. 3 for one pair, in float64, as PAPER's choices read."""
+    """Eq. 3 for one pair, in float64, in plain words."""
     box, truth = p.boxes[clip, candidate].double(), target.boxes[person].double()
     _, giou = iou_and_giou(cxcywh_to_xyxy(box), cxcywh_to_xyxy(truth))
     alpha = p.actor_logits[clip, candidate].double().softmax(0)[0]
@@ -69,7 +69,7 @@ def test_cost_equals_the_slow_reference(seed):
     p, targets = random_batch(seed=seed)
     targets[0].labels[:] = torch.eye(C)[:2]  # one label each: its whole share
     w = CostWeights(l1=5, giou=2, actor=2, action=1)
-    assert w == CostWeights(), "the loss's, and one for the action: PAPER's choices"
+    assert w == CostWeights(), "the loss's lambdas, and 1 for the action"
     cost = pairwise_cost(p, targets, w)
     slow = [
         [slow_cost(p, clip, candidate, target, person, w) for candidate in range(p.boxes.shape[1])]
