@@ -99,6 +99,7 @@ def found_in(
     coming: deque[_Clip] = deque()
     ready: list[_Clip] = []
     number, shown, small, trouble = 0, None, None, None
+    size: tuple[int, int] | None = None  # of the first frame: a clip's have one, whatever the video's do
 
     def computed() -> Iterator[Found]:
         people = detector.batch([np.stack(clip.frames) for clip in ready], theta=theta) if ready else []
@@ -126,7 +127,8 @@ def found_in(
         for clip in coming:
             wanted = int(np.searchsorted(clip.until, end)) - len(clip.frames)
             if wanted > 0 and shown is not None:
-                small = shown.picture(detector.size(*shown.size)) if small is None else small
+                size = size or detector.size(*shown.size)
+                small = shown.picture(size) if small is None else small
                 clip.frames += [small] * wanted
         while coming and len(coming[0].frames) == detector.frames:
             ready.append(coming.popleft())

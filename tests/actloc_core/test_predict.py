@@ -290,6 +290,20 @@ def test_a_video_that_was_cut_short_is_predicted_to_there(tmp_path, checkpoint, 
     assert detections(tmp_path / "out2")["keyframes"]
 
 
+def test_a_video_whose_size_changes_on_the_way(tmp_path):
+    """Two streams end to end: 64x48, then 96x32. The annotated video and the clips keep the first size."""
+    parts = [
+        write_numbered(tmp_path / f"{width}.h264", 20, size=(width, height), form="h264", bframes=0)
+        for width, height in ((64, 48), (96, 32))
+    ]
+    path = tmp_path / "both.h264"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    keeping = write_checkpoint(tmp_path / "c.pt", short_sides=(30, 40), crop=64)
+    assert {shown.size for shown in play(path)} == {(48, 64), (32, 96)}
+    assert run_on(path, keeping, tmp_path / "out", "--theta", 0.0, "--every", "0.25s") == 0
+    assert {shown.size for shown in play(tmp_path / "out" / "annotated.mp4")} == {(480, 640)}
+
+
 def test_what_is_no_video_is_an_error_that_says_so(tmp_path, checkpoint, capsys):
     garbage = tmp_path / "garbage.mp4"
     garbage.write_bytes(os.urandom(5000))
