@@ -203,6 +203,7 @@ def test_building_draws_nothing_from_the_caller_s_generator(checkpoint):
     assert torch.equal(torch.rand(2), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch._inductor's own
 def test_compiled_it_finds_the_same(checkpoint):
     clip = noise(8)

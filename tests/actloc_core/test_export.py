@@ -36,7 +36,7 @@ def by_hand(fields, clip):
 @pytest.mark.parametrize(
     "fields",
     [
-        pytest.param({}, marks=pytest.mark.slow),
+        {},
         pytest.param({"selection": "c_t", "backbone": "hiera_tiny", "crop": 64}, marks=pytest.mark.slow),
         pytest.param({"method": "detr", "dim": 32}, marks=pytest.mark.slow),
         pytest.param({"score": "action", "selection": "max_pooling"}, marks=pytest.mark.slow),
@@ -75,6 +75,7 @@ def test_both_files_say_what_the_model_says(tmp_path, fields):
     assert card["classes"] == [{"id": number, "name": name} for number, name in CLASSES.items()]
 
 
+@pytest.mark.slow
 def test_the_command_and_its_errors(tmp_path, capsys, monkeypatch):
     file = write_checkpoint(tmp_path / "c.pt")
     out = tmp_path / "out"

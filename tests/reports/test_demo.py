@@ -5,6 +5,7 @@ import os
 from dataclasses import asdict
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -17,6 +18,7 @@ from reports.demo import ROW, keyframes_of, main
 from tests.actloc_core.numbered import numbers, write_numbered
 
 
+@pytest.mark.slow
 def test_a_run_s_model_on_a_video_it_has_not_seen(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["--out", str(out), "--scale", "smoke"]) == 2
