@@ -167,7 +167,7 @@ def chosen_device(name: str | torch.device | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's ways of having none
         said = str(error).splitlines()[0]
         raise ValueError(f"no device {str(name)!r} here ({said}); cpu is always there") from error
     return device

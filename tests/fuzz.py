@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -105,12 +106,12 @@ def slow_table(columns: int, score: bool) -> Callable[[bytes], object]:
     return read
 
 
-def table(found: object) -> object:
+def table(found: Any) -> object:
     """Rows of what `evaluators` reads, in the form of `slow_table`."""
     scores = getattr(found, "score", None)
-    columns = [found.video, found.frame, found.box, found.label]  # type: ignore[attr-defined]
+    columns = [found.video, found.frame, found.box, found.label]
     return [
-        (found.videos[v], int(f), *map(float, b), int(k)) + (() if scores is None else (float(scores[i]),))  # type: ignore[attr-defined]
+        (found.videos[v], int(f), *map(float, b), int(k)) + (() if scores is None else (float(scores[i]),))
         for i, (v, f, b, k) in enumerate(zip(*columns, strict=True))
     ]
 
@@ -197,12 +198,10 @@ def model_kinds() -> list[Kind]:
         seeds.append(file.getvalue())
     seeds.append(pickle.dumps(_Runs(os.system, "true")))
     right = {name: tensor.clone() for name, tensor in small["model"].items()}
-    checked: list[bool] = []
 
     def load(path: Path) -> object:
         model = load_trained(path).model.state_dict()
         if path.read_bytes()[:2] == b"PK":  # the older form has no checksums
-            checked.append(True)
             assert all(torch.equal(model[name], tensor) for name, tensor in right.items()), "wrong weights"
         return None
 
@@ -272,7 +271,7 @@ def _listen(event: str, args: tuple[object, ...]) -> None:
         HEARD.append(f"{event}{args!r}")
 
 
-def fuzz(group: str, inputs: int, seed: int, folder: Path, told: object) -> None:
+def fuzz(group: str, inputs: int, seed: int, folder: Path, told: Any) -> None:
     """Runs in a process of its own. Puts (name of the kind, inputs, values, findings) into the queue `told`.
 
     The input at hand lies in `folder`, so that a crash leaves it there.
@@ -295,7 +294,7 @@ def fuzz(group: str, inputs: int, seed: int, folder: Path, told: object) -> None
                 findings.append((said, data))
             elif said is None:
                 values += 1
-        told.put((kind.name, count, values, findings))  # type: ignore[attr-defined]
+        told.put((kind.name, count, values, findings))
 
 
 def judge(kind: Kind, path: Path, data: bytes) -> str | None:

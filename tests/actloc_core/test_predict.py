@@ -345,11 +345,16 @@ def test_wrong_options_and_places_that_cannot_be_written(tmp_path, checkpoint, c
     assert not (tmp_path / "out").exists() or not os.listdir(tmp_path / "out")
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_half_precision_finds_about_the_same(tmp_path, checkpoint, half):
+def test_half_precision_finds_about_the_same(tmp_path, checkpoint):
     path = write_numbered(tmp_path / "v.mp4", 20, size=(64, 48))
-    assert run_on(path, checkpoint, tmp_path / "out", *(["--half"] if half else [])) == 0
-    assert len(detections(tmp_path / "out")["keyframes"]) == 2
+    for name, more in (("whole", ()), ("half", ("--half",))):
+        assert run_on(path, checkpoint, tmp_path / name, "--theta", 0.0, *more) == 0
+    whole, half = (detections(tmp_path / name)["keyframes"] for name in ("whole", "half"))
+    assert whole != half, "computed otherwise"
+    for one, other in zip(whole, half, strict=True):
+        p = [sorted(actor["p_actor"] for actor in found["actors"]) for found in (one, other)]
+        assert len(p[0]) == 32
+        np.testing.assert_allclose(*p, atol=0.02)
 
 
 def test_ctrl_c_keeps_what_was_found_until_then(tmp_path, checkpoint):
