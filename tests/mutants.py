@@ -119,6 +119,9 @@ def _changes(node: ast.AST) -> list[tuple[int, str, object]]:
 
 def passes(path: Path, tree: ast.Module, tests: list[str]) -> bool:
     """Whether the tests let this version of the module pass. Runs them in a forked process."""
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    if name in sys.modules:
+        raise RuntimeError(f"{name} is imported already: its mutants would not be what the tests meet")
     pid = os.fork()
     if pid:
         begun = time.monotonic()
@@ -133,7 +136,6 @@ def passes(path: Path, tree: ast.Module, tests: list[str]) -> bool:
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
         class Loader(importlib.machinery.SourceFileLoader):
             def get_code(self, fullname: str) -> object:

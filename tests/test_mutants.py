@@ -1,10 +1,14 @@
 """The mutants are what they say, and tests are seen to notice or not."""
 
 import ast
+import inspect
+import subprocess
+import sys
 
 import pytest
 
-from tests.mutants import main, mutants
+from actloc_core import pixels
+from tests.mutants import ROOT, mutants, passes
 
 SOURCE = '''"""Text stays, 1 < 2."""
 
@@ -51,16 +55,26 @@ def test_a_mutant_computes_what_it_says():
 
 
 @pytest.mark.slow
-def test_tests_that_notice_and_tests_that_do_not(tmp_path, capsys):
+def test_tests_that_notice_and_tests_that_do_not(tmp_path):
     """A module of this tree with its own tests, and with tests that look at nothing."""
+
+    def said(*args):
+        command = [sys.executable, "-m", "tests.mutants", "actloc_core/pixels.py", *args]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
     blind = tmp_path / "test_blind.py"
     blind.write_text("def test_nothing():\n    from actloc_core import pixels\n\n    assert pixels\n")
-    main(["actloc_core/pixels.py", "--tests", str(blind), "--sample", "2"])
-    assert "0 of 2 mutants noticed" in capsys.readouterr().out
+    assert "0 of 2 mutants noticed" in said("--tests", str(blind), "--sample", "2")
     seeing = tmp_path / "test_seeing.py"
     seeing.write_text("def test_size():\n    from actloc_core.pixels import size_multiple\n\n"
                       "    assert size_multiple(256) == 32\n")  # fmt: skip
-    main(["actloc_core/pixels.py", "--tests", str(seeing)])
-    said = capsys.readouterr().out
-    assert "crop // 8" not in said
-    assert "mutants noticed" in said
+    survivors = said("--tests", str(seeing))
+    assert "crop // 8" not in survivors
+    assert "mutants noticed" in survivors
+
+
+def test_a_module_that_is_imported_already_is_not_judged():
+    """A mutant would not be what the tests import, and every one would survive."""
+    tree = ast.parse(inspect.getsource(pixels))
+    with pytest.raises(RuntimeError, match=r"actloc_core\.pixels is imported already"):
+        passes(ROOT / "actloc_core/pixels.py", tree, [])
