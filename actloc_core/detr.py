@@ -59,6 +59,7 @@ class DetrLocalizer(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
 
     def forward(self, clip: Tensor) -> Predictions:
+        """(B, 3, T, H, W) -> Predictions of L = the number of queries."""
         tokens = self.proj(self.backbone(clip))  # (B, t, h, w, dim)
         t, h, w, dim = tokens.shape[1:]
         centres = ((torch.arange(size, device=clip.device) + 0.5) / size for size in (t, h, w))
@@ -150,6 +151,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        """q (B, n, dim), k and v (B, m, dim) -> (B, n, dim); bias, added to the scores, (B, heads, n, m)."""
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, x in ((self.q, q), (self.k, k), (self.v, v))

@@ -59,6 +59,7 @@ class Deployed(nn.Module):
         self.model, self.score = model, score
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 3, T, H, W) in 0..1 -> boxes (B, L, 4) xyxy in 0..1, p(alpha) (B, L), scores (B, L, C)."""
         found: Predictions = self.model(normalise(clip))
         p_actor, scores = found.p_actor, found.action_logits.float().sigmoid()
         if self.score == "product":
@@ -229,6 +230,7 @@ def _card(trained: Trained) -> dict[str, object]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; -> 0, or 2 for bad input and where a program differs from the model."""
     summary, _, more = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         prog="python -m actloc_core.export",

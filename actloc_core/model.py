@@ -54,6 +54,7 @@ class ActionLocalizer(nn.Module):
         )
 
     def forward(self, clip: Tensor) -> Predictions:
+        """(B, 3, T, H, W), normalised -> Predictions of the L selected tokens."""
         tokens = self.proj(self.backbone(clip))  # (B, t, h, w, dim)
         h, w = tokens.shape[2:4]
         actor, action = self.select(tokens)  # (B, L, dim) each

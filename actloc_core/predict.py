@@ -366,11 +366,12 @@ def peak_memory() -> int:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line's options."""
     parser = argparse.ArgumentParser(
         prog="python -m actloc_core.predict",
         description="Find who acts in a video and what they do: an annotated video, CSV and JSON.",
     )
-    parser.add_argument("video", type=Path)
+    parser.add_argument("video", type=Path, help="the file to look through")
     parser.add_argument(
         "--checkpoint", type=Path, required=True, metavar="RUN_OR_FILE",
         help="a run's folder (out/runs/...), a training's, or a checkpoint.pt",

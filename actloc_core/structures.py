@@ -57,4 +57,5 @@ class Targets:
             )
 
     def to(self, device: torch.device | str) -> Targets:
+        """The same on another device."""
         return Targets(self.boxes.to(device), self.labels.to(device))

@@ -30,6 +30,7 @@ class GivenBoxes(NamedTuple):
     """(N,) in [0, 1], the detector's p(person); 1 for ground truth."""
 
     def to(self, device: torch.device | str) -> GivenBoxes:
+        """The same on another device."""
         return GivenBoxes(self.boxes.to(device), self.scores.to(device))
 
 
@@ -48,6 +49,7 @@ class TwoStageLocalizer(nn.Module):
         self.head = nn.Linear(backbone.out_dim, num_classes)
 
     def forward(self, clip: Tensor, given: Sequence[GivenBoxes]) -> Predictions:
+        """(B, 3, T, H, W) and each clip's boxes -> Predictions; L: the most boxes of a clip."""
         # Positions in bfloat16 would be off by a fraction of a cell.
         features = self.backbone(clip).mean(1).movedim(-1, 1).float()  # (B, D, h, w)
         nobody = features.new_zeros(1, 4)  # beside the others, so that L is at least 1

@@ -54,6 +54,7 @@ ORIGINS = {
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command; -> the exit status."""
     args = parser().parse_args(argv)
     try:
         rows = chosen_rows(args.only, args.rows, args.scale, args.seeds)
@@ -121,6 +122,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The options."""
     summary, _, more = (__doc__ or "").partition("\n\n")
     p = argparse.ArgumentParser(
         prog="python -m benchmarks.ablations",
@@ -188,6 +190,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
+    """A whole number from 1, as an option's value."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
     return int(text)
@@ -411,6 +414,7 @@ def fetch_done(mirror: str, out: Path, experiments: Iterable[Experiment]) -> Non
 
 
 def unfinished(group: list[Experiment], out: Path) -> bool:
+    """Whether a row of the group has no result."""
     return not all((out / "runs" / exp.hash / "result.json").exists() for exp in group)
 
 

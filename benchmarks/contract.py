@@ -167,6 +167,7 @@ def shapes(subject: Subject) -> None:
 
 
 def batch_of_one(subject: Subject) -> None:
+    """A clip's outputs do not depend on what is beside it in the batch."""
     model, clips = _built(subject), _clip(3)
     with torch.no_grad():
         many = _run(model, clips)
@@ -177,6 +178,7 @@ def batch_of_one(subject: Subject) -> None:
 
 
 def gradients(subject: Subject) -> None:
+    """Every parameter gets a gradient, finite and not zero everywhere."""
     model = _built(subject).train()
     outs = _run(model, _clip())
     pull = torch.Generator().manual_seed(2)
@@ -189,6 +191,7 @@ def gradients(subject: Subject) -> None:
 
 
 def deterministic(subject: Subject) -> None:
+    """A seed decides weights and outputs; another seed gives others."""
     with torch.no_grad():
         one, again = (_run(_built(subject), _clip()) for _ in range(2))
         other = _run(_built(subject, seed=1), _clip())
@@ -197,6 +200,7 @@ def deterministic(subject: Subject) -> None:
 
 
 def in_float64(subject: Subject) -> None:
+    """It computes in float64, too, and float32 is near it."""
     with torch.no_grad():
         single = _run(_built(subject), _clip())
         double = _run(_built(subject).double(), _clip(dtype=torch.float64))
@@ -220,6 +224,7 @@ def compiles(subject: Subject) -> None:
 
 
 def round_trip(subject: Subject) -> None:
+    """Saved and loaded with `weights_only`, it gives the same outputs."""
     model, file = _built(subject), io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
@@ -231,6 +236,7 @@ def round_trip(subject: Subject) -> None:
 
 
 def checkpointing(subject: Subject) -> None:
+    """Activation checkpointing changes neither outputs nor gradients."""
     found = []
     for on in (False, True):
         model = _built(subject).train()

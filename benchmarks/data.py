@@ -104,6 +104,7 @@ def given_boxes(exp: Experiment, split: Split, root: Path) -> dict[Key, GivenBox
 
 
 def frame_ap(split: Split, found: Detections, protocol: str) -> FrameMap:
+    """Frame-mAP of detections on a split, by its own annotations, classes and exclusions."""
     return frame_map(split.ground_truth, found, split.evaluated, excluded=split.excluded, protocol=protocol)
 
 

@@ -61,9 +61,11 @@ class SweepDisplay:
             self.live.stop()
 
     def started(self, key: str) -> None:
+        """Says that a trial begins."""
         self._say(key, "starts")
 
     def progressed(self, key: str, progress: Progress) -> None:
+        """Notes how far a trial is; in a pipe it says so once in a while."""
         line = self.lines[key]
         line.progress, line.state = progress, "trains"
         if progress.step == progress.steps:
@@ -72,9 +74,11 @@ class SweepDisplay:
             self._print(line)
 
     def finished(self, key: str) -> None:
+        """Says that a trial is done."""
         self._say(key, "done")
 
     def failed(self, key: str, reason: str) -> None:
+        """Says that a trial failed; the reason is told at the end."""
         self.failures[key] = reason
         self._say(key, "FAILED")
 
@@ -90,6 +94,7 @@ class SweepDisplay:
         print(f"[{_clock(time.monotonic() - self.begun)}] {line.name}: {cells}", flush=True)
 
     def table(self) -> Table:
+        """The trials as they stand, with what is left of each."""
         spent = time.monotonic() - self.begun
         title = f"{_clock(spent)} gone" + (f", about {_clock(left)} left" if (left := self.left()) else "")
         table = Table("trial", "state", "step", "loss", "val mAP", "left", title=title)

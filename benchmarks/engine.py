@@ -213,6 +213,7 @@ def generators() -> list[Tensor]:
 
 
 def set_generators(states: Sequence[Tensor]) -> None:
+    """Puts torch's random generators, the CPU's and then each GPU's, where they were."""
     torch.set_rng_state(states[0])
     if len(states) > 1:
         torch.cuda.set_rng_state_all(list(states[1:]))

@@ -54,6 +54,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(backbone.out_dim, 400)
 
     def forward(self, clip: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, classes)."""
         return self.head(self.backbone(clip).flatten(1, 3)[:, 0])  # one token goes to the head
 
 
@@ -283,6 +284,7 @@ class _Macs(TorchFunctionMode):
 
 
 def parameters(model: nn.Module) -> int:
+    """How many numbers the model has to learn."""
     return sum(p.numel() for p in model.parameters())
 
 
@@ -311,6 +313,7 @@ def count_experiment(exp: Experiment, classes: int = ACTIONS) -> Count:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command; -> 0."""
     summary, _, more = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.flops",

@@ -99,5 +99,6 @@ def _fetch(
 
 
 def sha256_of(file: Path) -> str:
+    """The hash of the file's bytes, in hex digits."""
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -65,6 +65,7 @@ class Finding:
 
 
 def gate_of(what: str) -> Gate:
+    """By a number's first word, how much worse it may be."""
     return GATES[what.partition(" ")[0]]
 
 
@@ -124,6 +125,7 @@ def conclusions(baseline: Mapping[str, Numbers]) -> set[str]:
 
 
 def read(name: str) -> dict[str, Numbers]:
+    """The baselines of one file, empty where there is none."""
     path = BASELINES / f"{name}.json"
     if not path.exists():
         return {}
@@ -132,6 +134,7 @@ def read(name: str) -> dict[str, Numbers]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command; -> 0, 1 where something regressed, 2 for bad input."""
     args = parser().parse_args(argv)
     known = contract.subjects()
     wanted = {
@@ -220,6 +223,7 @@ def collected_tests() -> dict[str, Numbers]:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The options."""
     summary, _, more = (__doc__ or "").partition("\n\n")
     p = argparse.ArgumentParser(
         prog="python -m benchmarks.regression",

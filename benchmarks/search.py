@@ -50,6 +50,7 @@ CLIPS = 240
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command; -> the exit status."""
     args = parser().parse_args(argv)
     try:
         [row] = choose([args.row])
@@ -104,6 +105,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The options."""
     summary, _, more = (__doc__ or "").partition("\n\n")
     p = argparse.ArgumentParser(
         prog="python -m benchmarks.search",
@@ -126,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def space_of(exp: Experiment) -> dict[str, tuple[float, float]]:
+    """From where to where each tuned field is drawn, the learning rate around the row's own."""
     return SPACE | {"lr": (exp.lr / LR, exp.lr * LR)}
 
 

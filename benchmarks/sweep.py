@@ -67,13 +67,17 @@ Heard = Callable[..., None]
 class Observer(Protocol):
     """Told of what happens, in the calling process. Keys are hashes of trainings."""
 
-    def started(self, key: str) -> None: ...
+    def started(self, key: str) -> None:
+        """A trial begins."""
 
-    def progressed(self, key: str, progress: Progress) -> None: ...
+    def progressed(self, key: str, progress: Progress) -> None:
+        """It is so far."""
 
-    def finished(self, key: str) -> None: ...
+    def finished(self, key: str) -> None:
+        """It has its results."""
 
-    def failed(self, key: str, reason: str) -> None: ...
+    def failed(self, key: str, reason: str) -> None:
+        """It has none, for this reason."""
 
 
 @contextmanager
@@ -458,7 +462,8 @@ class TrialLog(Protocol):
 
     trials: list[dict[str, float]]
 
-    def add(self, trial: Mapping[str, float]) -> None: ...
+    def add(self, trial: Mapping[str, float]) -> None:
+        """Take note of a finished trial."""
 
 
 @dataclass(frozen=True)

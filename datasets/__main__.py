@@ -27,6 +27,7 @@ from evaluators.ava_csv import read_groundtruth
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; -> its exit status, 2 for bad input."""
     args = parser().parse_args(argv)
     try:
         status: int = args.command(args)
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
     summary, _, more = (__doc__ or "").partition("\n\n")
     p = argparse.ArgumentParser(
         prog="python -m datasets",
@@ -79,6 +81,7 @@ def add_check(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def check(args: argparse.Namespace) -> int:
+    """Look at a tree and print what is there; -> 0 usable, 1 not yet."""
     if args.sample < 0:
         raise ValueError(f"--sample {args.sample}: give 0 or more")
     with progress_bar() as bar:
@@ -131,6 +134,7 @@ def add_make(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def make(args: argparse.Namespace) -> int:
+    """Write a synthetic tree; -> 0."""
     out: Path = args.out
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: a file is there; name a new or empty folder")

@@ -51,6 +51,7 @@ class AvaSplit(Split):
     """The clip's frames are taken as from a video of this constant rate, whatever the file's own is."""
 
     def read(self, index: int) -> NDArray[np.uint8]:
+        """The frames of one clip, (T, H, W, 3) RGB."""
         video, second = self.keyframes[index]
         source, time = self.sources[video], second - self.starts[video]
         if isinstance(source, Images):
@@ -62,6 +63,7 @@ class AvaSplit(Split):
         return read_times(source, times, fps=self.fps)
 
     def box_unit(self, video: str) -> tuple[float, float]:
+        """AVA's boxes are fractions of the image already."""
         return 1.0, 1.0
 
 

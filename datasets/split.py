@@ -152,6 +152,7 @@ class People:
     """(N, C) uint8, 1 where the person does the action."""
 
     def at(self, key: Key) -> Targets:
+        """Who is annotated at a keyframe; nobody is no rows."""
         first, end = self.rows.get(key, (0, 0))
         return Targets(self.boxes[first:end], self.labels[first:end].float())
 

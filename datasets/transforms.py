@@ -74,16 +74,20 @@ class Split(Protocol):
     """What a dataset file's `load` returns, as far as the views need it."""
 
     @property
-    def crop(self) -> int: ...
+    def crop(self) -> int:
+        """Pixels of the square that a clip is resized to."""
 
     @property
-    def flipped_columns(self) -> Tensor: ...
+    def flipped_columns(self) -> Tensor:
+        """For each class the one that its mirror image shows."""
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int) -> NDArray[np.uint8]: ...
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The frames of one clip, (T, H, W, 3) RGB."""
 
-    def targets(self, index: int) -> Targets: ...
+    def targets(self, index: int) -> Targets:
+        """Who is annotated at its keyframe."""
 
 
 class Item(NamedTuple):

@@ -36,11 +36,13 @@ class TubeSplit(Split):
     """Video -> (width, height) in pixels."""
 
     def read(self, index: int) -> NDArray[np.uint8]:
+        """The frames of one clip, (T, H, W, 3) RGB."""
         video, frame = self.keyframes[index]
         wanted = clip_indices(frame - 1, self.lengths[video], frames=self.frames, stride=self.stride)
         return read_source(self.sources[video], wanted)
 
     def box_unit(self, video: str) -> tuple[float, float]:
+        """The pixels, (width, height), that the video's boxes are fractions of in a file."""
         return self.sizes[video]
 
 

@@ -443,11 +443,16 @@ def _parser() -> argparse.ArgumentParser:
         description="Frame-mAP, video-mAP and actor precision and recall of action detections.",
     )
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+    csv = "AVA csv: video, second, x1, y1, x2, y2, action"
+    pickle = "ACT's pickle, such as UCF101v2-GT.pkl"
+    rules = "whose rules to count by: docs/evaluators.md"
 
-    def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], None], text: str, truth: str
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=run)
-        sub.add_argument("--groundtruth", type=Path, required=True, metavar="FILE")
+        sub.add_argument("--groundtruth", type=Path, required=True, metavar="FILE", help=truth)
         sub.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
         sub.add_argument("--plot", type=Path, metavar="FILE", help="draw the result: .svg, .png, .pdf")
         sub.add_argument("--iou", type=_overlap, default=0.5, help="least overlap of a hit (0.5)")
@@ -465,14 +470,20 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--labelmap", type=Path, required=required, metavar="FILE", help="evaluated classes")
         sub.add_argument("--exclusions", type=Path, metavar="FILE", help="seconds that are not scored")
 
-    sub = command("ava", ava, "AVA frame-mAP from csv files")
-    sub.add_argument("--detections", type=Path, required=True, metavar="FILE")
+    sub = command("ava", ava, "AVA frame-mAP from csv files", csv)
+    sub.add_argument("--detections", type=Path, required=True, metavar="FILE", help=f"{csv}, with a score")
     ava_files(sub)
-    sub.add_argument("--protocol", type=_protocol, choices=AVA_PROTOCOLS, default=Protocol.STANDARD)
+    sub.add_argument(
+        "--protocol",
+        type=_protocol,
+        choices=AVA_PROTOCOLS,
+        default=Protocol.STANDARD,
+        help=f"{rules} (standard)",
+    )
     extras(sub)
 
     for name, title in (("ucf24", "UCF101-24"), ("jhmdb", "JHMDB")):
-        sub = command(name, ucf, f"{title} frame-mAP and video-mAP from ACT's pickle")
+        sub = command(name, ucf, f"{title} frame-mAP and video-mAP from ACT's pickle", pickle)
         sub.add_argument(
             "--detections",
             type=Path,
@@ -483,22 +494,35 @@ def _parser() -> argparse.ArgumentParser:
             "with --split all one per split",
         )
         sub.add_argument("--split", default="1", help="a number from 1, or all: the mean (1)")
-        sub.add_argument("--protocol", type=_protocol, choices=UCF_PROTOCOLS, default=Protocol.GURKIRT)
+        sub.add_argument(
+            "--protocol",
+            type=_protocol,
+            choices=UCF_PROTOCOLS,
+            default=Protocol.GURKIRT,
+            help=f"{rules} (gurkirt)",
+        )
         sub.add_argument("--plus-one", action="store_true", help="protocol annotated as YOWO counts")
         sub.add_argument("--boxes", choices=("xyxy", "xywh"), default="xyxy", help="the pickle's columns")
         sub.add_argument("--video-map", action="store_true", help="link to tubes and score those, too")
         extras(sub)
 
-    sub = command("actors", actors, "precision and recall of people, whatever they do")
-    sub.add_argument("--detections", type=Path, required=True, metavar="FILE")
+    sub = command("actors", actors, "precision and recall of people, whatever they do", csv)
+    persons = "csv of persons: video, second, x1, y1, x2, y2, score"
+    sub.add_argument("--detections", type=Path, required=True, metavar="FILE", help=persons)
     ava_files(sub)
     sub.add_argument("--theta", type=float, default=0.2, help="predictions score above this (0.2)")
     sub.add_argument("--curve", type=Path, metavar="FILE", help="write the whole curve there, as csv")
 
-    sub = command("compare", comparison, "runs against the first: per class, paired over videos")
-    sub.add_argument("detections", type=Path, nargs="+", metavar="FILE")
+    either = f"{csv}, or {pickle}"
+    sub = command("compare", comparison, "runs against the first: per class, paired over videos", either)
+    sub.add_argument("detections", type=Path, nargs="+", metavar="FILE", help="of two runs or more")
     ava_files(sub, required=False)
-    sub.add_argument("--protocol", type=_protocol, choices=[*AVA_PROTOCOLS, *UCF_PROTOCOLS])
+    sub.add_argument(
+        "--protocol",
+        type=_protocol,
+        choices=[*AVA_PROTOCOLS, *UCF_PROTOCOLS],
+        help=f"{rules} (standard; gurkirt with a pickle)",
+    )
     sub.add_argument("--split", help="with ACT's pickle for ground truth: a number from 1 (1)")
     sub.add_argument("--boxes", choices=("xyxy", "xywh"), default="xyxy", help="the pickle's columns")
     sub.add_argument("--bootstrap", type=_count, default=1000, metavar="N", help="draws of the videos (1000)")

@@ -22,6 +22,7 @@ from reports.tables import latex, markdown, sanity, table
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command; -> the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["figures"]:
         return draw_clips(argv[1:])
@@ -76,6 +77,7 @@ def draw_keyframes(out: Path, runs: list[Run], folder: Path) -> Path | None:
 
 
 def draw_clips(argv: list[str]) -> int:
+    """The `figures` command; -> the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m reports figures",
         description="p(alpha) over the keyframe, boxes, and the last layer's attention of the surest tokens.",
@@ -135,6 +137,7 @@ def draw_clips(argv: list[str]) -> int:
 
 
 def draw_comparison(argv: list[str]) -> int:
+    """The `compare` command; -> the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m reports compare",
         description="The paper's Fig. 4 of any two runs: AP of each class as paired bars.",

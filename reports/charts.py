@@ -47,6 +47,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
+    """Every figure's fonts and colours, for as long as the block lasts."""
     with matplotlib.rc_context(STYLE):
         yield
 

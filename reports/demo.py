@@ -29,6 +29,7 @@ COLUMNS, SHOWN, WIDTH = 3, 6, 480
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; -> the exit status."""
     parser = argparse.ArgumentParser(
         prog="nox -s predict --",
         description="Run a trained row of the tables on a video of the synthetic test split.",

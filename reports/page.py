@@ -56,6 +56,7 @@ class Run:
 
     @property
     def label(self) -> str:
+        """The name that the page calls it by."""
         return label(self.names[0])
 
 
@@ -67,6 +68,8 @@ def label(name: str) -> str:
 
 @dataclass(frozen=True)
 class Drawn:
+    """A figure as HTML."""
+
     name: str
     kind: str  # "chart", an svg that scrolls on a narrow screen, "scroll", one that does on any, or "picture"
     drawn: str
@@ -277,6 +280,7 @@ def _percent(value: float | None) -> str:
 
 
 def interval(analysis: Analysis | None) -> str:
+    """The bootstrap's interval of the mAP in per cent, or nothing."""
     if analysis is None or analysis.mAP_low is None or analysis.mAP_high is None:
         return ""
     return f"{100 * analysis.mAP_low:.1f} to {100 * analysis.mAP_high:.1f}"
@@ -426,6 +430,7 @@ def clip_figure(out: Path, run: Run, split: Split, index: int, *, theta: float =
 
 
 def png(figure: Figure, alt: str) -> str:
+    """The figure as an <img> that holds its own bytes."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
     text = base64.b64encode(file.getvalue()).decode()

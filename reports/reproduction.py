@@ -56,10 +56,12 @@ def _shown(value: float) -> str:
 
 
 def table() -> str:
+    """Each number of the paper with ours, as Markdown."""
     return pd.DataFrame(lines()).to_markdown(index=False, disable_numparse=True)
 
 
 def main() -> int:
+    """Write the table into docs/reproduction.md; -> 0."""
     prose, _, _ = PAGE.read_text().partition(MARK)
     PAGE.write_text(f"{prose}{MARK}\n{table()}\n")
     return 0

@@ -71,6 +71,7 @@ class Table:
 
     @property
     def has_results(self) -> bool:
+        """Whether a row was run at all."""
         return bool((self.cells["seeds"] > 0).any())
 
 
@@ -290,6 +291,7 @@ def shown(table: Table) -> pd.DataFrame:
 
 
 def markdown(table: Table) -> str:
+    """The table with its title and notes, as Markdown."""
     cells = shown(table)
     align = ["left" if name in TEXT else "right" for name in cells]
     text = cells.to_markdown(index=False, disable_numparse=True, colalign=align)
@@ -396,6 +398,7 @@ SANITY_NOTE = (
 
 
 def sanity(scale: str, runs: Path) -> str:
+    """Whether each method beats its untrained self, as Markdown."""
     text = pd.DataFrame(sanity_rows(scale, runs)).to_markdown(
         index=False, disable_numparse=True, colalign=["left", "left", "right", "right", "right"]
     )

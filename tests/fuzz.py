@@ -334,8 +334,8 @@ def judge(kind: Kind, path: Path, data: bytes) -> str | None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--inputs", type=int, default=100_000, help="in all (default: 100000)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=list(KINDS), nargs="+", default=list(KINDS))
+    parser.add_argument("--seed", type=int, default=0, help="of the changes (default: 0)")
+    parser.add_argument("--only", choices=list(KINDS), nargs="+", default=list(KINDS), help="these readers")
     parser.add_argument("--keep", type=Path, default=Path("out/fuzz"), help="where findings are kept")
     args = parser.parse_args(argv)
     shares = {"text": 0.7, "pickle": 0.2, "model": 0.05, "video": 0.05}

@@ -160,10 +160,10 @@ def passes(path: Path, tree: ast.Module, tests: list[str]) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("module", type=Path)
-    parser.add_argument("--tests", nargs="+", required=True)
+    parser.add_argument("module", type=Path, help="whose mutants")
+    parser.add_argument("--tests", nargs="+", required=True, help="files that ought to notice")
     parser.add_argument("--sample", type=int, help="so many mutants, drawn by a seed of 0 (default: all)")
-    parser.add_argument("--at-once", type=int, default=2)
+    parser.add_argument("--at-once", type=int, default=2, help="processes (default: 2)")
     args = parser.parse_args(argv)
     os.chdir(ROOT)
     import numpy  # noqa: F401

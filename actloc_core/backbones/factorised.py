@@ -81,6 +81,7 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, t, n, dim) -> the same: over time, over the tokens of a frame, then the MLP."""
         over_time = self.time(self.norm_time(x).transpose(1, 2)).transpose(1, 2)
         x = x + drop_path(over_time, self.drop_path, self.training)
         x = x + drop_path(self.space(self.norm_space(x)), self.drop_path, self.training)
@@ -97,6 +98,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, groups, n, dim) -> the same; tokens of one group attend to each other."""
         batch = x.shape[:2]
         qkv = self.qkv(x.flatten(0, 1)).unflatten(-1, (3, self.heads, -1))  # (B groups, n, 3, heads, d)
         q, k, v = (y.transpose(1, 2) for y in qkv.unbind(2))

@@ -161,6 +161,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(3, dim, (3, 7, 7), PATCH_STRIDE, (1, 3, 3))
 
     def forward(self, clip: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, t, h, w, dim)."""
         return self.proj(clip).movedim(1, -1)
 
 

@@ -25,6 +25,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * dim, dim_out or dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) -> (..., dim_out)."""
         if (
             x.device.type == "cpu"
             and not torch.compiler.is_compiling()

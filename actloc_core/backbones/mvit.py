@@ -184,6 +184,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(3, dim, kernel, stride, padding)
 
     def forward(self, clip: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, t, h, w, dim)."""
         return self.proj(clip).movedim(1, -1)
 
 

@@ -123,6 +123,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(3, dim, (tubelet, PATCH, PATCH), (tubelet, PATCH, PATCH))
 
     def forward(self, clip: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, t, h, w, dim)."""
         return self.proj(clip).movedim(1, -1)
 
 
@@ -138,6 +139,7 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, n, dim) -> the same."""
         x = x + drop_path(self.attn(self.norm1(x)), self.drop_path, self.training)
         return x + drop_path(self.mlp(self.norm2(x)), self.drop_path, self.training)
 

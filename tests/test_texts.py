@@ -1,0 +1,79 @@
+"""Everything public says what it is: docstrings of modules, classes and functions, help of every option."""
+
+import argparse
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = [path for folder in ("actloc_core", "datasets", "evaluators", "benchmarks", "reports")
+           for path in sorted((ROOT / folder).rglob("*.py")) if "perf" not in path.parts]  # fmt: skip
+COMMANDS = [path for path in [*MODULES, *sorted((ROOT / "tests").glob("*.py"))]
+            if "ArgumentParser(" in path.read_text() and path != Path(__file__)]  # fmt: skip
+
+
+def name_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def silent(node, name):
+    """Names of what is public in a module or class and has no docstring."""
+    for child in node.body:
+        if isinstance(child, ast.FunctionDef | ast.ClassDef) and not child.name.startswith("_"):
+            if not ast.get_docstring(child):
+                yield f"{name}.{child.name}"
+            if isinstance(child, ast.ClassDef):
+                yield from silent(child, f"{name}.{child.name}")
+
+
+def test_what_is_looked_for():
+    """A class and its method, one of them silent; a nested function is nobody's business."""
+    tree = ast.parse(
+        'class A:\n    "Says."\n    def f(self):\n        def g(): pass\n    def _h(self): pass\n'
+    )
+    assert list(silent(tree, "m")) == ["m.A.f"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_docstrings(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), f"{path}: what may be done to this file?"
+    assert list(silent(tree, name_of(path))) == []
+
+
+def without_help(parser, command):
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                yield from without_help(sub, f"{command} {name}")
+        elif not action.help:
+            yield f"{command}: {action.option_strings or action.dest}"
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=name_of)
+def test_help_of_options(path, monkeypatch):
+    parsers = []
+
+    def parse_args(parser, *args, **options):
+        parsers.append(parser)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    module = importlib.import_module(name_of(path))
+    with pytest.raises(SystemExit):
+        module.main([])
+    [parser] = parsers
+    assert parser.description
+    assert list(without_help(parser, name_of(path))) == []
+
+
+def test_help_of_the_verbs_of_reports(monkeypatch, capsys):
+    """`figures` and `compare` have parsers of their own."""
+    from reports.__main__ import main
+
+    for verb in ("figures", "compare"):
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
+        assert "show this help" in capsys.readouterr().out
