@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import nox
 
@@ -13,10 +14,19 @@ nox.options.sessions = ["lint", "types", "tests"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
-def install(session: nox.Session, *groups: str, extras: str = "benchmarks") -> None:
-    """This checkout, editable, with all its folders need, in the tested versions."""
-    tools = [tool for group in groups for tool in PYPROJECT["dependency-groups"][group]]
-    session.install("-q", "-c", "constraints.txt", "-e", f".[{extras}]", *tools)
+def install(session: nox.Session, *groups: str, extras: Sequence[str] = ("benchmarks",)) -> None:
+    """All that this checkout's folders need, in the tested versions.
+
+    Not the checkout itself: commands run in it. So nothing is written into it, and a second call, which
+    finds everything in place, needs no network.
+    """
+    project = PYPROJECT["project"]
+    needed = [*project["dependencies"]]
+    for extra in extras:
+        needed += project["optional-dependencies"][extra]
+    for group in groups:
+        needed += PYPROJECT["dependency-groups"][group]
+    session.install("-q", "-c", "constraints.txt", *needed)
 
 
 @nox.session
@@ -58,7 +68,7 @@ def predict(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones: offline, on a CPU, within five minutes."""
-    install(session, "tests", "search", "cluster", extras="benchmarks,export")
+    install(session, "tests", "search", "cluster", extras=("benchmarks", "export"))
     # Two processes, each of whose tests compute with one thread; pytest-benchmark warns of company.
     session.run(
         "python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:benchmark", *session.posargs
@@ -68,14 +78,14 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def slow(session: nox.Session) -> None:
     """The tests that take minutes."""
-    install(session, "tests", "search", "cluster", extras="benchmarks,export")
+    install(session, "tests", "search", "cluster", extras=("benchmarks", "export"))
     session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
 
 
 @nox.session
 def regression(session: nox.Session) -> None:
     """Hold every backbone, method and evaluator to its contract and its baseline."""
-    install(session, "tests", extras="benchmarks,export")
+    install(session, "tests", extras=("benchmarks", "export"))
     session.run("python", "-m", "benchmarks.regression", *session.posargs)
 
 
