@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -93,6 +94,8 @@ def cluster(address: str | None = None) -> Iterator[list[dict[str, Any]]]:
         os.environ["PYTHONPATH"] = os.pathsep.join(
             filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")])
         )
+        if (python := shlex.quote(sys.executable)) != sys.executable:  # Ray gives it to a shell as it is
+            quiet["runtime_env"] = {"py_executable": python}
         ray.init(address="local", include_dashboard=False, object_store_memory=128 * 2**20, **quiet)
     else:
         try:

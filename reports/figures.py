@@ -17,6 +17,8 @@ from evaluators.frame_map import Detections, GroundTruth
 
 SHOWN_SCORE = 0.3
 """Actions of a person are named when their score is above this."""
+NAMED = 5
+"""Persons of a keyframe whose actions are named, the surest first; every one has its box."""
 
 
 def keyframes(result: Result, folder: Path, split: Split, *, every: int = 45, count: int = 8) -> Figure:
@@ -56,7 +58,7 @@ def _draw(
     person_rows = _at(persons, key) & (persons.score > TABLE_THETA)
     action_rows = _at(detections, key) & (detections.score > SHOWN_SCORE)
     lines = []
-    for number, row in enumerate(np.flatnonzero(person_rows), 1):
+    for number, row in enumerate(np.flatnonzero(person_rows), 1):  # in the files the surest is first
         box = persons.box[row]
         axis.add_patch(_outline(box, color="gold", linewidth=1.8))
         axis.text(box[0], box[1] - 0.01, str(number), color="gold", fontsize=9, va="bottom", weight="bold")
@@ -65,6 +67,8 @@ def _draw(
         mine = mine[np.argsort(-detections.score[mine], kind="stable")]
         names = [f"{split.classes[int(detections.label[i])]} {detections.score[i]:.2f}" for i in mine]
         lines.append(f"{number}: {', '.join(names) or '-'}")
+    if len(lines) > NAMED:
+        lines[NAMED:] = [f"and {len(lines) - NAMED} more"]
     axis.set_title(_wrapped(lines) or "nobody", fontsize=7, loc="left", va="bottom")
 
 

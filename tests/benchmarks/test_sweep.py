@@ -98,3 +98,19 @@ def test_a_trial_that_hangs_is_given_up_and_told_where(small_benchmark, tmp_path
     assert set(told) == {"hung"}
     assert told["hung"][0] == "it hung: no batch for 0:00:15"
     assert any("in hangs" in line for line in told["hung"][:8])
+
+
+@pytest.mark.slow
+def test_an_environment_in_a_folder_with_spaces(tmp_path):
+    """Ray hands the path of Python to a shell; unquoted no worker would ever start."""
+    place = tmp_path / "zwei Wörter & 'drei'"
+    place.symlink_to(sys.prefix, target_is_directory=True)
+    script = (
+        "import ray\nfrom benchmarks.sweep import cluster\n"
+        "with cluster():\n    print(ray.get(ray.remote(lambda: 3).remote()))"
+    )
+    done = subprocess.run(
+        [place / "bin" / "python", "-c", script],
+        cwd=CHECKOUT, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
