@@ -58,8 +58,9 @@ LOST = 3
 """How often a trial is begun that loses the machine it runs on."""
 CPUS = 4
 """Cores of a process with a GPU, where there are as many: itself and three that read clips."""
+START = 5 * 60.0
+"""Seconds in which a private cluster's first process has to be there."""
 CHECKOUT = Path(__file__).resolve().parent.parent
-
 
 Heard = Callable[..., None]
 """Called with what has happened, the hash of the training it happened to, and more."""
@@ -107,9 +108,22 @@ def cluster(address: str | None = None) -> Iterator[list[dict[str, Any]]]:
             raise ValueError(f"no Ray cluster answers at {address!r}: {error}") from error
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
+        if address is None:
+            _wait_for_a_process()
         yield [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
+
+
+def _wait_for_a_process() -> None:
+    """Ray itself would start processes that die at once, again and again and without a word."""
+    try:
+        ray.get(ray.remote(lambda: None).remote(), timeout=START)
+    except ray.exceptions.GetTimeoutError:
+        session = Path(ray.nodes()[0]["RayletSocketName"]).parents[1]  # type: ignore[no-untyped-call]
+        raise ValueError(
+            f"Ray starts no process here, not in {START:g} seconds; why is in {session}/logs/raylet.err"
+        ) from None
 
 
 def _join(address: str, **options: Any) -> None:

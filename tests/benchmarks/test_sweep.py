@@ -114,3 +114,19 @@ def test_an_environment_in_a_folder_with_spaces(tmp_path):
         cwd=CHECKOUT, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
+@pytest.mark.slow
+def test_processes_that_never_start_are_told_of():
+    """Not waited for without end: here the Python that Ray is told of is none."""
+    script = (
+        "import shlex\nfrom benchmarks import sweep\nsweep.START = 5\n"
+        "shlex.quote = lambda path: '/no/python'\n"
+        "try:\n    with sweep.cluster():\n        pass\nexcept ValueError as error:\n    print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=CHECKOUT, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    log = re.fullmatch(r"Ray starts no process here, not in 5 seconds; why is in (.+)\n", done.stdout)[1]
+    assert "/no/python" in Path(log).read_text()
