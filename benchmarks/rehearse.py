@@ -110,7 +110,8 @@ def rehearse(
 def _number(value: float | None, unit: float = 1.0) -> str:
     if value is None:
         return ""
-    return f"{value / unit:.3g}"
+    number = value / unit
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _in_own_process(
