@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for made in tables:
         if not made.has_results:
-            print(f"## {made.title}\n\nNo row was run: `--only {made.name}` does.\n")
+            print(f"## {made.title}\n\nNo row was run yet; `--only {made.name}` runs them.\n")
             continue
         text = markdown(made)
         print(text)

@@ -209,7 +209,7 @@ def _table(table: Table) -> dict[str, Any]:
         "rows": rows,
         "notes": [note.replace("`", "") for note in table.notes if note != TINY_WARNING]
         if table.has_results
-        else [f"No row was run yet: --only {table.name} does."],
+        else [f"No row was run yet; --only {table.name} runs them."],
     }
 
 

@@ -88,6 +88,26 @@ def test_what_is_not_found_and_would_not_be_is_missed():
     assert budget.class_count[1]["missed"] == 1
 
 
+def test_who_touches_just_enough_touches():
+    there, seen = truth((1, WHOLE, 1)), found((1, (0, 0, 3, 12), 1, 0.8))  # a quarter, exactly
+    assert counts(error_budget(there, seen, CLASSES, background=0.25)) == {"poor box": 1}
+    assert counts(error_budget(there, seen, CLASSES, background=0.26)) == {"background": 1, "missed": 1}
+
+
+@pytest.mark.parametrize(
+    ("rules", "cause"),
+    [
+        ({"protocol": "act"}, "poor box"),
+        ({"protocol": "annotated", "plus_one": True}, "poor box"),
+        ({"protocol": "annotated"}, "background"),
+    ],
+)
+def test_a_pixel_more_makes_neighbours_touch(rules, cause):
+    # Two pixels wide each, counted so, they share one of seven; else they meet in a corner.
+    budget = error_budget(truth((1, (0, 0, 1, 1), 1)), found((1, (1, 1, 2, 2), 1, 0.8)), CLASSES, **rules)
+    assert budget.count[cause] == 1
+
+
 # --- prices --------------------------------------------------------------------------------------
 
 
