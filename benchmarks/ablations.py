@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -366,7 +366,7 @@ def run_missing(
     # Ray takes seconds to import: not for --list or errors.
     from benchmarks.sweep import check_storage, cluster, share_of, sweep
 
-    begun = time.time() if fresh else 0.0
+    wish = uuid.uuid4().hex if fresh else ""
     titles = {key: ", ".join(names[exp.hash] for exp in group) for key, group in missing.items()}
     with cluster(address) as machines:
         has = [machine["Resources"] for machine in machines]
@@ -392,7 +392,7 @@ def run_missing(
                     at_once=at_once,
                     mirror=mirror,
                     weights=weights,
-                    newer_than=begun,
+                    fresh=wish,
                 )
                 if mirror:
                     fetch_done(mirror, out, [exp for group in ready.values() for exp in group])

@@ -35,7 +35,7 @@ def run(
     device: torch.device,
     weights: Mapping[str, Path] | None = None,
     workers: int = 0,
-    newer_than: float = 0.0,
+    fresh: str = "",
     state_every: float = STATE_EVERY,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_saved: Callable[[], None] = lambda: None,
@@ -44,7 +44,7 @@ def run(
     """Train what these rows share, where that is still to do, and score each of them.
 
     experiments: of one `training_hash`. roots: dataset name -> folder. weights: see `weights_file`.
-    newer_than, state_every, on_progress, on_saved, on_alive: see `train`.
+    fresh, state_every, on_progress, on_saved, on_alive: see `train`.
     Of processes that share the run (`benchmarks.processes`) each calls this; the first one writes.
     Fills OUT/trainings/<training_hash>/, and for each row OUT/runs/<hash>/ with detections, persons
     and, last, result.json.
@@ -62,7 +62,7 @@ def run(
         device=device,
         weights=weights,
         workers=workers,
-        newer_than=newer_than,
+        fresh=fresh,
         state_every=state_every,
         on_progress=on_progress,
         on_saved=on_saved,

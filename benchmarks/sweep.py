@@ -248,7 +248,7 @@ class _Work:
     roots: dict[str, str]
     weights: dict[str, str]
     out: str
-    newer_than: float
+    fresh: str
     state_every: float
     hang: float
     processes: int
@@ -267,7 +267,7 @@ def sweep(
     at_once: int | None = None,
     mirror: str | None = None,
     weights: Mapping[str, Path] | None = None,
-    newer_than: float = 0.0,
+    fresh: str = "",
     state_every: float = STATE_EVERY,
     hang: float = HANG,
 ) -> None:
@@ -283,7 +283,7 @@ def sweep(
         roots={name: str(path.resolve()) for name, path in roots.items()},
         weights={name: str(path.resolve()) for name, path in (weights or {}).items()},
         out=str(out.resolve()),
-        newer_than=newer_than,
+        fresh=fresh,
         state_every=state_every,
         hang=hang,
         processes=processes,
@@ -401,7 +401,7 @@ def _member(key: str, work: _Work, device: torch.device, report: Callable[[dict[
                 weights={name: Path(path) for name, path in work.weights.items()},
                 device=device,
                 workers=max(0, int(work.share.cpus) - 1) if device.type == "cuda" else 0,
-                newer_than=work.newer_than,
+                fresh=work.fresh,
                 state_every=work.state_every,
                 on_progress=progressed,
                 on_saved=saved,

@@ -83,7 +83,7 @@ def train(
     device: torch.device,
     weights: Mapping[str, Path] | None = None,
     workers: int = 0,
-    newer_than: float = 0.0,
+    fresh: str = "",
     state_every: float = STATE_EVERY,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_saved: Callable[[], None] = lambda: None,
@@ -92,7 +92,8 @@ def train(
     """The experiment's model, trained; or as an earlier training of the same origin left it.
 
     A training that was stopped goes on from its last state. Where another process is at it, waits
-    for that one. newer_than: what was written before this time (of `time.time`) does not count.
+    for that one. fresh: a name for the wish to train anew; what was left by a training that was not begun
+        for it does not count. (No time: clocks are set back, and differ between machines.)
     on_saved: called when a state is written. on_alive: called after each batch, so that a watchdog can
         tell work from a hang.
     """
@@ -101,7 +102,7 @@ def train(
         beginning = weights_file(exp, weights or {}, trainings)
         origin = origin_of(exp, data.fingerprint, beginning)
         if processes.place() == 0:
-            _forget(folder, older_than=newer_than)
+            _begin_afresh(folder, fresh)
         processes.together()
         torch.manual_seed(exp.seed)
         model = build_model(exp, len(data.train.classes))
@@ -194,7 +195,7 @@ def _train(
 
     if state is None:
         if first:
-            _forget(folder, older_than=float("inf"))
+            _forget(folder)
         kept: dict[str, Any] = {
             "mAP_untrained": glimpse(data.report),
             "broken": {},
@@ -320,9 +321,14 @@ def _read(path: Path) -> dict[str, Any] | None:
     return held if isinstance(held, dict) and "origin" in held else None
 
 
-def _forget(folder: Path, *, older_than: float) -> None:
-    """Remove what an earlier training left, where it was written before that time."""
+def _begin_afresh(folder: Path, wish: str) -> None:
+    """Remove what an earlier training left, unless it was begun for this very wish; "" is none."""
+    name = folder / "fresh.txt"
+    if wish and not (name.exists() and name.read_text() == wish):
+        _forget(folder)
+        save(name, lambda path: path.write_text(wish))
+
+
+def _forget(folder: Path) -> None:
     for path in [folder / "checkpoint.pt", folder / "best.pt", *_states(folder)]:
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < older_than:
-                path.unlink()
+        path.unlink(missing_ok=True)

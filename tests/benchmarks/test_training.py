@@ -132,15 +132,21 @@ def test_a_finished_training_is_found_unless_it_is_too_old(data, uninterrupted):
 
 
 def test_a_fresh_training_does_not_take_an_old_one(data, tmp_path):
+    """Whatever the clock says: here the old one's files are of tomorrow. The same wish goes on, though."""
     train(EXP, data, tmp_path, device=CPU)
+    folder = tmp_path / EXP.training_hash
+    for path in folder.iterdir():
+        os.utime(path, (time.time() + 86400,) * 2)
     heard = []
-    with pytest.raises(Stopped):
-        train(
-            EXP, data, tmp_path, device=CPU, newer_than=time.time() + 1,
-            on_progress=lambda progress: (heard.append(progress.step), stop_at(1)(progress)),
-        )  # fmt: skip
-    assert heard == [1]
-    assert not (tmp_path / EXP.training_hash / "checkpoint.pt").exists()
+
+    def stop_after(step):
+        return lambda progress: (heard.append(progress.step), stop_at(step)(progress))
+
+    for wish, stop in (("one", 2), ("one", 3), ("two", 1)):
+        with pytest.raises(Stopped):
+            train(EXP, data, tmp_path, device=CPU, fresh=wish, state_every=0, on_progress=stop_after(stop))
+        assert not (folder / "checkpoint.pt").exists()
+    assert heard == [1, 2, 2, 3, 1], "the state after step 1 is gone on from"
 
 
 def test_the_best_look_is_kept(data, uninterrupted):
