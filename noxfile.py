@@ -11,6 +11,9 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests"]
 
+SETTLE = {"interrupt_timeout": 30, "terminate_timeout": 10}
+"""Seconds that a stopped sweep has to end its processes in order (nox: half a one)."""
+
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -33,7 +36,7 @@ def install(session: nox.Session, *groups: str, extras: Sequence[str] = ("benchm
 def ablations(session: nox.Session) -> None:
     """Train and score the rows of the paper's tables, then print and write the tables."""
     install(session)
-    session.run("python", "-m", "benchmarks.ablations", *session.posargs)
+    session.run("python", "-m", "benchmarks.ablations", *session.posargs, **SETTLE)
     if {"-h", "--help", "--list", "--dry-run"} & set(session.posargs):
         return
     shared = argparse.ArgumentParser(add_help=False)
@@ -54,7 +57,7 @@ def report(session: nox.Session) -> None:
 def search(session: nox.Session) -> None:
     """Tune a row's loss weights, learning rate and theta on training data alone."""
     install(session, "search")
-    session.run("python", "-m", "benchmarks.search", *session.posargs)
+    session.run("python", "-m", "benchmarks.search", *session.posargs, **SETTLE)
 
 
 @nox.session
@@ -62,7 +65,7 @@ def predict(session: nox.Session) -> None:
     """A trained model on a video: the tables' tiny one on a synthetic video, or yours on yours."""
     install(session)
     module = "actloc_core.predict" if "--checkpoint" in session.posargs else "reports.demo"
-    session.run("python", "-m", module, *session.posargs, success_codes=[0, 3])
+    session.run("python", "-m", module, *session.posargs, success_codes=[0, 3], **SETTLE)
 
 
 @nox.session

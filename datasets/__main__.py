@@ -219,4 +219,8 @@ def _what_was_made(root: Path, shape: Literal["ava"] | synthetic_tubes.Shape) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
