@@ -143,6 +143,7 @@ def test_a_row_brings_along_the_one_it_begins_with_and_seeds_are_rows():
     assert list(ablations.chosen_rows(["4/ucf24"], [], "paper", 1)) == ["4/ucf24"]
 
 
+@pytest.mark.slow
 def test_a_rehearsal_says_what_every_row_takes_and_leaves_nothing(out, first):
     before = sorted(p for p in out.rglob("*"))
     said = command("benchmarks.ablations", "--dry-run", "--only", "2a/two_stage", out=out)
