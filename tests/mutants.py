@@ -30,6 +30,7 @@ TURNED = {
 }  # fmt: skip
 PAIRS = ("min max", "any all", "amax amin", "sum mean", "minimum maximum", "ones zeros")
 CALLS = {a: b for pair in PAIRS for a, b in (pair.split(), pair.split()[::-1])}
+GUARDS = ("strict", "frozen")
 SECONDS = 120
 
 
@@ -38,6 +39,8 @@ def mutants(tree: ast.Module) -> Iterator[tuple[int, str, ast.Module]]:
     places = [node for node in ast.walk(tree) if not _is_text(node)]
     told = {id(child) for node in places if isinstance(node, ast.Raise) for child in ast.walk(node)}
     told |= {id(child) for node in places for part in _annotations(node) for child in ast.walk(part)}
+    # `zip(..., strict=True)` and `dataclass(frozen=True)` guard against what the code does not do.
+    told |= {id(node.value) for node in places if isinstance(node, ast.keyword) and node.arg in GUARDS}
     for number, node in enumerate(ast.walk(tree)):
         if id(node) in told:
             continue

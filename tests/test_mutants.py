@@ -39,6 +39,11 @@ def test_every_small_change_once():
     ]
 
 
+def test_what_guards_against_nothing_that_happens_is_left_alone():
+    source = "@dataclass(frozen=True)\nclass A:\n    pairs = dict(zip(a, b, strict=True), key=True)\n"
+    assert [what for _, what, _ in mutants(ast.parse(source))] == ["True -> False"]
+
+
 def test_a_mutant_computes_what_it_says():
     def computed(line, what):
         [tree] = [tree for where, told, tree in mutants(ast.parse(SOURCE)) if (where, told) == (line, what)]
