@@ -72,10 +72,10 @@ def predict(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones: offline, on a CPU, within five minutes."""
     install(session, "tests", "search", "cluster", extras=("benchmarks", "export"))
-    # Two processes, each of whose tests compute with one thread; pytest-benchmark warns of company.
-    session.run(
-        "python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:benchmark", *session.posargs
-    )
+    # Two processes, each of whose tests compute with one thread; pytest-benchmark warns of company. In the
+    # order of the folders: xdist would take files of few tests last, and these take longest.
+    spread = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-p", "no:benchmark"]
+    session.run("python", "-m", "pytest", *spread, *session.posargs)
 
 
 @nox.session

@@ -36,7 +36,7 @@ def by_hand(fields, clip):
 @pytest.mark.parametrize(
     "fields",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"selection": "c_t", "backbone": "hiera_tiny", "crop": 64}, marks=pytest.mark.slow),
         pytest.param({"method": "detr", "dim": 32}, marks=pytest.mark.slow),
         pytest.param({"score": "action", "selection": "max_pooling"}, marks=pytest.mark.slow),

@@ -357,6 +357,7 @@ def test_half_precision_finds_about_the_same(tmp_path, checkpoint):
         np.testing.assert_allclose(*p, atol=0.02)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_found_until_then(tmp_path, checkpoint):
     path = write_numbered(tmp_path / "long.mp4", 1500, size=(320, 240))
     out = tmp_path / "out"

@@ -81,6 +81,7 @@ def test_boxes_lie_on_the_red_core(small_benchmark):
     assert np.mean(red) > 0.9, "but for the few that somebody stands before"
 
 
+@pytest.mark.slow
 def test_no_single_frame_reveals_the_actions(small_benchmark):
     """With the person given, a network on one frame stays near chance, one on the clip does not.
 

@@ -161,6 +161,7 @@ def test_the_command_writes_every_table_and_the_page(out, capsys, monkeypatch):
     assert tex.count(r"\\") == 1 + 6
 
 
+@pytest.mark.slow
 def test_clips_are_drawn_of_one_run_and_the_rest_is_told(out, capsys):
     assert command.main(["figures", "--out", str(out), "--run", "zzz", "--clips", "a:1"]) == 2
     assert "--run zzz: no runs in" in capsys.readouterr().err
