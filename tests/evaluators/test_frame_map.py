@@ -565,3 +565,29 @@ def test_a_claim_is_one_to_one_and_good_enough(there, seen):
     for i in winners:
         assert groups[0][claimed[i]] == groups[1][i]
         assert slow_iou(there.box[claimed[i]], seen.box[i]) >= Fraction(1, 2)
+
+
+# --- what mutants survived -------------------------------------------------------------------------
+
+
+def of_two_videos():
+    """The same box at frame 0 of videos a and b, found in both."""
+    zero, box = np.zeros(2, int), np.array([[0, 0, 1, 1.0]] * 2)
+    rows = (("a", "b"), np.arange(2), zero, box, zero + 1)
+    return GroundTruth(*rows), Detections(*rows, np.array([0.9, 0.8]))
+
+
+def test_an_excluded_frame_is_that_of_its_video_and_no_other():
+    there, seen = of_two_videos()
+    assert frame_map(there, seen, {1: "run"}, excluded={("a", 0)}).num_ground_truth == 1
+    # Beyond the last frame of a, where the numbering of b's frames begins.
+    assert frame_map(there, seen, {1: "run"}, excluded={("a", 1)}).num_ground_truth == 2
+
+
+def test_the_least_overlap_is_at_most_one():
+    there, seen = of_two_videos()
+    assert frame_map(there, seen, {1: "run"}, iou=1.0).mAP == 1
+    with pytest.raises(ValueError, match="iou"):
+        frame_map(there, seen, {1: "run"}, iou=1.5)
+    assert frame_map(there, seen, {1: "run"}).iou == 0.5
+    assert not frame_map(there, seen, {1: "run"}).plus_one
