@@ -458,7 +458,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--iou", type=_overlap, default=0.5, help="least overlap of a hit (0.5)")
         return sub
 
-    def extras(sub: argparse.ArgumentParser) -> None:
+    def extras(sub: argparse.ArgumentParser, known: Sequence[Protocol], usual: Protocol) -> None:
+        sub.add_argument(
+            "--protocol", type=_protocol, choices=known, default=usual, help=f"{rules} ({usual})"
+        )
         sub.add_argument("--per-class", action="store_true", help="print the AP of every class")
         sub.add_argument(
             "--bootstrap", type=_count, metavar="N", help="95 %% intervals from N draws of the videos"
@@ -473,14 +476,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("ava", ava, "AVA frame-mAP from csv files", csv)
     sub.add_argument("--detections", type=Path, required=True, metavar="FILE", help=f"{csv}, with a score")
     ava_files(sub)
-    sub.add_argument(
-        "--protocol",
-        type=_protocol,
-        choices=AVA_PROTOCOLS,
-        default=Protocol.STANDARD,
-        help=f"{rules} (standard)",
-    )
-    extras(sub)
+    extras(sub, AVA_PROTOCOLS, Protocol.STANDARD)
 
     for name, title in (("ucf24", "UCF101-24"), ("jhmdb", "JHMDB")):
         sub = command(name, ucf, f"{title} frame-mAP and video-mAP from ACT's pickle", pickle)
@@ -494,17 +490,10 @@ def _parser() -> argparse.ArgumentParser:
             "with --split all one per split",
         )
         sub.add_argument("--split", default="1", help="a number from 1, or all: the mean (1)")
-        sub.add_argument(
-            "--protocol",
-            type=_protocol,
-            choices=UCF_PROTOCOLS,
-            default=Protocol.GURKIRT,
-            help=f"{rules} (gurkirt)",
-        )
         sub.add_argument("--plus-one", action="store_true", help="protocol annotated as YOWO counts")
         sub.add_argument("--boxes", choices=("xyxy", "xywh"), default="xyxy", help="the pickle's columns")
         sub.add_argument("--video-map", action="store_true", help="link to tubes and score those, too")
-        extras(sub)
+        extras(sub, UCF_PROTOCOLS, Protocol.GURKIRT)
 
     sub = command("actors", actors, "precision and recall of people, whatever they do", csv)
     persons = "csv of persons: video, second, x1, y1, x2, y2, score"
