@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.actors import FoundActors, detections
 from benchmarks.results import TABLE_THETA
 from datasets.split import Split
 from evaluators.bootstrap import bootstrap
 from evaluators.errors import error_budget
-from evaluators.frame_map import Detections, frame_keys, match
+from evaluators.frame_map import frame_keys, match
 from evaluators.precision_recall import actor_curve, actor_precision_recall
 
 THETAS = np.linspace(0, 1, 101)
@@ -41,17 +42,18 @@ class Analysis:
     classes in the order of `boxes`; a row of zeros where nobody who does it is found."""
 
 
-def analyse(split: Split, found: Detections, persons: Detections, protocol: str) -> Analysis:
-    """found, persons: as `benchmarks.engine.predict` returns them."""
+def analyse(split: Split, actors: FoundActors, protocol: str) -> Analysis:
+    """Of a run on the split that it reports on."""
     truth, ids = split.ground_truth, sorted(split.evaluated)
     rules: dict[str, Any] = {"excluded": split.excluded, "protocol": protocol}
+    found, persons = detections(actors, ids), actors.persons
     videos = len({*truth.video.tolist()})
     ends = bootstrap(truth, found, split.evaluated, samples=SAMPLES, **rules) if videos > 1 else None
-    actors: dict[str, Any] = {"excluded": split.excluded}
-    curve = actor_curve(truth, persons, split.evaluated, **actors)
+    people: dict[str, Any] = {"excluded": split.excluded}
+    curve = actor_curve(truth, persons, split.evaluated, **people)
     # The curve has its numbers at each p(alpha) there is; from one to the next they stay. Below the least
     # everybody is in.
-    everybody = actor_precision_recall(truth, persons, split.evaluated, theta=-1.0, **actors)
+    everybody = actor_precision_recall(truth, persons, split.evaluated, theta=-1.0, **people)
     at = np.searchsorted(curve.theta, THETAS, side="right")
     precision = np.append(everybody.precision, curve.precision)[at]
     recall = np.append(everybody.recall, curve.recall)[at]
@@ -63,15 +65,13 @@ def analyse(split: Split, found: Detections, persons: Detections, protocol: str)
         precision=[_number(x) for x in precision],
         recall=[_number(x) for x in recall],
         errors={cause: _number(price) for cause, price in budget.price.items()},
-        confusion=confusion(split, found, persons).tolist(),
+        confusion=confusion(split, actors).tolist(),
     )
 
 
-def confusion(
-    split: Split, found: Detections, persons: Detections, *, iou: float = 0.5
-) -> NDArray[np.float64]:
+def confusion(split: Split, found: FoundActors, *, iou: float = 0.5) -> NDArray[np.float64]:
     """(C, C) `Analysis.confusion`. A person above TABLE_THETA is found who is matched as in frame-mAP."""
-    truth, ids = split.ground_truth, np.array(sorted(split.evaluated))
+    truth, persons, ids = split.ground_truth, found.persons, np.array(sorted(split.evaluated))
     sure = np.flatnonzero(persons.score > TABLE_THETA)
     truth_frame, found_frame, excluded = frame_keys(truth, persons, split.excluded)
     labelled = np.flatnonzero(np.isin(truth.label, ids) & ~np.isin(truth_frame, excluded))
@@ -83,9 +83,7 @@ def confusion(
         persons.score[sure],
         iou=iou,
     )
-    # Rows of `found` are those of `persons`, once for each class that is learned.
-    learned = np.array(list(split.classes))
-    scores = found.score.reshape(len(persons.score), len(learned))[:, np.isin(learned, ids)]
+    scores = found.scores[:, np.isin(found.ids, ids)]
     person = np.column_stack([truth_frame[labelled], truth.box[labelled]])
     people, person_of = np.unique(person, axis=0, return_inverse=True)
     does = np.zeros((len(people), len(ids)))

@@ -30,6 +30,7 @@ from actloc_core.pixels import size_multiple
 from actloc_core.structures import Targets
 from actloc_core.two_stage import GivenBoxes, TwoStageLocalizer
 from benchmarks import processes
+from benchmarks.actors import FoundActors
 from benchmarks.experiments import Experiment
 from datasets.split import Key, Split
 from datasets.transforms import Augmentation, EvaluationView, Group, TrainingView, collate
@@ -286,17 +287,15 @@ def predict(
     bf16: bool = True,
     workers: int = 0,
     on_batch: Callable[[], None] = lambda: None,
-) -> tuple[Detections, Detections]:
-    """Run a split through the model: -> (detections, persons), for the evaluators.
+) -> FoundActors:
+    """Run a split through the model: -> the candidates that are kept, in the order of clips.
 
-    detections: one row for each kept candidate and action, label the action's id.
-    persons: one row for each kept candidate, label 0, score p(alpha).
     Boxes are in the unit of the split's ground truth.
     theta, score, nms_iou: `actloc_core.model.keep_actors`'s.
     given: the boxes of each keyframe that has any, for a two-stage model, which is asked about them.
     keep_aspect: clips of short side `split.crop`, the aspect kept, instead of squares.
     bf16: on a GPU. on_batch: called after each batch.
-    Processes that share the run take every so many-th clip, each clip one process; all return all rows.
+    Processes that share the run take every so many-th clip, each clip one process; all return all of them.
     Raises VideoError for a video that cannot be read: nothing stands in for it in an evaluation.
     """
     videos = tuple(sorted({video for video, _ in split.keyframes}))
@@ -328,37 +327,32 @@ def predict(
             clips.append(items[np.array(group.places)[found.clip.cpu().numpy()]])
             boxes.append(found.boxes.cpu().double().numpy())
             p_actor.append(found.p_actor.cpu().double().numpy())
-            scores.append(found.scores.cpu().double().numpy())
+            scores.append(found.scores.cpu().float().numpy())
         on_batch()
     model.train(was_training)
     clip, box, actor, score_of = _in_order(clips, boxes, p_actor, scores)
     units = np.array([split.box_unit(video) * 2 for video in videos]).reshape(-1, 4)
     video = np.array([number[video] for video, _ in split.keyframes])[clip]
     second = np.array([second for _, second in split.keyframes])[clip]
-    box = box * units[video]
-    ids = np.array(list(split.classes))
-    detections = Detections(
-        videos=videos,
-        video=video.repeat(len(ids)),
-        frame=second.repeat(len(ids)),
-        box=box.repeat(len(ids), axis=0),
-        label=np.tile(ids, len(clip)),
-        score=score_of.ravel(),
-    )
     persons = Detections(
         videos=videos,
         video=video,
         frame=second,
-        box=box,
+        box=box * units[video],
         label=np.zeros(len(clip), np.int64),
         score=actor,
     )
-    return detections, persons
+    return FoundActors(persons, np.array(list(split.classes)), score_of)
 
 
 def _in_order(*parts: list[NDArray[Any]]) -> list[NDArray[Any]]:
     """Arrays in parts, of all processes, end to end in the order of the first one, which is that of clips."""
     held = processes.gathered([np.concatenate(arrays) for arrays in parts if arrays])
-    joined = [np.concatenate(arrays) for arrays in zip(*(each for each in held if each), strict=True)]
+    if len(held) == 1:
+        joined = held[0]
+    else:
+        joined = [np.concatenate(arrays) for arrays in zip(*(each for each in held if each), strict=True)]
+    if (np.diff(joined[0]) >= 0).all():
+        return joined
     order = np.argsort(joined[0], kind="stable")
     return [array[order] for array in joined]

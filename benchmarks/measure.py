@@ -155,7 +155,7 @@ def trained(subject: Subject, out: Path, *, seeds: int) -> dict[str, float]:
         torch.manual_seed(seed)
         model = build_model(exp, len(data.train.classes))
         fit(model, data.train, replace(exp, seed=seed), torch.device("cpu"))
-        found, _ = predict(model, val, torch.device("cpu"), theta=exp.theta, score=exp.score, batch=exp.batch)
+        found = predict(model, val, torch.device("cpu"), theta=exp.theta, score=exp.score, batch=exp.batch)
         scores.append(frame_ap(val, found, "standard").mAP)
     return {"mAP": mean(scores)} | ({"mAP_std": stdev(scores)} if seeds > 1 else {})
 

@@ -52,7 +52,7 @@ def scoring_code() -> str:
         f"evaluators/{name}.py"
         for name in ("frame_map", "precision_recall", "ava_csv", "act_pickle", "bootstrap", "errors")
     ]
-    names += ["actloc_core/model.py", "benchmarks/data.py", "benchmarks/analysis.py"]
+    names += ["actloc_core/model.py", *(f"benchmarks/{name}.py" for name in ("actors", "data", "analysis"))]
     return _fingerprint(tuple(names))
 
 

@@ -206,7 +206,7 @@ def _steps(
     found.step_seconds, found.needed = step(exp.batch)
     few = thinned(data.report, min(exp.batch, len(data.report)))
     clock = time.monotonic()
-    detections, _ = predict(
+    found_few = predict(
         model,
         few,
         device,
@@ -218,7 +218,7 @@ def _steps(
         keep_aspect=exp.short_sides is not None,
         bf16=exp.bf16,
     )
-    frame_ap(few, detections, PROTOCOLS[benchmark(exp)])
+    frame_ap(few, found_few, PROTOCOLS[benchmark(exp)])
     found.clip_evaluation_seconds = (time.monotonic() - clock) / len(few)
 
 

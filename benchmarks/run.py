@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks import processes
+from benchmarks.actors import FoundActors, above, detections
 from benchmarks.analysis import analyse
 from benchmarks.data import PROTOCOLS, Data, benchmark, frame_ap, given_boxes, load_data, random_classes
 from benchmarks.engine import predict
@@ -23,8 +24,10 @@ from benchmarks.provenance import device_name, git_commit, scoring_code
 from benchmarks.results import CURVE_THETA, TABLE_THETA, Result, save
 from benchmarks.training import STATE_EVERY, Progress, Trained, train
 from evaluators.ava_csv import write_detections, write_frame_detections, write_persons
-from evaluators.frame_map import Detections
 from evaluators.precision_recall import actor_precision_recall
+
+MOST_ROWS = 50_000_000
+"""Of a run's detections: a csv of 4 GB. In AVA's 57,000 validation clips, 11 actors each."""
 
 
 def run(
@@ -97,30 +100,29 @@ def score(
     """Score one row on its report split; write detections, persons and, last, result.json."""
     clock, split, protocol = time.monotonic(), data.report, PROTOCOLS[benchmark(exp)]
 
-    def found_at(theta: float) -> tuple[Detections, Detections]:
-        return predict(
-            trained.model,
-            split,
-            device,
-            theta=theta,
-            score=exp.score,
-            batch=exp.batch,
-            nms_iou=exp.nms_iou,
-            given=given_boxes(exp, split, root),
-            keep_aspect=exp.short_sides is not None,
-            bf16=exp.bf16,
-            workers=workers,
-            on_batch=on_alive,
-        )
-
-    found, persons = found_at(exp.theta)
+    candidates = predict(
+        trained.model,
+        split,
+        device,
+        theta=min(exp.theta, CURVE_THETA),
+        score=exp.score,
+        batch=exp.batch,
+        nms_iou=exp.nms_iou,
+        given=given_boxes(exp, split, root),
+        keep_aspect=exp.short_sides is not None,
+        bf16=exp.bf16,
+        workers=workers,
+        on_batch=on_alive,
+    )
+    found = above(candidates, exp.theta)
+    _refuse_masses(found, exp, len(split))
     at_theta = frame_ap(split, found, protocol)
     if exp.theta == CURVE_THETA:
         curve_mAP = at_theta.mAP
     else:
-        curve_mAP = frame_ap(split, found_at(CURVE_THETA)[0], protocol).mAP
+        curve_mAP = frame_ap(split, above(candidates, CURVE_THETA), protocol).mAP
     actors = actor_precision_recall(
-        split.ground_truth, persons, split.evaluated, theta=TABLE_THETA, excluded=split.excluded
+        split.ground_truth, found.persons, split.evaluated, theta=TABLE_THETA, excluded=split.excluded
     )
     counted = count_experiment(exp, len(split.classes))
     result = Result(
@@ -155,10 +157,22 @@ def score(
         return result
     folder.mkdir(parents=True, exist_ok=True)
     write = write_detections if benchmark(exp) == "ava" else write_frame_detections
-    write(folder / "detections.csv", found)
-    write_persons(folder / "persons.csv", persons)
-    analysis = json.dumps(asdict(analyse(split, found, persons, protocol)))
+    write(folder / "detections.csv", detections(found))
+    write_persons(folder / "persons.csv", found.persons)
+    analysis = json.dumps(asdict(analyse(split, found, protocol)))
     save(folder / "analysis.json", lambda path: path.write_text(analysis))
     text = json.dumps(asdict(result), indent=1)
     save(folder / "result.json", lambda path: path.write_text(text))
     return result
+
+
+def _refuse_masses(found: FoundActors, exp: Experiment, clips: int) -> None:
+    """A model that has learned nothing keeps every candidate: a file of 40 GB says no more than that."""
+    kept, rows = len(found.persons.score), found.scores.size
+    if rows > MOST_ROWS:
+        raise ValueError(
+            f"at theta {exp.theta:g} the model keeps {kept:,} candidates of {clips:,} clips, "
+            f"{kept / clips:.0f} a clip: {rows:,} rows of detections, where {MOST_ROWS:,} are the most that "
+            "are written. It tells people from the rest too badly: train longer, or take a higher theta "
+            "(the training is kept, and its rows of every theta are scored from it)"
+        )

@@ -13,21 +13,19 @@ import argparse
 import csv
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.ablations import check_data, data_roots, positive, weight_files
+from benchmarks.actors import above
 from benchmarks.data import PROTOCOLS, benchmark, frame_ap, load_data
 from benchmarks.engine import Step, fit, predict, true_boxes
 from benchmarks.experiments import OURS, ROWS, SCALES, Experiment, choose, rows_at
 from benchmarks.models import begin_with, build_model, weights_file
 from benchmarks.results import CURVE_THETA, save
 from datasets.split import Split, parted, thinned
-from evaluators.frame_map import Detections
 
 SPACE: dict[str, tuple[float, float]] = {
     "l1": (1.0, 20.0),
@@ -220,7 +218,7 @@ def best_theta(
     model: torch.nn.Module, split: Split, exp: Experiment, device: torch.device, workers: int
 ) -> tuple[float, float]:
     """-> (theta, frame-mAP) of the best of THETAS."""
-    found, persons = predict(
+    found = predict(
         model,
         split,
         device,
@@ -233,20 +231,9 @@ def best_theta(
         bf16=exp.bf16,
         workers=workers,
     )
-    p_actor = persons.score.repeat(len(split.classes))  # of each row of `found`
-    scored = {
-        theta: frame_ap(split, _where(found, p_actor > theta), PROTOCOLS[benchmark(exp)]).mAP
-        for theta in THETAS
-    }
+    scored = {theta: frame_ap(split, above(found, theta), PROTOCOLS[benchmark(exp)]).mAP for theta in THETAS}
     best = max(scored, key=lambda theta: scored[theta])
     return best, scored[best]
-
-
-def _where(found: Detections, kept: np.ndarray) -> Detections:
-    columns: dict[str, Any] = {
-        name: getattr(found, name)[kept] for name in ("video", "frame", "box", "label", "score")
-    }
-    return replace(found, **columns)
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def _train(
 
     def glimpse(split: Split) -> float:
         split = thinned(split, GLIMPSE)
-        found, _ = predict(
+        found = predict(
             model,
             split,
             device,

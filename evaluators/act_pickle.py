@@ -488,7 +488,7 @@ def _shown(value: object) -> str:
     """What stands there, in short; repr would take for ever on lists nested with malice."""
     few = reprlib.Repr()
     few.maxlevel = 1
-    return few.repr(value)
+    return few.repr(np.asarray(value) if isinstance(value, np.ndarray) else value)
 
 
 def _kind(value: object) -> str:

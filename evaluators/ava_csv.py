@@ -47,6 +47,8 @@ AVA_IDS = range(1, 81)  # the 80 actions of AVA 2.2, evaluated or not
 
 _BOX = ("x1", "y1", "x2", "y2")
 _NUMBERS = (*_BOX, "score")
+_WRITTEN_AT_ONCE = 1_000_000  # rows of a file: what their columns take stays small
+
 _EXCLUSION = ("video", "second")
 _GROUND_TRUTH = ("video", "second", *_BOX, "action id", "person id")
 _DETECTION = ("video", "second", *_BOX, "action id", "score")
@@ -475,20 +477,21 @@ def _write(path: PathLike, rows: Detections, names: tuple[str, ...]) -> None:
         if not _is_name(name):
             raise ValueError(f"the video name {name!r} cannot stand in an AVA csv file")
     order = np.argsort(-rows.score, kind="stable")
-    seconds, second = np.unique(rows.frame[order], return_inverse=True)
-    columns = {
-        "video": _texts(list(rows.videos), rows.video[order]),
-        "second": _texts([f"{s:04d}" for s in seconds.tolist()], second),
-        "frame": pa.array(rows.frame[order]),
-        **{name: pa.array(rows.box[order, i]) for i, name in enumerate(_BOX)},
-        "action id": pa.array(rows.label[order]),
-        "label": pa.array(rows.label[order]),
-        "score": pa.array(rows.score[order]),
-    }
-    table = pa.table({name: columns[name] for name in names})
-
+    plain = csv.WriteOptions(include_header=False, quoting_style="none")
     with replacing(path) as file:
-        csv.write_csv(table, file, csv.WriteOptions(include_header=False, quoting_style="none"))
+        for first in range(0, len(order), _WRITTEN_AT_ONCE):
+            some = order[first : first + _WRITTEN_AT_ONCE]
+            seconds, second = np.unique(rows.frame[some], return_inverse=True)
+            columns = {
+                "video": _texts(list(rows.videos), rows.video[some]),
+                "second": _texts([f"{s:04d}" for s in seconds.tolist()], second),
+                "frame": pa.array(rows.frame[some]),
+                **{name: pa.array(rows.box[some, i]) for i, name in enumerate(_BOX)},
+                "action id": pa.array(rows.label[some]),
+                "label": pa.array(rows.label[some]),
+                "score": pa.array(rows.score[some]),
+            }
+            csv.write_csv(pa.table({name: columns[name] for name in names}), file, plain)
 
 
 @contextmanager

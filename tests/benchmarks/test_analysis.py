@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.actors import FoundActors
 from benchmarks.analysis import THETAS, analyse, confusion, read_analysis
 from evaluators.frame_map import Detections, GroundTruth
 
@@ -24,14 +25,10 @@ SPLIT = SimpleNamespace(
 
 
 def predicted(p_actor, scores, boxes=BOXES[[0, 1, 0]], video=(0, 0, 1)):
-    """As `predict` returns them: a row of persons each, and three of detections."""
-    video, p_actor, scores = np.array(video), np.array(p_actor), np.array(scores)
-    frame = np.ones(len(video), np.int64)
-    found = Detections(
-        ("a", "b"), video.repeat(3), frame.repeat(3), boxes.repeat(3, axis=0), np.tile([1, 2, 3], len(video)),
-        scores.ravel(),
-    )  # fmt: skip
-    return found, Detections(("a", "b"), video, frame, boxes, np.zeros(len(video), np.int64), p_actor)
+    """As `predict` returns them: actors, and how surely each does the three actions."""
+    nothing = np.zeros(len(video), np.int64)
+    persons = Detections(("a", "b"), np.array(video), nothing + 1, boxes, nothing, np.array(p_actor))
+    return FoundActors(persons, np.array([1, 2, 3]), np.array(scores))
 
 
 # A is taken to talk, B to talk, C to talk: surest of the two that are evaluated, whatever the third says.
@@ -40,16 +37,16 @@ SEEN = predicted([0.9, 0.6, 0.3], [[0.2, 0.8, 0.9], [0.1, 0.7, 0.9], [0.3, 0.4, 
 
 def test_confusion_counts_every_action_of_a_person_who_is_found():
     """Who walk: A and C, both taken to talk. Who talk: A and B, both taken to talk."""
-    assert confusion(SPLIT, *SEEN).tolist() == [[0, 1], [0, 1]]
+    assert confusion(SPLIT, SEEN).tolist() == [[0, 1], [0, 1]]
     # C, below p(alpha) .2, is not found; A alone walks.
     few = predicted([0.9, 0.6, 0.2], [[0.8, 0.2, 0], [0.1, 0.7, 0], [0.3, 0.4, 0]])
-    assert confusion(SPLIT, *few).tolist() == [[1, 0], [0.5, 0.5]]
+    assert confusion(SPLIT, few).tolist() == [[1, 0], [0.5, 0.5]]
     nobody = predicted([0.1, 0.1, 0.1], np.zeros((3, 3)))
-    assert confusion(SPLIT, *nobody).tolist() == [[0, 0], [0, 0]]
+    assert confusion(SPLIT, nobody).tolist() == [[0, 0], [0, 0]]
 
 
 def test_actors_above_each_theta():
-    made = analyse(SPLIT, *SEEN, "standard")
+    made = analyse(SPLIT, SEEN, "standard")
     recall = dict(zip(THETAS.round(2).tolist(), made.recall, strict=True))
     assert recall[0.0] == 1
     assert recall[0.29] == 1
@@ -63,13 +60,13 @@ def test_actors_above_each_theta():
 
 def test_interval_boxes_and_errors():
     """Seen so, walkers are surer to walk than B, and talkers to talk than C; then B is taken to walk."""
-    made = analyse(SPLIT, *SEEN, "standard")
+    made = analyse(SPLIT, SEEN, "standard")
     assert made.boxes == {"walk": 2, "talk": 2}
     assert (made.mAP_low, made.mAP_high) == (1, 1)
     # No true box of a class is missed or left over; to forget the missed would leave the others as they are.
     assert made.errors == dict.fromkeys(made.errors, 0)
     wrong = predicted([0.9, 0.6, 0.3], [[0.2, 0.8, 0], [0.9, 0.7, 0], [0.3, 0.4, 0]])
-    made = analyse(SPLIT, *wrong, "standard")
+    made = analyse(SPLIT, wrong, "standard")
     assert made.errors["wrong class"] > 0
     assert made.errors["poor box"] == 0
     assert made.mAP_low < made.mAP_high == 1, "drawn alone, video b is right"
@@ -78,13 +75,13 @@ def test_interval_boxes_and_errors():
 def test_a_single_video_has_no_interval():
     truth = GroundTruth(("a",), np.zeros(1, np.int64), np.ones(1, np.int64), BOXES[:1], np.array([1]))
     split = SimpleNamespace(**{**vars(SPLIT), "ground_truth": truth})
-    found, persons = predicted([0.9], [[0.9, 0.1, 0.1]], boxes=BOXES[:1], video=(0,))
-    made = analyse(split, found, persons, "standard")
+    found = predicted([0.9], [[0.9, 0.1, 0.1]], boxes=BOXES[:1], video=(0,))
+    made = analyse(split, found, "standard")
     assert (made.mAP_low, made.mAP_high) == (None, None)
 
 
 def test_it_is_read_back_and_what_is_broken_is_none(tmp_path):
-    made = analyse(SPLIT, *SEEN, "standard")
+    made = analyse(SPLIT, SEEN, "standard")
     file = tmp_path / "analysis.json"
     file.write_text(json.dumps(asdict(made), allow_nan=False))
     assert read_analysis(file) == made

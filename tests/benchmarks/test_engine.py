@@ -11,6 +11,7 @@ from actloc_core import backbones
 from actloc_core.backbones import vit
 from actloc_core.clip import VideoError
 from actloc_core.structures import Predictions
+from benchmarks.actors import detections
 from benchmarks.engine import batches, fit, predict, warmup_cosine, weight_groups
 from benchmarks.experiments import OURS, at_scale
 from benchmarks.models import build_model
@@ -170,20 +171,19 @@ def test_predictions_become_rows_of_the_right_clip(split):
             box = torch.tensor([0.5, 0.5, 0.5, 0.5]).expand(len(clip), 1, 4)
             return Predictions(box, actor, torch.arange(10.0).expand(len(clip), 1, 10))
 
-    detections, persons = predict(
-        Brightness(), split, torch.device("cpu"), theta=0.0, score="action", batch=7
-    )
+    found = predict(Brightness(), split, torch.device("cpu"), theta=0.0, score="action", batch=7)
+    persons, rows = found.persons, detections(found)
     assert len(persons.score) == 64
-    assert len(detections.score) == 640
+    assert len(rows.score) == 640
     for row in (0, 6, 7, 63):
         video, second = persons.videos[persons.video[row]], int(persons.frame[row])
         index = split.keyframes.index((video, second))
         assert index == row
         brightness = (split[index][0].mean() - 0.45) / 0.225
         assert persons.score[row] == pytest.approx(brightness.sigmoid().item(), abs=1e-5)
-    assert detections.label[:10].tolist() == list(split.classes)
-    assert detections.score[:10] == pytest.approx(torch.arange(10.0).sigmoid().numpy())
-    assert detections.box[0].tolist() == [0.25, 0.25, 0.75, 0.75]
+    assert rows.label[:10].tolist() == list(split.classes)
+    assert rows.score[:10] == pytest.approx(torch.arange(10.0).sigmoid().numpy())
+    assert rows.box[0].tolist() == [0.25, 0.25, 0.75, 0.75]
 
 
 def test_with_the_aspect_kept_each_clip_is_found_as_if_it_were_alone(split):
@@ -198,8 +198,8 @@ def test_with_the_aspect_kept_each_clip_is_found_as_if_it_were_alone(split):
     torch.manual_seed(0)
     model = build_model(EXP, 10).eval()
     ask = {"theta": 0.0, "score": "product", "keep_aspect": True}
-    _, together = predict(model, mixed, torch.device("cpu"), batch=8, **ask)
-    _, alone = predict(model, mixed, torch.device("cpu"), batch=1, **ask)
+    together = predict(model, mixed, torch.device("cpu"), batch=8, **ask).persons
+    alone = predict(model, mixed, torch.device("cpu"), batch=1, **ask).persons
     assert len(collate([EvaluationView(mixed, short_side=32, multiple=4)[i] for i in range(8)]).groups) == 2
 
     def rows(persons):

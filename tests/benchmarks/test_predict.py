@@ -23,7 +23,7 @@ def test_prediction_of_a_video_is_its_evaluation(small_benchmark, tmp_path, shor
     split = ava.load(small_benchmark, "val", frames=8, stride=1, crop=exp.crop, fps=clip_rate(exp))
     torch.manual_seed(0)
     model = build_model(exp, len(split.classes))
-    _, persons = predict(
+    persons = predict(
         model,
         split,
         torch.device("cpu"),
@@ -31,7 +31,7 @@ def test_prediction_of_a_video_is_its_evaluation(small_benchmark, tmp_path, shor
         score=exp.score,
         batch=7,
         keep_aspect=short_sides is not None,
-    )
+    ).persons
     file = tmp_path / "checkpoint.pt"
     torch.save(packed(model, asdict(exp), split.classes, fps=clip_rate(exp)), file)
     detector = ActionDetector(file, device="cpu")

@@ -38,7 +38,7 @@ def do_all(root):
         torch.manual_seed(0)
         model, steps, states = build_model(exp, len(train.classes)), [], []
         fit(model, train, exp, CPU, on_step=steps.append, on_state=states.append, state_every=0)
-        found, persons = predict(
+        found = predict(
             model, val, CPU, theta=1e-5, score="product", batch=4, keep_aspect=exp.short_sides is not None,
             given={key: true_boxes(val.people.at(key)) for key in val.keyframes},
         )  # fmt: skip
@@ -47,10 +47,10 @@ def do_all(root):
             "seconds": [step.seconds for step in steps],
             "weights": [p.detach() for p in model.parameters()],
             "generators": len(states[0]["generators"]),
-            "frames": found.frame,
-            "boxes": found.box,
-            "scores": found.score,
-            "persons": persons.score,
+            "frames": found.persons.frame,
+            "boxes": found.persons.box,
+            "scores": found.scores,
+            "persons": found.persons.score,
         }
     return done
 

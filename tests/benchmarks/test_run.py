@@ -57,6 +57,18 @@ def test_a_run_leaves_everything_and_result_json_reads_back(finished, training, 
     assert len(lines) == 1 + heard[-1].steps
 
 
+def test_masses_of_detections_are_refused_with_what_to_do(finished, small_benchmark, monkeypatch):
+    """A model that keeps every candidate at theta .02; its row of theta .9999 is scored all the same."""
+    out = finished[1].parents[1]
+    monkeypatch.setattr("benchmarks.run.MOST_ROWS", 1000)
+    before = (finished[1] / "result.json").read_bytes()
+    with pytest.raises(ValueError, match=r"at theta 0.02 the model keeps [\d,]+ cand.* a higher theta"):
+        run_at(small_benchmark, out, EXP)
+    assert (finished[1] / "result.json").read_bytes() == before
+    [result] = run_at(small_benchmark, out, replace(EXP, theta=0.9999))
+    assert result.training == EXP.training_hash
+
+
 def test_the_numbers_can_be_had_again_from_the_files(finished, small_benchmark):
     result, folder, _ = finished
     test = ava.load(small_benchmark, "test", frames=4, stride=4, crop=32, fps=synthetic.FPS)

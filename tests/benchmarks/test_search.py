@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks import search
+from benchmarks.actors import FoundActors
 from benchmarks.data import load_data
 from benchmarks.experiments import OURS, ROWS, at_scale
 from benchmarks.search import TrialLog, best_theta, pasted, space_of, try_out
@@ -62,16 +63,9 @@ def test_the_best_theta_is_the_one_whose_rows_alone_score_best(small_benchmark, 
     boxes = np.concatenate([truth.box, truth.box * 0.1])
     columns = (np.tile(truth.video, 2), np.tile(truth.frame, 2))
     scores = np.concatenate([right, np.full_like(right, 0.9)])
-    found = Detections(
-        truth.videos,
-        *(c.repeat(len(ids)) for c in columns),
-        boxes.repeat(len(ids), axis=0),
-        np.tile(ids, len(boxes)),
-        scores.ravel(),
-    )
     p_actor = np.repeat([0.25, 0.15], len(truth.label))
     persons = Detections(truth.videos, *columns, boxes, np.zeros(len(boxes), np.int64), p_actor)
-    monkeypatch.setattr(search, "predict", lambda *args, **kwargs: (found, persons))
+    monkeypatch.setattr(search, "predict", lambda *args, **kwargs: FoundActors(persons, ids, scores))
     theta, mAP = best_theta(torch.nn.Identity(), split, EXP, CPU, 0)
     assert theta == 0.2
     assert mAP > 0.5

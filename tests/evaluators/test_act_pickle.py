@@ -190,6 +190,14 @@ def test_a_tube_may_outlast_its_video(pickled):
     assert split_truth(read_act(pickled(content)), 2).frame.max() == 9
 
 
+def test_a_number_may_stand_in_an_array_of_its_own(pickled):
+    """As MATLAB's files have them; one of two is none."""
+    act = read_act(pickled(annotations(nframes={"run/a": np.array([[4]]), "run/b": 5, "sit/c": np.array(2)})))
+    assert act.nframes == {"run/a": 4, "run/b": 5, "sit/c": 2}
+    with pytest.raises(ActFileError, match=r"nframes\['run/a'\]: found array\(\[4, 4\]\)"):
+        read_act(pickled(annotations(nframes={"run/a": np.array([4, 4]), "run/b": 5, "sit/c": 2})))
+
+
 def test_a_file_may_have_nothing_to_train_on(pickled):
     assert read_act(pickled(annotations(train_videos=[[], []]))).train_videos == ((), ())
 
@@ -444,6 +452,12 @@ def test_no_file_and_no_file_at_all(tmp_path):
         read_act(tmp_path / "nowhere.pkl")
     with pytest.raises(ActFileError, match="cannot be read"):
         read_act(tmp_path)
+
+
+def test_the_first_frame_and_the_last_are_frames(act, tmp_path):
+    """run/b has five; frame 0 and 6 are refused below."""
+    rows = [[0, frame, 0, 0.5, 1, 2, 3, 4] for frame in (1, 5)]
+    assert read_act_detections(saved(tmp_path / "d.npy", rows), act).frame.tolist() == [1, 5]
 
 
 def test_a_split_that_is_not_there(pickled):

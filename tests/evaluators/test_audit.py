@@ -1,12 +1,14 @@
 """The odd rows: counted one by one, whatever else is wrong with them."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators import Detections, GroundTruth, audit
+from evaluators import Detections, GroundTruth, Protocol, audit
+from evaluators.audit import Audit, notes
 
 CLASSES = {1: "run", 2: "sit"}
 WHOLE, LEFT = (0, 0, 1, 1), (0, 0, 0.5, 1)
@@ -83,6 +85,48 @@ def test_three_names_are_enough():
 def test_nought_is_nought_whatever_its_sign():
     seen = found(("a", 1, (0.0, 0, 1, 1), 1, 0.0), ("a", 1, (-0.0, 0, 1, 1), 1, -0.0))
     assert audit(truth(*THERE), seen, CLASSES).duplicate_found == 1
+
+
+def test_the_first_class_of_the_ground_truth_is_as_known_as_the_others():
+    there = truth(("a", 1, WHOLE, 0), ("a", 1, WHOLE, 1))
+    assert audit(there, found(("a", 1, WHOLE, 0, 0.5)), CLASSES).unknown_classes == 0
+
+
+CLEAN = Audit(0, 0, 0, (), 0, (), 0, 0, 0, 0, 0, 0)
+
+
+def test_what_is_not_odd_is_not_spoken_of():
+    assert notes(CLEAN, "standard") == []
+    one = replace(CLEAN, unannotated_frames=1234)
+    assert notes(one, "standard") == [
+        "detections on frames without ground truth: 1,234, scored as false positives"
+    ]
+
+
+def test_names_are_listed_and_the_third_is_not_the_last():
+    """At most three are kept, so behind three there may be more."""
+    one = replace(CLEAN, unknown_videos=5, unknown_video_names=("b", "c"))
+    assert notes(one, "standard") == [
+        "detections in videos the ground truth has not (b, c): 5, scored as false positives"
+    ]
+    one = replace(one, unknown_video_names=("b", "c", "d"))
+    assert "(b, c, d, ..): 5" in notes(one, "standard")[0]
+    one = replace(CLEAN, unknown_classes=7, unknown_class_ids=(81, 90))
+    assert notes(one, "standard") == ["among these, of classes the ground truth has not either (81, 90): 7"]
+    one = replace(one, unknown_class_ids=(81, 90, 99))
+    assert "(81, 90, 99, ..): 7" in notes(one, "standard")[0]
+
+
+def test_what_becomes_of_odd_rows_is_the_protocols_word():
+    every = Audit(1, 1, 1, (9,), 1, ("b",), 1, 1, 1, 1, 1, 1)
+    told = {protocol: [note.rpartition(", ")[2] for note in notes(every, protocol)] for protocol in Protocol}
+    false, ignored, out = "scored as false positives", "not scored", "left out"
+    only, like = "only the first is ever a target", "scored like any other"
+    assert told[Protocol.STANDARD][3:] == [false, false, out, out, "dropped", only, like]
+    unread = "scored: this protocol reads no exclusions"
+    assert told[Protocol.ACTIVITYNET_HEAD][3:] == [ignored, ignored, unread, unread, "dropped", only, like]
+    assert told[Protocol.GURKIRT][3:] == [false, false, out, out, false, like, like]
+    assert told[Protocol.ANNOTATED][3:] == [ignored, ignored, out, out, false, only, like]
 
 
 few = st.tuples(

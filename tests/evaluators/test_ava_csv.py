@@ -23,6 +23,7 @@ from evaluators import (
     read_label_map,
     read_persons,
     write_detections,
+    write_frame_detections,
     write_persons,
 )
 
@@ -403,6 +404,26 @@ def test_the_surest_comes_first_and_ties_keep_their_order(tmp_path):
     assert (tmp_path / "p.csv").read_text() == (
         "a,0902,0,0.25,0.5,1,0.75\nb,0007,0,0.25,0.5,1,0.5\na,12345,0,0.25,0.5,1,0.5\n"
     )
+
+
+def test_a_file_is_written_in_parts_as_in_one(tmp_path, monkeypatch):
+    random = np.random.default_rng(2)
+    rows = [(v, int(s), (0, 0, 0.5, 1), 3, float(x)) for v in "ba" for s, x in zip(
+        random.integers(900, 999, 40), random.integers(9, size=40) / 8, strict=True)]  # fmt: skip
+    write_detections(tmp_path / "one.csv", detections(*rows))
+    monkeypatch.setattr(sys.modules[write_detections.__module__], "_WRITTEN_AT_ONCE", 7)
+    write_detections(tmp_path / "parts.csv", detections(*rows))
+    assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+    assert (tmp_path / "one.csv").read_text().count("\n") == 80
+
+
+@pytest.mark.parametrize("write", [write_detections, write_frame_detections])
+def test_an_id_below_nought_is_not_written(tmp_path, write):
+    nought, below = (detections(("a", 7, (0, 0, 1, 1), i, 0.5)) for i in (0, -1))
+    write(tmp_path / "d.csv", nought)
+    with pytest.raises(ValueError, match=r"detection row 0 has (action id|label) -1"):
+        write(tmp_path / "d.csv", below)
+    assert len((tmp_path / "d.csv").read_text().splitlines()) == 1
 
 
 float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)

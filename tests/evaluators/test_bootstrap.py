@@ -51,6 +51,14 @@ def test_where_everything_is_found_there_is_no_doubt():
     assert (result.num_videos, result.samples, result.seed, result.level) == (2, 50, 0, 0.95)
 
 
+def test_a_single_draw_is_a_draw():
+    there, seen = half_found(videos=10)
+    result = bootstrap(there, seen, CLASSES, samples=1)
+    assert result.low == result.high
+    with pytest.raises(ValueError, match="samples"):
+        bootstrap(there, seen, CLASSES, samples=0)
+
+
 def told(rows):
     return [
         (rows.videos[v], tuple(b), int(n)) for v, b, n in zip(rows.video, rows.box, rows.label, strict=True)

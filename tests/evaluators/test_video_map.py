@@ -49,6 +49,49 @@ def shape(tubes):
     ]
 
 
+# --- rows of one video and class meet no others ---------------------------------------------------
+
+
+def test_the_last_class_of_a_video_is_not_the_first_of_the_next():
+    """The same person at the same place: who runs in a is not who sits in b, whatever the numbers."""
+    there = truth(person(range(1, 21), last=1, label=1), person(range(1, 21), last=2, video="b", label=0))
+    swapped = found(person(range(1, 21), label=1), person(range(1, 21), video="b", label=0))
+    assert video_map(there, swapped, CLASSES).mAP[0.5] == 1
+    swapped = found(person(range(1, 21), label=0), person(range(1, 21), video="b", label=1))
+    assert video_map(there, swapped, CLASSES).mAP[0.5] == 0
+
+
+def test_a_box_suppresses_none_of_another_class_or_frame():
+    """Who runs for frames 1 to 20 and sits from 2 to 21, at one place, is two tubes."""
+    tubes = link(found(person(range(1, 21)), person(range(2, 22), label=1)))
+    assert shape(tubes) == [(1, 20, 0.9), (2, 21, 0.9)]
+    rules = Linking(least_frames=1)
+    assert shape(link(found(person([1]), person([2], label=1)), rules)) == [(1, 1, 0.9), (2, 2, 0.9)]
+
+
+def test_a_true_box_that_is_inside_out_is_never_found():
+    """The published annotations have a few; the tools people use count them as missed."""
+    wrong = (99, 0, 0, 99)
+    there = truth(person(range(1, 21), last=1), person(range(1, 21), wrong, last=2, video="b"))
+    seen = found(person(range(1, 21)), person(range(1, 21), video="b", last=0.5))
+    score = video_map(there, seen, CLASSES)
+    assert score.ap[0.5][0] == 0.5
+    assert score.num_ground_truth == 2
+
+
+def test_tubes_compared_in_parts_score_as_all_at_once(monkeypatch):
+    rng = random.Random(4)
+    frames = [range(first, first + rng.randint(15, 40)) for first in range(1, 30, 3)]
+    boxes = [BOX, FAR, (30, 0, 129, 99)]
+    there = truth(*[person(f, rng.choice(boxes), i, video="ab"[i % 2]) for i, f in enumerate(frames)])
+    seen = found(*[person(f, rng.choice(boxes), rng.random(), video=rng.choice("ab")) for f in frames * 3])
+    whole = video_map(there, seen, CLASSES)
+    assert 0 < whole.mAP[0.2] < 1
+    for size in (1, 50, 333):
+        monkeypatch.setitem(video_map.__globals__, "_CHUNK", size)
+        assert video_map(there, seen, CLASSES) == whole
+
+
 # --- linking -------------------------------------------------------------------------------------
 
 
