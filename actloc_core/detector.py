@@ -177,7 +177,7 @@ def checkpoint_file(path: Path) -> tuple[Path, dict[str, Any]]:
     """The checkpoint that a path names, and the fields that a run's row asks it with.
 
     path: a file; OUT/trainings/<hash>; or OUT/runs/<hash>, whose result.json names its training.
-    Raises FileNotFoundError saying what is missing.
+    Raises FileNotFoundError saying what is missing, CheckpointError where result.json is no run's.
     """
     if path.is_file():
         return path, {}

@@ -21,6 +21,7 @@ def grid_bias(h: int, w: int, *, anchor: str = "centre") -> Tensor:
     its size (1/w, 1/h). anchor "corner" is OWL-ViT's choice: the default centre is the cell's
     bottom-right corner, so the last row and column start saturated (clamped to 1 - 1e-4 here).
     "none" is no bias at all: every candidate's default box is the middle half of the frame.
+    Raises ValueError for another anchor.
     """
     if anchor not in ("centre", "corner", "none"):
         raise ValueError(f"grid bias anchor must be 'centre', 'corner' or 'none', got {anchor!r}")

@@ -83,7 +83,9 @@ def grouped_set_loss(
 ) -> dict[str, Tensor]:
     """`set_loss` of a batch whose clips have different numbers of candidates, a group for each number.
 
-    All sums and means run over the whole batch: the groups are laid end to end, nothing is padded.
+    groups: (predictions of b clips with L candidates, their b targets, their matches), b and L of its own.
+    -> the four terms and "loss", scalars (float32). All sums and means run over the whole
+        batch: the groups are laid end to end, nothing is padded.
     totals: of a larger batch that these groups are a part of. The losses of all its parts then
         add up to the loss of the whole.
     """

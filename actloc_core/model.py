@@ -54,7 +54,10 @@ class ActionLocalizer(nn.Module):
         )
 
     def forward(self, clip: Tensor) -> Predictions:
-        """(B, 3, T, H, W), normalised -> Predictions of the L selected tokens."""
+        """(B, 3, T, H, W), normalised -> Predictions of the L selected tokens.
+
+        Raises ValueError where the frame embedding is for another number of output frames.
+        """
         tokens = self.proj(self.backbone(clip))  # (B, t, h, w, dim)
         h, w = tokens.shape[2:4]
         actor, action = self.select(tokens)  # (B, L, dim) each
@@ -93,6 +96,7 @@ def keep_actors(predictions: Predictions, *, theta: float, score: str, nms_iou: 
     times p(alpha). Computed in float32 whatever the model ran in.
     nms_iou: a diagnostic that the method does without: of candidates of a clip that overlap by more
         than this IoU, only the one with the highest p(alpha) is kept.
+    Raises ValueError for another score.
     """
     if score not in ("action", "product"):
         raise ValueError(f"score must be 'action' or 'product', got {score!r}")

@@ -28,7 +28,7 @@ def size_for(height: int, width: int, *, short_side: int, multiple: int) -> tupl
 
 
 def normalise(clip: Tensor) -> Tensor:
-    """[0, 1] -> what the published weights were trained on."""
+    """(3, T, H, W), or with more in front, in [0, 1] -> what the published weights were trained on."""
     return (clip - MEAN) / STD
 
 

@@ -12,19 +12,19 @@ from torch import Tensor
 
 
 def singleton(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Every token is a candidate: L = thw."""
+    """Every token is a candidate: (B, t, h, w, D) -> (B, thw, D) twice."""
     every = tokens.flatten(1, 3)
     return every, every
 
 
 def tubelet(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean over time localises and classifies: L = hw."""
+    """The mean over time localises and classifies: (B, t, h, w, D) -> (B, hw, D) twice."""
     mean = tokens.mean(1).flatten(1, 2)
     return mean, mean
 
 
 def c_t(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """C+T: the central frame localises, the mean over time classifies: L = hw."""
+    """C+T: the central frame localises, the mean over time classifies: (B, t, h, w, D) -> (B, hw, D) each."""
     return central(tokens).flatten(1, 2), tokens.mean(1).flatten(1, 2)
 
 
@@ -38,7 +38,10 @@ def max_pooling(tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def two_c_t(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """2(C+T), the paper's choice: two central frames localise, each half's mean classifies: L = 2hw."""
+    """2(C+T), Eqs. 1 and 2, the paper's choice: two central frames localise, each half's mean classifies.
+
+    (B, t, h, w, D) -> (B, 2hw, D) each. Raises ValueError for a single output frame.
+    """
     t = tokens.shape[1] // 2
     if t == 0:
         raise ValueError("2(C+T) needs at least two output frames, got one; give the clip more frames")

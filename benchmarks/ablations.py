@@ -213,7 +213,7 @@ def chosen_rows(only: list[str], rows: list[str], scale: str, seeds: int) -> dic
 
 
 def named(option: str, given: list[str], example: str) -> dict[str, Path]:
-    """NAME=PATH arguments as a mapping."""
+    """NAME=PATH arguments as a mapping. ValueError for one that is not so."""
     found = {}
     for text in given:
         name, equals, path = text.partition("=")
@@ -224,7 +224,10 @@ def named(option: str, given: list[str], example: str) -> dict[str, Path]:
 
 
 def data_roots(given: list[str], rows: Mapping[str, Experiment], made: Path) -> dict[str, Path]:
-    """Dataset name -> folder, from NAME=FOLDER arguments; synthetic benchmarks are made if needed."""
+    """Dataset name -> folder, from NAME=FOLDER arguments; synthetic benchmarks are made if needed.
+
+    Raises ValueError for one that no row uses.
+    """
     roots = named("--data", given, "NAME=FOLDER, such as ava=/data/ava")
     wanted = {exp.dataset for exp in rows.values()}
     for name in sorted(roots.keys() - wanted):

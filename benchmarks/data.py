@@ -39,7 +39,7 @@ class Data:
 
 
 def benchmark(exp: Experiment) -> str:
-    """Whose formats and rules an experiment's dataset has: "ava", "ucf24" or "jhmdb"."""
+    """Whose formats and rules an experiment's dataset has: "ava", "ucf24" or "jhmdb"; ValueError: none."""
     name = exp.dataset.removeprefix("synthetic_").removesuffix("_smoke")
     if name not in PROTOCOLS:
         raise ValueError(f"no dataset is called {exp.dataset!r}; there are {', '.join(PROTOCOLS)}")
@@ -51,6 +51,7 @@ def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
 
     AVA reports on its validation split, as everybody does, and shows it during training too; so do
     UCF101-24 and JHMDB with their test splits. The synthetic AVA has a test split of its own.
+    Raises ValueError where no folder is given, and what the readers raise, naming file and line.
     """
     name = benchmark(exp)
     if exp.dataset not in roots:
@@ -88,7 +89,10 @@ def clip_rate(exp: Experiment) -> float:
 
 
 def given_boxes(exp: Experiment, split: Split, root: Path) -> dict[Key, GivenBoxes] | None:
-    """The boxes a two-stage row is asked about, by keyframe; None for the other methods."""
+    """The boxes a two-stage row is asked about, by keyframe; None for the other methods.
+
+    Raises ValueError for boxes that there are none of.
+    """
     if exp.method != "two_stage":
         return None
     if exp.boxes == "ground_truth":

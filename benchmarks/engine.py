@@ -67,7 +67,8 @@ def fit(
     """Train in place by the experiment's recipe: AdamW, warm-up, cosine to 0, clipped gradients.
 
     Order, views and dropped paths follow from exp.seed. Raises FloatingPointError naming the step
-    and its clips where the loss is not finite.
+    and its clips where the loss is not finite, ValueError where the clips do not fill a batch or the
+    processes cannot share one evenly.
 
     on_state: is given, every `state_every` seconds, after the step's `on_step`, all that the rest of the
         training follows from, a dict that torch.save takes. state: such a dict: the training goes on
@@ -194,7 +195,10 @@ def fit(
 
 
 def parts(groups: Sequence[Group], count: int) -> list[list[Group]]:
-    """A batch in `count` parts of about as many clips, each a list of groups that takes its turn."""
+    """A batch in `count` parts of about as many clips, each a list of groups that takes its turn.
+
+    Raises ValueError for more than one part of clips of several sizes.
+    """
     if count == 1:
         return [list(groups)]
     if len(groups) > 1:
@@ -209,12 +213,12 @@ def parts(groups: Sequence[Group], count: int) -> list[list[Group]]:
 
 
 def generators() -> list[Tensor]:
-    """The states of torch's generators: the CPU's, and each GPU's."""
+    """The states of torch's generators, (n,) uint8: the CPU's, and each GPU's."""
     return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
 
 
 def set_generators(states: Sequence[Tensor]) -> None:
-    """Puts torch's random generators, the CPU's and then each GPU's, where they were."""
+    """Puts torch's random generators where they were: states as `generators()` gave them."""
     torch.set_rng_state(states[0])
     if len(states) > 1:
         torch.cuda.set_rng_state_all(list(states[1:]))

@@ -196,6 +196,7 @@ def at_scale(exp: Experiment, scale: str) -> Experiment:
     shape and a recipe tuned on the training and validation splits of the one of AVA's. What a row
     ablates is kept: method, selection, last pool, frame embedding, resolution, seed. "smoke" is tiny cut to
     a few steps and clips: it rehearses the whole command in seconds, and its numbers mean nothing.
+    Raises ValueError for a scale not in SCALES.
     """
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}; got {scale!r}")

@@ -207,7 +207,10 @@ def update(
 
 
 def collected_tests() -> dict[str, Numbers]:
-    """How many tests each file has, slow ones included: a test that is dropped is missed."""
+    """How many tests each file has, slow ones included: a test that is dropped is missed.
+
+    Raises RuntimeError where they cannot be collected.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:benchmark",
          "-m", "slow or not slow"],

@@ -51,6 +51,7 @@ def run(
     Of processes that share the run (`benchmarks.processes`) each calls this; the first one writes.
     Fills OUT/trainings/<training_hash>/, and for each row OUT/runs/<hash>/ with detections, persons
     and, last, result.json.
+    Raises ValueError where the rows share no training, or one keeps more detections than MOST_ROWS.
     """
     exp, *others = experiments
     if any(other.training_hash != exp.training_hash for other in others):

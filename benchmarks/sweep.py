@@ -88,6 +88,7 @@ def cluster(address: str | None = None) -> Iterator[list[dict[str, Any]]]:
 
     address: of a running cluster to join, "auto" for the one of this machine; this checkout's code travels
     to its machines. None: a private one, which ends with the context.
+    Raises ValueError where no cluster answers, or a private one starts no process.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:

@@ -81,7 +81,7 @@ def add_check(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def check(args: argparse.Namespace) -> int:
-    """Look at a tree and print what is there; -> 0 usable, 1 not yet."""
+    """Look at a tree and print what is there; -> 0 usable, 1 not yet. ValueError: a wrong option."""
     if args.sample < 0:
         raise ValueError(f"--sample {args.sample}: give 0 or more")
     with progress_bar() as bar:
@@ -134,7 +134,7 @@ def add_make(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def make(args: argparse.Namespace) -> int:
-    """Write a synthetic tree; -> 0."""
+    """Write a synthetic tree; -> 0. ValueError: a wrong option, or something is there already."""
     out: Path = args.out
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: a file is there; name a new or empty folder")

@@ -73,7 +73,7 @@ def read_source(source: Source, indices: NDArray[np.int64]) -> NDArray[np.uint8]
 
 
 def check_name(video: str, file: Path) -> None:
-    """Refuse a video's name from an annotation file that would lead out of the data folder."""
+    """ValueError for a video's name from an annotation file that would lead out of the data folder."""
     parts = video.replace("\\", "/").split("/")
     if "" in parts or "." in parts or ".." in parts or "\0" in video:
         raise ValueError(f"{file}: video name {video!r} is no path inside the data folder; correct the file")

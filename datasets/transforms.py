@@ -79,7 +79,7 @@ class Split(Protocol):
 
     @property
     def flipped_columns(self) -> Tensor:
-        """For each class the one that its mirror image shows."""
+        """(C,) int64, for each class the one that its mirror image shows."""
 
     def __len__(self) -> int: ...
 

@@ -53,7 +53,7 @@ ANY_CLASS = range(1, 10_000)  # ids a file may have; those not in the label map 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, or 2 for bad input."""
+    """Run one command; 0, or 2 for bad input (a ValueError, OSError or ImportError of it)."""
     options = _parser().parse_args(arguments)
     try:
         for path in (options.json, getattr(options, "curve", None), getattr(options, "plot", None)):
@@ -134,7 +134,7 @@ def actors(options: argparse.Namespace) -> None:
 
 
 def comparison(options: argparse.Namespace) -> None:
-    """Runs against the first, paired over videos."""
+    """Runs against the first, paired over videos. ValueError for options that do not go together."""
     if len(options.detections) < 2:
         raise ValueError("compare needs at least two detection files: the first, and others against it")
     if options.groundtruth.suffix.lower() == ".pkl":

@@ -193,7 +193,7 @@ def load_plain(path: PathLike) -> Any:
     """Unpickle plain data: containers, numbers, text, and NumPy arrays and scalars of numbers.
 
     Text that Python 2 wrote is read as Latin-1. ActFileError: whatever else the file asks for, and
-    a file that is damaged or no pickle.
+    a file that is damaged or no pickle. FileNotFoundError.
     """
     path = Path(path)
     try:

@@ -254,7 +254,10 @@ def write_detections(path: PathLike, detections: Detections) -> None:
 
 
 def write_frame_detections(path: PathLike, detections: Detections) -> None:
-    """Write the 8 columns of UCF101-24 and JHMDB; order, digits, safety as in `write_detections`."""
+    """Write the 8 columns of UCF101-24 and JHMDB; order, digits, safety as in `write_detections`.
+
+    ValueError: a video name the format cannot hold, or a label below 0.
+    """
     wrong = np.flatnonzero(detections.label < 0)
     if len(wrong):
         raise ValueError(f"detection row {wrong[0]} has label {detections.label[wrong[0]]}")

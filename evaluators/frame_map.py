@@ -218,7 +218,7 @@ def match_frames(
     iou: float = 0.5,
     plus_one: bool = False,
 ) -> Matched:
-    """The first half of `frame_map`: drop the rows that do not count, match the others."""
+    """The first half of `frame_map`: drop the rows that do not count, match the rest. ValueError as there."""
     protocol = _protocol(protocol)
     rules = RULES[protocol]
     if plus_one and protocol != Protocol.ANNOTATED:
@@ -399,6 +399,8 @@ def claim_remaining(
 def average_precision(true_positive: Bools, score: Floats, num_truth: int) -> float:
     """Area under the all-point interpolated precision-recall curve (PASCAL VOC 2010 on), 0..1.
 
+    ValueError: lengths that differ, or more true positives than boxes.
+
     true_positive (M,), score (M,): the detections of one class, pooled over frames, in any order;
     equal scores rank in row order. num_truth: its ground-truth boxes. NaN when num_truth is 0.
 
@@ -471,7 +473,7 @@ def frame_keys(
 
 
 def lookup(table: Ints, value: Ints) -> Ints:
-    """Where each value stands in a sorted table without repeats; -1 when it does not."""
+    """Where each value (K,) stands in a sorted table (L,) without repeats; -1 when it does not. -> (K,)"""
     if len(table) == 0:
         return np.full(len(value), -1, dtype=np.int64)
     low, span = int(table[0]), int(table[-1] - table[0]) + 1

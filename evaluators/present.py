@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @singledispatch
 def summarise(result: object) -> str:
-    """A few lines for people: numbers in per cent, with the rules they were made by."""
+    """A few lines for people: numbers in per cent, with the rules they were made by. TypeError: no result."""
     raise TypeError(f"{type(result).__name__} is not a result of an evaluator")
 
 
 @singledispatch
 def plot(result: object) -> "Figure":
-    """A figure of the result, to show or save."""
+    """A figure of the result, to show or save. TypeError: no result of an evaluator."""
     raise TypeError(f"{type(result).__name__} is not a result of an evaluator")
 
 

@@ -77,7 +77,7 @@ def draw_keyframes(out: Path, runs: list[Run], folder: Path) -> Path | None:
 
 
 def draw_clips(argv: list[str]) -> int:
-    """The `figures` command; -> the exit status."""
+    """The `figures` command; -> the exit status, 2 for a ValueError or a missing file."""
     parser = argparse.ArgumentParser(
         prog="python -m reports figures",
         description="p(alpha) over the keyframe, boxes, and the last layer's attention of the surest tokens.",

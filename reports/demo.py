@@ -64,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def keyframes_of(annotated: Path, count: int) -> NDArray[np.uint8]:
-    """Whole seconds at even distances through an annotated video, not chosen by how well they look."""
+    """Whole seconds at even distances through an annotated video, not chosen by how well they look.
+
+    -> one picture (H, W, 3) uint8 RGB, COLUMNS side by side.
+    """
     info = probe(annotated)
     first = ava.FIRST_SECOND - ava.START_SECOND  # before it there is nothing
     seconds = np.linspace(first, int(info.seconds - 1 / info.fps), count).round()

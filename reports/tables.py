@@ -145,7 +145,7 @@ def _rows(scale: str, seed: int) -> Mapping[str, Experiment]:
 
 
 def of_seeds(found: Sequence[tuple[Result, ...]], field: str) -> np.ndarray:
-    """A field of each seed, in per cent: the mean over a seed's results, NaN where one has no number."""
+    """(S,) a field of each seed in per cent: the mean over its results, NaN where one has no number."""
     values = [[getattr(r, field) for r in seed] for seed in found]
     return np.array([np.nan if None in row else 100 * float(np.mean(row)) for row in values])
 
@@ -204,7 +204,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def compared(mine: np.ndarray, others: np.ndarray) -> tuple[float, float]:
-    """Difference of the means, and Welch's p-value; NaN where there is none, or one seed alone."""
+    """Of seeds' numbers, (S,) and (R,): difference of means, Welch's p-value; NaN where there is none."""
     if not len(mine) or not len(others):
         return float("nan"), float("nan")
     difference = float(mine.mean() - others.mean())

@@ -43,6 +43,47 @@ def test_docstrings(path):
     assert list(silent(tree, name_of(path))) == []
 
 
+ARRAYS = ("Tensor", "NDArray", "ndarray", "Floats", "Ints", "Bools")
+OURS = ("AssertionError", "NotImplementedError", "KeyboardInterrupt")
+
+
+def unsaid(node, name):
+    """What docstrings of public functions leave out: a shape, an error that they raise themselves."""
+    for child in node.body:
+        if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+            yield from unsaid(child, f"{name}.{child.name}")
+        if not isinstance(child, ast.FunctionDef) or child.name.startswith("_"):
+            continue
+        said, types = (
+            ast.get_docstring(child) or "",
+            ast.unparse([child.args, child.returns or ast.Constant(0)]),
+        )
+        if any(kind in types for kind in ARRAYS) and "(" not in said:
+            yield f"{name}.{child.name}: no shape"
+        caught = {
+            id(r) for t in ast.walk(child) if isinstance(t, ast.Try) for b in t.body for r in ast.walk(b)
+        }
+        for r in ast.walk(child):
+            if isinstance(r, ast.Raise) and isinstance(r.exc, ast.Call) and id(r) not in caught:
+                error = ast.unparse(r.exc.func)
+                if error[0].isupper() and error not in OURS and error not in said:
+                    yield f"{name}.{child.name}: raises {error}"
+
+
+def test_what_is_left_out_is_noticed():
+    tree = ast.parse(
+        "def f(x: Tensor):\n    'Of x.'\ndef g(x: Tensor) -> int:\n    '(N,) -> its length. IndexError: none.'\n"
+        "    raise IndexError()\ndef h():\n    'Says.'\n    raise OSError('gone')\n"
+        "def k():\n    'Says.'\n    try:\n        raise OSError()\n    except OSError: pass\n"
+    )
+    assert list(unsaid(tree, "m")) == ["m.f: no shape", "m.h: raises OSError"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_docstrings_give_shapes_and_errors(path):
+    assert list(unsaid(ast.parse(path.read_text()), name_of(path))) == []
+
+
 def without_help(parser, command):
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -18,7 +18,10 @@ from actloc_core.structures import Backbone
 def factorised_tiny(
     *, frames: int = 16, crop: int = 64, last_pool: bool = False, drop_path: float = 0.0
 ) -> FactorisedViT:
-    """Three blocks and 0.2 M parameters, for laptops: 8x8x8 tokens of 64 at 16 x 64."""
+    """Three blocks and 0.2 M parameters, for laptops: 8x8x8 tokens of 64 at 16 x 64.
+
+    Raises ValueError for last_pool=True: there is none to keep.
+    """
     if last_pool:
         raise ValueError("this ViT has no pooling, so no last one to keep: last_pool must be False")
     return FactorisedViT(

@@ -143,7 +143,10 @@ class MViT(Backbone):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, t, h, w, out_dim), normalised tokens in time, row, column order."""
+        """(B, 3, T, H, W) -> (B, t, h, w, out_dim), normalised tokens in time, row, column order.
+
+        Raises ValueError where the patch's strides do not divide T, H or W.
+        """
         for name, size, stride in zip("THW", clip.shape[2:], self.patch_stride, strict=True):
             if size % stride:
                 raise ValueError(f"clip {name}={size} is not a multiple of the patch stride {stride}")

@@ -442,9 +442,6 @@ def test_hiera_without_a_norm_is_refused_unless_it_is_of_mae():
         load_backbone(empty(backbones.hiera_t, crop=224), state)
 
 
-VIT_B = videomae(768, 12, "fc_norm")
-
-
 @pytest.mark.parametrize("key", ["model", "module"])
 @pytest.mark.parametrize("last_norm", ["norm", "fc_norm"])
 def test_videomae_fine_tuned(key, last_norm):
