@@ -54,15 +54,12 @@ def unsaid(node, name):
             yield from unsaid(child, f"{name}.{child.name}")
         if not isinstance(child, ast.FunctionDef) or child.name.startswith("_"):
             continue
-        said, types = (
-            ast.get_docstring(child) or "",
-            ast.unparse([child.args, child.returns or ast.Constant(0)]),
-        )
+        said = ast.get_docstring(child) or ""
+        types = ast.unparse(child.args) + (ast.unparse(child.returns) if child.returns else "")
         if any(kind in types for kind in ARRAYS) and "(" not in said:
             yield f"{name}.{child.name}: no shape"
-        caught = {
-            id(r) for t in ast.walk(child) if isinstance(t, ast.Try) for b in t.body for r in ast.walk(b)
-        }
+        tries = [node for node in ast.walk(child) if isinstance(node, ast.Try)]
+        caught = {id(r) for t in tries for line in t.body for r in ast.walk(line)}
         for r in ast.walk(child):
             if isinstance(r, ast.Raise) and isinstance(r.exc, ast.Call) and id(r) not in caught:
                 error = ast.unparse(r.exc.func)
@@ -72,7 +69,8 @@ def unsaid(node, name):
 
 def test_what_is_left_out_is_noticed():
     tree = ast.parse(
-        "def f(x: Tensor):\n    'Of x.'\ndef g(x: Tensor) -> int:\n    '(N,) -> its length. IndexError: none.'\n"
+        "def f(x: Tensor):\n    'Of x.'\n"
+        "def g(x: Tensor) -> int:\n    '(N,) -> its length. IndexError: none.'\n"
         "    raise IndexError()\ndef h():\n    'Says.'\n    raise OSError('gone')\n"
         "def k():\n    'Says.'\n    try:\n        raise OSError()\n    except OSError: pass\n"
     )
