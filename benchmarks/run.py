@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -171,9 +172,11 @@ def _refuse_masses(found: FoundActors, exp: Experiment, clips: int) -> None:
     """A model that has learned nothing keeps every candidate: a file of 40 GB says no more than that."""
     kept, rows = len(found.persons.score), found.scores.size
     if rows > MOST_ROWS:
+        enough = np.sort(found.persons.score)[-(MOST_ROWS // found.scores.shape[1]) - 1]
         raise ValueError(
             f"at theta {exp.theta:g} the model keeps {kept:,} candidates of {clips:,} clips, "
             f"{kept / clips:.0f} a clip: {rows:,} rows of detections, where {MOST_ROWS:,} are the most that "
-            "are written. It tells people from the rest too badly: train longer, or take a higher theta "
-            "(the training is kept, and its rows of every theta are scored from it)"
+            "are written. It tells people from the rest too badly: train longer, or take a higher theta, "
+            f"{math.ceil(1000 * enough) / 1000:g} or more (the training is kept, and its rows of every theta "
+            "are scored from it)"
         )

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -62,8 +63,15 @@ def test_masses_of_detections_are_refused_with_what_to_do(finished, small_benchm
     out = finished[1].parents[1]
     monkeypatch.setattr("benchmarks.run.MOST_ROWS", 1000)
     before = (finished[1] / "result.json").read_bytes()
-    with pytest.raises(ValueError, match=r"at theta 0.02 the model keeps [\d,]+ cand.* a higher theta"):
+    with pytest.raises(
+        ValueError, match=r"at theta 0.02 the model keeps [\d,]+ cand.* a higher theta"
+    ) as told:
         run_at(small_benchmark, out, EXP)
+    enough = float(re.search(r"higher theta, (\S+) or more", str(told.value))[1])
+    assert 0.02 < enough < 1
+    [result] = run_at(small_benchmark, out, replace(EXP, theta=enough))
+    persons = read_persons(out / "runs" / result.hash / "persons.csv")
+    assert 0 < len(persons.video) <= 100, "ten actions each"
     assert (finished[1] / "result.json").read_bytes() == before
     [result] = run_at(small_benchmark, out, replace(EXP, theta=0.9999))
     assert result.training == EXP.training_hash
