@@ -314,6 +314,7 @@ def test_what_is_refused_in_ground_truth_alone_is_read_in_detections(road, file)
         (read_persons, FOUND, ", line 1, column 7 (action id): found '12'; person boxes have no a"),
         (read_persons, PERSONS + b"a,0902\n", ", line 3: found 2 columns instead of 7"),
         (read_persons, PERSONS + b"a,x,0,0,1,1,0.1", ", line 3, column 2 (second): found 'x'; the"),
+        (read_persons, PERSONS + b"a,2147483648,0,0,1,1,0.1", ", line 3, column 2 (second): foun"),
         (read_persons, PERSONS + b"a,1,0,0,1,1,inf", ", line 3, column 7 (score): found 'inf'; a "),
         (read_exclusions, b"video,timestamp\na,0902\n", ", line 1: 'video,timestamp' looks like a"),
         (read_exclusions, b"a,0902\nb\n", ", line 2: found 1 column instead of 2, as line 1 has"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from evaluators import Detections, Linking, Tubes, TubeTruth, link, video_map
+from evaluators.video_map import _chunks
 
 CLASSES = {0: "run", 1: "sit"}
 BOX, FAR = (0, 0, 99, 99), (200, 0, 299, 99)
@@ -57,8 +58,8 @@ def test_the_last_class_of_a_video_is_not_the_first_of_the_next():
     there = truth(person(range(1, 21), last=1, label=1), person(range(1, 21), last=2, video="b", label=0))
     swapped = found(person(range(1, 21), label=1), person(range(1, 21), video="b", label=0))
     assert video_map(there, swapped, CLASSES).mAP[0.5] == 1
-    swapped = found(person(range(1, 21), label=0), person(range(1, 21), video="b", label=1))
-    assert video_map(there, swapped, CLASSES).mAP[0.5] == 0
+    there = truth(person(range(1, 21), last=1, label=1), person(range(1, 21), FAR, 2, video="b", label=0))
+    assert video_map(there, found(person(range(1, 21), video="b", label=0)), CLASSES).mAP[0.5] == 0
 
 
 def test_a_box_suppresses_none_of_another_class_or_frame():
@@ -90,6 +91,13 @@ def test_tubes_compared_in_parts_score_as_all_at_once(monkeypatch):
     for size in (1, 50, 333):
         monkeypatch.setitem(video_map.__globals__, "_CHUNK", size)
         assert video_map(there, seen, CLASSES) == whole
+
+
+def test_parts_hold_so_many_frames_or_a_single_pair(monkeypatch):
+    monkeypatch.setitem(video_map.__globals__, "_CHUNK", 6)
+    parts = list(_chunks(np.array([3, 3, 1, 9, 2, 2, 2, 1])))
+    assert parts == [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 7), slice(7, 8)]
+    assert list(_chunks(np.zeros(0, int))) == []
 
 
 # --- linking -------------------------------------------------------------------------------------
