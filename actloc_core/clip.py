@@ -183,7 +183,7 @@ class Shown:
         return _picture(self.frame, size)
 
     def sketch(self, size: tuple[int, int]) -> np.ndarray:
-        """(H, W, 3) uint8 RGB for eyes, by the decoder's fast scaler: not what a model was trained on."""
+        """`picture` of this (height, width) for eyes, by the decoder's fast scaler: (H, W, 3) uint8 RGB."""
         turns = self.frame.rotation // 90
         height, width = size[::-1] if turns % 2 else size
         image = self.frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")

@@ -113,7 +113,13 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:  # a request that nobody can serve
         print(f"error: {error}", file=sys.stderr)
         return 2
-    failed = {exp.hash: failures[key] for key, group in missing.items() if key in failures for exp in group}
+    failed = {
+        exp.hash: failures[key]
+        for key, group in missing.items()
+        if key in failures
+        for exp in group
+        if unfinished([exp], args.out)
+    }
     for key, reason in failed.items():
         print(f"failed: {names[key]} [{key}]: {reason}", file=sys.stderr)
     done = len(experiments) - len(failed)

@@ -23,7 +23,7 @@ from evaluators.frame_map import RULES, Detections, FrameMap, Protocol, frame_ma
 PROTOCOLS = {"ava": "standard", "ucf24": "gurkirt", "jhmdb": "gurkirt"}
 """Whose rules a benchmark's number follows; see `evaluators.frame_map.Protocol`."""
 ROWS_AT_ONCE = 4_000_000
-"""Detections that are scored together: some 1 GiB."""
+"""Detections that are scored together, some 1 GiB; of one class all, however many these are."""
 USUAL_FPS = {"ucf24": 25.0, "jhmdb": 30.0}
 
 
@@ -91,7 +91,8 @@ def clip_rate(exp: Experiment) -> float:
 def given_boxes(exp: Experiment, split: Split, root: Path) -> dict[Key, GivenBoxes] | None:
     """The boxes a two-stage row is asked about, by keyframe; None for the other methods.
 
-    Raises ValueError for boxes that there are none of.
+    Raises ValueError for boxes that are neither the detector's nor the true ones, and for a detector's beside
+    AVA; FileNotFoundError or ValueError naming the person-box file where it is missing or broken.
     """
     if exp.method != "two_stage":
         return None
@@ -111,11 +112,14 @@ def given_boxes(exp: Experiment, split: Split, root: Path) -> dict[Key, GivenBox
 
 
 def frame_ap(split: Split, found: FoundActors, protocol: str) -> FrameMap:
-    """Frame-mAP of what was found on a split, by its own annotations, classes and exclusions."""
+    """Frame-mAP of what was found on a split, by its own annotations, classes and exclusions.
+
+    Raises ValueError as `frame_map` does.
+    """
     ids = sorted(split.evaluated)
     # Classes meet nowhere but in the frame's best rows, so a few are scored at a time.
     meet = RULES[Protocol(protocol)].capped
-    step = len(ids) if meet else max(1, ROWS_AT_ONCE // max(1, len(found.persons.score)))
+    step = max(1, len(ids) if meet else ROWS_AT_ONCE // max(1, len(found.persons.score)))
     scored = [
         frame_map(
             split.ground_truth,
@@ -124,7 +128,7 @@ def frame_ap(split: Split, found: FoundActors, protocol: str) -> FrameMap:
             excluded=split.excluded,
             protocol=protocol,
         )
-        for some in (ids[first : first + step] for first in range(0, len(ids), step))
+        for some in [ids[first : first + step] for first in range(0, len(ids), step)] or [[]]
     ]
     ap = {i: value for score in scored for i, value in score.ap.items()}
     counted = np.array([value for value in ap.values() if not np.isnan(value)])

@@ -28,7 +28,11 @@ from evaluators.ava_csv import write_detections, write_frame_detections, write_p
 from evaluators.precision_recall import actor_precision_recall
 
 MOST_ROWS = 50_000_000
-"""Of a run's detections: a csv of 4 GB. In AVA's 57,000 validation clips, 11 actors each."""
+"""Of a run's detections: a csv of 6 GB. In AVA's 57,000 validation clips, 11 actors each."""
+
+
+class TooManyError(ValueError):
+    """A model keeps masses of candidates: the message says how many, and what to do."""
 
 
 def run(
@@ -52,7 +56,8 @@ def run(
     Of processes that share the run (`benchmarks.processes`) each calls this; the first one writes.
     Fills OUT/trainings/<training_hash>/, and for each row OUT/runs/<hash>/ with detections, persons
     and, last, result.json.
-    Raises ValueError where the rows share no training, or one keeps more detections than MOST_ROWS.
+    Raises ValueError where the rows share no training; TooManyError where one keeps more detections than
+    MOST_ROWS, after the others are scored.
     """
     exp, *others = experiments
     if any(other.training_hash != exp.training_hash for other in others):
@@ -73,19 +78,27 @@ def run(
         on_saved=on_saved,
         on_alive=on_alive,
     )
-    return [
-        score(
-            one,
-            trained,
-            data,
-            roots[exp.dataset],
-            out / "runs" / one.hash,
-            device=device,
-            workers=workers,
-            on_alive=on_alive,
-        )
-        for one in experiments
-    ]
+    results, refused = [], []
+    for one in experiments:
+        folder = out / "runs" / one.hash
+        try:
+            results.append(
+                score(
+                    one,
+                    trained,
+                    data,
+                    roots[exp.dataset],
+                    folder,
+                    device=device,
+                    workers=workers,
+                    on_alive=on_alive,
+                )
+            )
+        except TooManyError as error:  # of this theta: the other rows can be scored all the same
+            refused.append(str(error))
+    if refused:
+        raise TooManyError("; ".join(refused))
+    return results
 
 
 def score(
@@ -99,7 +112,10 @@ def score(
     workers: int = 0,
     on_alive: Callable[[], None] = lambda: None,
 ) -> Result:
-    """Score one row on its report split; write detections, persons and, last, result.json."""
+    """Score one row on its report split; write detections, persons and, last, result.json.
+
+    Raises TooManyError, with nothing written.
+    """
     clock, split, protocol = time.monotonic(), data.report, PROTOCOLS[benchmark(exp)]
 
     candidates = predict(
@@ -123,6 +139,7 @@ def score(
         curve_mAP = at_theta.mAP
     else:
         curve_mAP = frame_ap(split, above(candidates, CURVE_THETA), protocol).mAP
+    del candidates
     actors = actor_precision_recall(
         split.ground_truth, found.persons, split.evaluated, theta=TABLE_THETA, excluded=split.excluded
     )
@@ -172,11 +189,13 @@ def _refuse_masses(found: FoundActors, exp: Experiment, clips: int) -> None:
     """A model that has learned nothing keeps every candidate: a file of 40 GB says no more than that."""
     kept, rows = len(found.persons.score), found.scores.size
     if rows > MOST_ROWS:
-        enough = np.sort(found.persons.score)[-(MOST_ROWS // found.scores.shape[1]) - 1]
-        raise ValueError(
+        enough = float(np.sort(found.persons.score)[-(MOST_ROWS // found.scores.shape[1]) - 1])
+        higher = (
+            f", or take a higher theta, {math.ceil(1e6 * enough) / 1e6:g} or more" if enough < 0.9999 else ""
+        )
+        raise TooManyError(
             f"at theta {exp.theta:g} the model keeps {kept:,} candidates of {clips:,} clips, "
             f"{kept / clips:.0f} a clip: {rows:,} rows of detections, where {MOST_ROWS:,} are the most that "
-            "are written. It tells people from the rest too badly: train longer, or take a higher theta, "
-            f"{math.ceil(1000 * enough) / 1000:g} or more (the training is kept, and its rows of every theta "
-            "are scored from it)"
+            f"are written. It tells people from the rest too badly: train longer{higher} (the training is "
+            "kept, and its rows of every theta are scored from it)"
         )

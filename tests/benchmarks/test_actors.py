@@ -89,3 +89,11 @@ def test_a_few_classes_at_a_time_score_as_all_together(protocol, at_once, monkey
     assert repr(frame_ap(split, found, protocol)) == repr(whole), "to the last digit, NaN where there is none"
     assert 0 < whole.mAP < 1
     assert whole.num_true_positives > 20
+
+
+def test_no_classes_are_refused_in_words():
+    truth = GroundTruth(("a",), np.zeros(1, int), np.zeros(1, int), BOXES[:1], np.ones(1, int))
+    split = SimpleNamespace(ground_truth=truth, evaluated={}, excluded=frozenset())
+    for protocol in ("standard", "activitynet_2019"):
+        with pytest.raises(ValueError, match="no classes to evaluate: give the label map"):
+            frame_ap(split, TWO, protocol)

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from actloc_core.checkpoints import CheckpointError
+from benchmarks.actors import FoundActors
 from benchmarks.data import given_boxes, load_data, random_classes
 from benchmarks.experiments import OURS, TRAINING, at_scale
 from benchmarks.models import build_model, weights_hash
 from benchmarks.results import Result, read_result, save
-from benchmarks.run import run
+from benchmarks.run import TooManyError, _refuse_masses, run
 from datasets import ava, synthetic
 from evaluators.ava_csv import read_detections, read_persons
-from evaluators.frame_map import frame_map
+from evaluators.frame_map import Detections, frame_map
 from evaluators.precision_recall import actor_precision_recall
 
 EXP = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.1)
@@ -73,8 +74,23 @@ def test_masses_of_detections_are_refused_with_what_to_do(finished, small_benchm
     persons = read_persons(out / "runs" / result.hash / "persons.csv")
     assert 0 < len(persons.video) <= 100, "ten actions each"
     assert (finished[1] / "result.json").read_bytes() == before
-    [result] = run_at(small_benchmark, out, replace(EXP, theta=0.9999))
-    assert result.training == EXP.training_hash
+    strictest = replace(EXP, theta=0.9999)
+    with pytest.raises(TooManyError):
+        run_at(small_benchmark, out, EXP, strictest)
+    scored = read_result(out / "runs" / strictest.hash / "result.json")
+    assert scored.training == EXP.training_hash, "one row's theta is not another's"
+
+
+def test_no_theta_is_named_where_none_would_do(monkeypatch):
+    monkeypatch.setattr("benchmarks.run.MOST_ROWS", 100)
+    nothing = np.zeros(200, np.int64)
+    persons = Detections(("a",), nothing, nothing, np.zeros((200, 4)), nothing, np.full(200, 0.99999))
+    found = FoundActors(persons, np.array([1]), np.zeros((200, 1)))
+    with pytest.raises(TooManyError, match=r"train longer \(the training"):
+        _refuse_masses(found, EXP, 100)
+    persons = replace(persons, score=np.linspace(0.001, 0.2, 200))
+    with pytest.raises(TooManyError, match=r"higher theta, 0\.1 or more"):
+        _refuse_masses(replace(found, persons=persons), EXP, 100)
 
 
 def test_the_numbers_can_be_had_again_from_the_files(finished, small_benchmark):
