@@ -127,7 +127,10 @@ def _run(model: nn.Module, clip: Tensor) -> list[Tensor]:
 
 
 def shapes(subject: Subject) -> None:
-    """Made for 16 frames, runs 8, 16 and 32, other squares and what is none, without arithmetic."""
+    """Made for 16 frames, runs 8, 16 and 32, other squares and what is none, without arithmetic.
+
+    AssertionError: the clip that does not.
+    """
     # What every size is a multiple of: a paper-sized backbone's 7 and 8 are 224 and 256.
     side, less, more = (16, 3, 5) if subject.small else (32, 7, 10)
     with torch.device("meta"):

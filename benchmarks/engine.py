@@ -218,7 +218,7 @@ def generators() -> list[Tensor]:
 
 
 def set_generators(states: Sequence[Tensor]) -> None:
-    """Puts torch's random generators where they were: states as `generators()` gave them."""
+    """Puts torch's random generators where they were: states, (n,) uint8, as `generators()` gave them."""
     torch.set_rng_state(states[0])
     if len(states) > 1:
         torch.cuda.set_rng_state_all(list(states[1:]))
