@@ -47,7 +47,7 @@ from benchmarks import processes
 from benchmarks.experiments import TRAINING, Experiment
 from benchmarks.mirror import fetch, send
 from benchmarks.provenance import COMMIT, git_commit
-from benchmarks.run import run
+from benchmarks.run import TooManyError, run
 from benchmarks.training import STATE_EVERY, Progress, training_lock
 
 HANG = 20 * 60.0
@@ -395,22 +395,28 @@ def _member(key: str, work: _Work, device: torch.device, report: Callable[[dict[
             if work.mirror:
                 for folder in mine:
                     fetch(work.mirror, out, folder)
-            run(
-                rows,
-                {name: Path(path) for name, path in work.roots.items()},
-                out,
-                weights={name: Path(path) for name, path in work.weights.items()},
-                device=device,
-                workers=max(0, int(work.share.cpus) - 1) if device.type == "cuda" else 0,
-                fresh=work.fresh,
-                state_every=work.state_every,
-                on_progress=progressed,
-                on_saved=saved,
-                on_alive=alive,
-            )
+            refused: TooManyError | None = None
+            try:
+                run(
+                    rows,
+                    {name: Path(path) for name, path in work.roots.items()},
+                    out,
+                    weights={name: Path(path) for name, path in work.weights.items()},
+                    device=device,
+                    workers=max(0, int(work.share.cpus) - 1) if device.type == "cuda" else 0,
+                    fresh=work.fresh,
+                    state_every=work.state_every,
+                    on_progress=progressed,
+                    on_saved=saved,
+                    on_alive=alive,
+                )
+            except TooManyError as error:  # the training and its other rows are done
+                refused = error
             if work.mirror and processes.place() == 0:
                 for folder in (mine[0], *(f"runs/{row.hash}" for row in rows)):
                     send(work.mirror, out, folder)
+            if refused:
+                raise refused
         finally:
             faulthandler.cancel_dump_traceback_later()
 

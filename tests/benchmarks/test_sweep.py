@@ -55,6 +55,41 @@ selection.wants_all_memory = wants_all_memory
 """
 
 
+REFUSED = """
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+import torch
+from benchmarks import run, sweep
+from benchmarks.experiments import OURS, at_scale
+
+every = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.1)
+none = replace(every, theta=0.9999)
+root, out, mirror = map(Path, sys.argv[1:4])
+run.MOST_ROWS = 1000
+work = sweep._Work(
+    {every.training_hash: [asdict(every), asdict(none)]}, {every.dataset: str(root)}, {}, str(out),
+    "", 600, 600, 1, sweep.Share(1, 0), mirror.as_uri(),
+)
+try:
+    sweep._member(every.training_hash, work, torch.device("cpu"), lambda numbers: None)
+except run.TooManyError:
+    sent = mirror / "runs" / none.hash / "result.json"
+    (out / "seen").write_text(f"{sent.exists()} {(mirror / 'runs' / every.hash).exists()}")
+"""
+
+
+@pytest.mark.slow
+def test_a_mirror_gets_the_row_whose_sister_was_refused(small_benchmark, tmp_path):
+    """Of one training two rows: one would keep masses of detections, the other is scored."""
+    out, mirror = tmp_path / "out", tmp_path / "mirror"
+    subprocess.run(
+        [sys.executable, "-c", REFUSED, small_benchmark, out, mirror], cwd=CHECKOUT, timeout=280, check=True
+    )
+    assert (out / "seen").read_text() == "True False"
+    assert next((mirror / "trainings").glob("*/checkpoint.pt"))
+
+
 def sweep_of(*rows, root, folder):
     """What the sweep of these rows told: row -> the lines of its failure, for those that failed."""
     (folder / "sitecustomize.py").write_text(PLANTED)  # what Python imports first, in the trials too
