@@ -16,6 +16,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -125,17 +126,20 @@ def passes(path: Path, tree: ast.Module, tests: list[str]) -> bool:
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     if name in sys.modules:
         raise RuntimeError(f"{name} is imported already: its mutants would not be what the tests meet")
+    elsewhere = tempfile.TemporaryDirectory()  # a mutant of a reader may run what it reads
     pid = os.fork()
     if pid:
         begun = time.monotonic()
-        while True:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return status == 0
-            if time.monotonic() - begun > SECONDS:
-                os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
+        with elsewhere:
+            while True:
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    return status == 0
+                if time.monotonic() - begun > SECONDS:
+                    os.kill(pid, signal.SIGKILL)
+                time.sleep(0.02)
     try:
+        os.chdir(elsewhere.name)
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
@@ -156,7 +160,8 @@ def passes(path: Path, tree: ast.Module, tests: list[str]) -> bool:
         import pytest
 
         quick = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:xdist"]
-        os._exit(int(pytest.main([*quick, *tests])))
+        place = [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}"]
+        os._exit(int(pytest.main([*quick, *place, *(str(ROOT / test) for test in tests)])))
     except BaseException:
         os._exit(3)
 
