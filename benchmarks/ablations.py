@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -267,7 +268,8 @@ def weight_files(
 
 def download_shown(name: str, folder: Path) -> Path:
     """Published weights, downloaded with a bar on a terminal."""
-    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), transient=True) as bar:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, transient=True, disable=not Console().is_terminal) as bar:
         task = bar.add_task(name, total=None)
         file = download(
             name,
@@ -289,7 +291,7 @@ def make_synthetic(made: Path, name: str) -> Path:
     )
     if not synthetic_folder(made, name).exists():
         print(f"making {name} in {made}, once", flush=True)
-    with Progress(*columns, transient=True) as bar:
+    with Progress(*columns, transient=True, disable=not Console().is_terminal) as bar:
         task = bar.add_task(f"{name}: videos", total=None)
 
         def progress(done: int, total: int) -> None:

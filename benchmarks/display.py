@@ -90,8 +90,9 @@ class SweepDisplay:
 
     def _print(self, line: Line) -> None:
         line.printed = time.monotonic()
-        cells = ", ".join(f"{k} {v}" for k, v in _cells(line).items() if v)
-        print(f"[{_clock(time.monotonic() - self.begun)}] {line.name}: {cells}", flush=True)
+        state, *numbers = _cells(line).items()
+        said = ", ".join([state[1], *(f"{what} {number}" for what, number in numbers if number)])
+        print(f"[{_clock(time.monotonic() - self.begun)}] {line.name}: {said}", flush=True)
 
     def table(self) -> Table:
         """The trials as they stand, with what is left of each."""

@@ -20,8 +20,8 @@ def test_a_pipe_gets_lines_with_everything_known(display, capsys):
     display.finished("a")
     display.failed("b", "out of memory")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith("2b/tubelet: state starts")
-    assert lines[-1].endswith("2b/c_t: state FAILED")
+    assert lines[0].endswith("2b/tubelet: starts")
+    assert lines[-1].endswith("2b/c_t: FAILED")
     assert "step 51/200, loss 4.30, val mAP 12.5" in lines[-2]
     assert display.failures == {"b": "out of memory"}
 
