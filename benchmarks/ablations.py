@@ -336,6 +336,8 @@ def why_run(
         return "asked to run it afresh"
     if not (folder / "result.json").exists():
         training = out / "trainings" / exp.training_hash
+        if (training / "checkpoint.pt").exists():
+            return "trained, not scored"
         return "it was not finished" if any(training.glob("*.pt")) else "new"
     try:
         result = read_result(folder / "result.json")

@@ -412,6 +412,8 @@ def _member(key: str, work: _Work, device: torch.device, report: Callable[[dict[
                 )
             except TooManyError as error:  # the training and its other rows are done
                 refused = error
+            if reported < 0:  # trained before: Ray would print a line of its own for a trial without a word
+                report({"rows": len(rows)})
             if work.mirror and processes.place() == 0:
                 for folder in (mine[0], *(f"runs/{row.hash}" for row in rows)):
                     send(work.mirror, out, folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,24 @@ def test_why_a_run_is_due(first, out, tmp_path):
     begins = tmp_path / "trainings" / later.weights.removeprefix(TRAINING)
     shutil.copytree(out / "trainings" / SMOKE["2a/256_16"].training_hash, begins)
     assert why(later, fingerprint(later), out=tmp_path) == "the weights it begins with changed"
+
+
+@pytest.mark.slow
+def test_another_row_of_a_training_is_scored_from_it(first, out):
+    name = "ours/theta_0.3"
+    done = command("benchmarks.ablations", "--only", name, out=out)
+    assert done.returncode == 0, done.stderr
+    said = [re.sub(r"^\[\d+:\d+\] ", "", line) for line in done.stdout.splitlines()]
+    assert said == [
+        said[0],  # the data
+        f"{name} [{SMOKE[name].hash}]: runs (trained, not scored)",
+        "starting Ray for 1 trainings ...",
+        f"{name}: starts",
+        f"{name}: done",
+        f"1 of 1 runs have a result in {out / 'runs'}",
+    ]
+    assert said[0].startswith("data: ")
+    assert not done.stderr
 
 
 def test_trainings_wait_for_those_they_begin_with():
