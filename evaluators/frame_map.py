@@ -154,7 +154,7 @@ class FrameMap:
     num_ground_truth: int  # rows left after the class list and the exclusions
     num_detections: int  # rows left after those, the frame cap and the inverted boxes
     num_true_positives: int
-    plus_one: bool = False  # ANNOTATED as YOWO counts it
+    plus_one: bool  # ANNOTATED as YOWO counts it
 
 
 @dataclass(frozen=True, eq=False)

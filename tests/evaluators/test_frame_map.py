@@ -20,6 +20,7 @@ from evaluators import (
     frame_map,
     match,
 )
+from evaluators.frame_map import lookup
 
 # Names of frames, boxes and actions that the stories are told in.
 WHOLE, LEFT, RIGHT, TOP = (0, 0, 1, 1), (0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0, 1, 0.5)
@@ -591,3 +592,11 @@ def test_the_least_overlap_is_at_most_one():
         frame_map(there, seen, {1: "run"}, iou=1.5)
     assert frame_map(there, seen, {1: "run"}).iou == 0.5
     assert not frame_map(there, seen, {1: "run"}).plus_one
+
+
+@pytest.mark.parametrize("far", [9, 9000])
+def test_lookup_says_where_and_minus_one_for_nowhere(far):
+    """By a table of places where the numbers lie close together, by search where they do not."""
+    table = np.array([3, 5, far])
+    assert lookup(table, np.array([far, 3, 4, 5, 2, far + 1, -far])).tolist() == [2, 0, -1, 1, -1, -1, -1]
+    assert lookup(np.array([], np.int64), np.array([3])).tolist() == [-1]
