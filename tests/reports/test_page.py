@@ -202,7 +202,7 @@ addEventListener("load", () => {
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.slow)])
 def test_in_a_browser_tables_sort_and_filter_a_link_opens_its_run_and_nothing_is_complained_of(
     out, tmp_path, width
 ):

@@ -7,6 +7,7 @@ from reports.reproduction import MARK, PAGE, lines, table
 from reports.tables import published
 
 
+@pytest.mark.slow
 def test_every_row_of_the_paper_is_there():
     rows = {line["row"]: line for line in lines()}
     for name, paper in published().iterrows():
