@@ -414,11 +414,13 @@ def _member(key: str, work: _Work, device: torch.device, report: Callable[[dict[
                 refused = error
             if reported < 0:  # trained before: Ray would print a line of its own for a trial without a word
                 report({"rows": len(rows)})
-            if work.mirror and processes.place() == 0:
-                for folder in (mine[0], *(f"runs/{row.hash}" for row in rows)):
-                    send(work.mirror, out, folder)
-            if refused:
-                raise refused
+            try:
+                if work.mirror and processes.place() == 0:
+                    for folder in (mine[0], *(f"runs/{row.hash}" for row in rows)):
+                        send(work.mirror, out, folder)
+            finally:  # where nothing can be sent either, both are told
+                if refused:
+                    raise refused
         finally:
             faulthandler.cancel_dump_traceback_later()
 
