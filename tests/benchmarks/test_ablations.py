@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import ablations, rehearse
 from benchmarks.experiments import ROWS, TABLES, TRAINING, rows_at
+from reports.__main__ import main as report
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -67,25 +68,25 @@ def test_a_row_that_begins_with_anothers_weights_waits_for_it(first, out):
     assert result["origin"]["weights"]
 
 
-def test_the_tables_show_them(first, out):
-    shown = command("reports", out=out)
-    assert shown.returncode == 0, shown.stderr
-    assert "| 2(C+T) " in shown.stdout
-    assert "not run" in shown.stdout, "the rows that were not chosen"
-    assert "do all three ways learn?" in shown.stdout
-    assert "No row was run" not in shown.stdout, "rows of every table are done, if not chosen there"
+def test_the_tables_show_them(first, out, capsys):
+    assert report(["--scale", "smoke", "--out", str(out)]) == 0
+    shown = capsys.readouterr()
+    assert not shown.err
+    assert "| 2(C+T) " in shown.out
+    assert "not run" in shown.out, "the rows that were not chosen"
+    assert "do all three ways learn?" in shown.out
+    assert "No row was run" not in shown.out, "rows of every table are done, if not chosen there"
     assert (out / "report" / "table_2b.csv").read_text().startswith("method,")
-    assert (out / "report" / "table_2b.md").read_text() in shown.stdout + "\n"
+    assert (out / "report" / "table_2b.md").read_text() in shown.out + "\n"
 
 
-def test_a_second_call_keeps_what_is_done(first, out):
+def test_a_second_call_keeps_what_is_done(first, out, capsys):
     before = {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*")}
-    again = command(
-        "benchmarks.ablations", "--only", "2a", "4", "--rows", "two_stage", "256_16", "jhmdb_1", out=out
-    )
-    assert again.returncode == 0
-    assert again.stdout.count("done before, kept") == 4
-    assert "starting Ray" not in again.stdout
+    chosen = ["--only", "2a", "4", "--rows", "two_stage", "256_16", "jhmdb_1"]
+    assert ablations.main(["--scale", "smoke", "--out", str(out), *chosen]) == 0
+    again = capsys.readouterr().out
+    assert again.count("done before, kept") == 4
+    assert "starting Ray" not in again
     assert {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*")} == before
 
 
