@@ -246,13 +246,24 @@ def count_instantly(model: nn.Module, *given: Any) -> float:
     return macs.total / 1e9
 
 
-SHAPES: dict[str, Callable[..., Tensor]] = {
-    "layer_norm": lambda x, *_, **__: torch.empty_like(x),
+SHAPES: dict[str, Callable[..., Tensor | None]] = {
+    "layer_norm": lambda x, shape, *_, **__: (
+        torch.empty_like(x) if x.shape[-len(shape) :] == tuple(shape) else None
+    ),
     "gelu": lambda x, *_, **__: torch.empty_like(x),
-    "linear": lambda x, weight, bias=None: x.new_empty(*x.shape[:-1], len(weight)),
-    "scaled_dot_product_attention": lambda q, k, v, *_, **__: q.new_empty(*q.shape[:-1], v.shape[-1]),
+    "linear": lambda x, weight, bias=None: (
+        x.new_empty(*x.shape[:-1], len(weight)) if x.shape[-1] == weight.shape[-1] else None
+    ),
+    "scaled_dot_product_attention": lambda q, k, v, *_, **__: (
+        q.new_empty(*q.shape[:-1], v.shape[-1])
+        if q.shape[-1] == k.shape[-1] and k.shape[-2] == v.shape[-2]
+        else None
+    ),
 }
-"""What the most frequent functions give, on the meta device: a tensor of the right shape."""
+"""What the most frequent functions give, on the meta device: a tensor of the right shape.
+
+None of what does not fit: torch says then what is wrong.
+"""
 
 
 class _Macs(TorchFunctionMode):
@@ -268,8 +279,9 @@ class _Macs(TorchFunctionMode):
     ) -> Any:
         name = getattr(func, "__name__", "")
         # On the meta device torch finds these shapes by rules in Python, which took most of the time.
-        shape: Callable[..., Any] = SHAPES.get(name, func)
-        out = shape(*args, **(kwargs or {}))
+        out: Any = SHAPES[name](*args, **(kwargs or {})) if name in SHAPES else None
+        if out is None:
+            out = func(*args, **(kwargs or {}))
         if name == "pad":  # the padded tensor is kept, so that its id stays its own
             self.before_padding[id(out)] = (out, args[0].shape[-1])
         elif name == "linear":

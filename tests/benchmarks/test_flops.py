@@ -83,6 +83,14 @@ def test_the_instant_count_takes_under_two_seconds():
     assert time.process_time() - began < 2
 
 
+def test_layers_that_do_not_fit_are_refused_by_the_instant_count_too():
+    tokens = torch.empty(1, 8, 96, device="meta")
+    with torch.device("meta"):
+        for layer in (nn.Linear(64, 8), nn.LayerNorm(64)):
+            with pytest.raises(RuntimeError, match="64"):
+                count_instantly(layer, tokens)
+
+
 @pytest.mark.filterwarnings("ignore")  # fvcore and the tracer warn of their own old habits
 @pytest.mark.parametrize("last_pool", [True, False])
 @pytest.mark.parametrize("version", [1, 2])
