@@ -2,8 +2,8 @@
 
 `nox -s perf`. Times are ratios to `tests/actloc_core/plain_mvit.py`, both measured in turn in one
 process, so that a slow or busy machine changes little. Thresholds are floors below what was measured on
-two cores (1.25x to 2.1x forward, 1.7x to 2.0x with backward: the plain one is bound by memory, which
-others use, too; the products alone take 0.62 to 0.86 of the forward); the measured ratios are in the
+two cores (1.25x to 2.1x forward, 1.7x to 2.2x with backward: the plain one is bound by memory, which
+others use, too; the products alone take 0.69 to 0.80 of the forward); the measured ratios are in the
 output and in the saved JSON.
 """
 
@@ -78,11 +78,11 @@ def test_forward_and_backward(benchmark, model, clip):
 
 
 class Products(TorchDispatchMode):
-    """Writes down the matrix products of the model: (rows, width, columns) of each, one head at a time."""
+    """Writes down the sizes of a forward's linear layers and attentions."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear: list[tuple[int, int, int]] = []
+        self.linear: list[tuple[int, int, int]] = []  # rows, width, columns
         self.attention: list[tuple[int, int, int]] = []  # queries, keys, heads
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

@@ -21,9 +21,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SMOKE = rows_at("smoke")
 
 
-def command(module, *args, out, scale="smoke"):
+def command(*args, out):
     return subprocess.run(
-        [sys.executable, "-m", module, "--scale", scale, "--out", str(out), *args],
+        [sys.executable, "-m", "benchmarks.ablations", "--scale", "smoke", "--out", str(out), *args],
         cwd=CHECKOUT, capture_output=True, text=True, env=os.environ, timeout=280, check=False,
     )  # fmt: skip
 
@@ -39,7 +39,7 @@ CHOSEN = ["2a/256_16", "2a/two_stage", "2a/two_stage_true_boxes", "2b/two_c_t", 
 
 @pytest.fixture(scope="module")
 def first(out):
-    return command("benchmarks.ablations", "--only", *CHOSEN, out=out)
+    return command("--only", *CHOSEN, out=out)
 
 
 def test_the_rehearsal_runs_every_chosen_row_once(first, out):
@@ -113,7 +113,7 @@ def test_why_a_run_is_due(first, out, tmp_path):
 @pytest.mark.slow
 def test_another_row_of_a_training_is_scored_from_it(first, out):
     name = "ours/theta_0.3"
-    done = command("benchmarks.ablations", "--only", name, out=out)
+    done = command("--only", name, out=out)
     assert done.returncode == 0, done.stderr
     said = [re.sub(r"^\[\d+:\d+\] ", "", line) for line in done.stdout.splitlines()]
     assert said == [
@@ -166,7 +166,7 @@ def test_a_row_brings_along_the_one_it_begins_with_and_seeds_are_rows():
 @pytest.mark.slow
 def test_a_rehearsal_says_what_every_row_takes_and_leaves_nothing(out, first):
     before = sorted(p for p in out.rglob("*"))
-    said = command("benchmarks.ablations", "--dry-run", "--only", "2a/two_stage", out=out)
+    said = command("--dry-run", "--only", "2a/two_stage", out=out)
     assert said.returncode == 0, said.stderr
     lines = [line for line in said.stdout.splitlines() if "2a/" in line and "│" in line]
     assert [line.split("│")[-2].strip() for line in lines] == ["yes"]

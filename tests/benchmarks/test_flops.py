@@ -89,6 +89,8 @@ def test_layers_that_do_not_fit_are_refused_by_the_instant_count_too():
         for layer in (nn.Linear(64, 8), nn.LayerNorm(64)):
             with pytest.raises(RuntimeError, match="64"):
                 count_instantly(layer, tokens)
+        with pytest.raises(RuntimeError):
+            count_instantly(F.scaled_dot_product_attention, tokens, tokens[..., :64], tokens)
 
 
 @pytest.mark.filterwarnings("ignore")  # fvcore and the tracer warn of their own old habits
