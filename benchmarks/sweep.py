@@ -24,13 +24,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 # Read by Ray when it is imported: no usage reports, no token files, plain output is ours to print. Its own
-# record of the sweep, which we do not use, is written once a day instead of at every turn of its loop.
+# record of the sweep, which we do not use, is written once a day instead of at every turn of its loop. A
+# process gets its next trial when the thread of the last has ended; 2 seconds for that, as Ray has it, are
+# too few on a busy machine.
 os.environ.update(
     RAY_AUTH_MODE="disabled",
     RAY_USAGE_STATS_ENABLED="0",
     RAY_AIR_NEW_OUTPUT="0",
     TUNE_GLOBAL_CHECKPOINT_S="86400",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    TUNE_FUNCTION_THREAD_TIMEOUT_S="60",
 )
 
 import ray
@@ -55,7 +58,7 @@ HANG = 20 * 60.0
 TAIL = 6
 """Lines of a failed trial's log that are shown."""
 LOST = 3
-"""How often a trial is begun that loses the machine it runs on."""
+"""How often a trial is begun that loses the machine it runs on, or that Ray drops before it has begun."""
 CPUS = 4
 """Cores of a process with a GPU, where there are as many: itself and three that read clips."""
 START = 5 * 60.0
@@ -274,9 +277,10 @@ def sweep(
 ) -> None:
     """Run every training (hash -> the rows that share it) under `out`, in a `cluster`.
 
-    share, processes, at_once: see `share_of`. The others: `benchmarks.run.run`'s. A trial that fails, dies
-    or hangs (no batch for `hang` seconds) fails alone; `observer` hears of it. One whose machine is lost
-    goes on, on another, from its last state. OUT/logs/<training>/ gets Ray's CSV and TensorBoard logs.
+    share, processes, at_once: see `share_of`; runs of one process are as many at once as their share allows.
+    The others: `benchmarks.run.run`'s. A trial that fails, dies or hangs (no batch for `hang` seconds) fails
+    alone; `observer` hears of it. One whose machine is lost goes on, on another, from its last state.
+    OUT/logs/<training>/ gets Ray's CSV and TensorBoard logs.
     mirror: a URI that what is made is sent to and what is there fetched from, see `benchmarks.mirror`.
     """
     work = _Work(
@@ -291,30 +295,28 @@ def sweep(
         share=share,
         mirror=mirror,
     )
+    alone = processes == 1
     # Several processes are started by Ray Train, each with its share; the trial itself only waits for them.
-    resources = {"cpu": share.cpus, "gpu": share.gpus} if processes == 1 else {"memory": 1.0}
+    resources = {"cpu": share.cpus, "gpu": share.gpus} if alone else {"memory": 1.0}
     left = list(trainings)
-    for attempt in range(1, LOST + 1):
-        lost: list[str] = []
+    for _ in range(LOST):
+        ended: set[str] = set()
 
-        def heard(
-            what: str, key: str, *more: Any, lost: list[str] = lost, last: bool = attempt == LOST
-        ) -> None:
+        def heard(what: str, key: str, *more: Any, ended: set[str] = ended) -> None:
+            if what in ("finished", "failed"):
+                ended.add(key)
             if what != "lost":
                 getattr(observer, what)(key, *more)
-            elif last:
-                observer.failed(key, f"the machine it ran on was lost, {LOST} times")
-            else:
-                lost.append(key)
 
         with _mailbox(heard) as mailbox:
-            tune.Tuner(
+            results = tune.Tuner(
                 tune.with_resources(tune.with_parameters(_trial, work=work), resources),
                 param_space={"trial": tune.grid_search(left)},
                 tune_config=tune.TuneConfig(
-                    # A process takes the next trial when it is done with one: to import takes seconds.
-                    reuse_actors=True,
-                    max_concurrent_trials=at_once,
+                    # A process takes the next trial when it is done with one: to import takes seconds. Not
+                    # where trials are counted: Ray would count one it drops, and wait for it without end.
+                    reuse_actors=alone,
+                    max_concurrent_trials=None if alone else at_once,
                     trial_dirname_creator=lambda trial: str(trial.config["trial"]),
                 ),
                 run_config=tune.RunConfig(
@@ -324,9 +326,14 @@ def sweep(
                     verbose=0,
                 ),
             ).fit()
-        left = lost
+        # Errors nobody was told of: a lost machine, or a trial that Ray has dropped without a word, for the
+        # thread before it did not end. What was stopped with Ctrl-C has no error.
+        failed = [result for result in map(results.__getitem__, range(len(results))) if result.error]
+        left = [key for key in (Path(result.path).name for result in failed) if key not in ended]
         if not left:
             return
+    for key in left:
+        observer.failed(key, f"the machine it ran on was lost, or Ray dropped it, {LOST} times")
 
 
 def _trial(config: dict[str, str], work: _Work) -> None:

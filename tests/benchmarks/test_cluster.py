@@ -1,5 +1,6 @@
 """Ray clusters for real: several processes in a run, several machines, and one that is lost."""
 
+import csv
 import json
 import os
 import re
@@ -163,6 +164,15 @@ def weights(out, key):
     return torch.load(out / "trainings" / key / "checkpoint.pt", weights_only=True)["model"]
 
 
+def losses(out, key):
+    """Of each step: the loss and its terms."""
+    with open(out / "trainings" / key / "log.csv", newline="") as file:
+        return [
+            {name: float(line[name]) for name in ("loss", "l1", "giou", "actor", "action")}
+            for line in csv.DictReader(file)
+        ]
+
+
 @pytest.mark.slow
 def test_two_machines_one_of_which_is_lost_and_a_run_in_two_processes(small_benchmark, tmp_path):
     """The reference is two rows on this machine; lost machines change nothing, two processes hardly."""
@@ -189,8 +199,12 @@ def test_two_machines_one_of_which_is_lost_and_a_run_in_two_processes(small_benc
 
     said, both = swept("processes", small_benchmark, tmp_path / "both")
     assert f"finished {keys[0]}" in said, said
-    for mine, theirs in zip(weights(both, keys[0]).values(), weights(alone, keys[0]).values(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=5e-3)
+    mine, theirs = losses(both, keys[0]), losses(alone, keys[0])
+    assert len(mine) == len(theirs) == 22
+    for one, other in zip(mine[:12], theirs[:12], strict=True):
+        assert one == pytest.approx(
+            other, abs=2e-3
+        )  # later two people may change places, for sums are rounded
     result = next((both / "runs").glob("*/result.json")).read_text()
     assert '"device": "2 x ' in result
 

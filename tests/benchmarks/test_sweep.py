@@ -25,16 +25,19 @@ class Heard:
 
 good = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.1)
 bad = replace(good, selection="no_such_selection")
+hurried = replace(good, selection="leaves_no_time")
 dead = replace(good, selection="kills_its_process")
 hung = replace(good, selection="hangs")
 huge = replace(good, selection="wants_all_memory")
 nan = replace(good, lr=1e30, clip_norm=1e30)
 root, out = map(Path, sys.argv[1:3])
-rows = {"good": good, "bad": bad, "dead": dead, "hung": hung, "huge": huge, "nan": nan}
-rows = {name: rows[name] for name in sys.argv[3:]}
+side_by_side = sys.argv[3] == "side by side"
+rows = {"good": good, "bad": bad, "hurried": hurried, "dead": dead, "hung": hung, "huge": huge, "nan": nan}
+rows = {name: rows[name] for name in sys.argv[4:]}
 trainings = {exp.training_hash: [exp] for exp in rows.values()}
-with cluster():
-    sweep(trainings, {good.dataset: root}, out, Heard(), share=Share(1.0, 0.0), hang=15)
+with cluster() as machines:
+    share = Share(1.0 if side_by_side else machines[0]["Resources"]["CPU"], 0.0)
+    sweep(trainings, {good.dataset: root}, out, Heard(), share=share, hang=15)
 for name, exp in rows.items():
     print(name, exp.training_hash, (out / "runs" / exp.hash / "result.json").exists())
 """
@@ -43,6 +46,9 @@ for name, exp in rows.items():
 PLANTED = """
 import os, sys, time
 from actloc_core import selection
+def leaves_no_time(tokens):
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "0"  # as where the machine has no time for the thread
+    return selection.two_c_t(tokens)
 def kills_its_process(tokens):
     print("what was said last", flush=True)
     os._exit(7)
@@ -50,8 +56,8 @@ def hangs(tokens):
     time.sleep(1000)
 def wants_all_memory(tokens):
     tokens.new_empty(10**14)
-selection.kills_its_process, selection.hangs = kills_its_process, hangs
-selection.wants_all_memory = wants_all_memory
+for planted in leaves_no_time, kills_its_process, hangs, wants_all_memory:
+    setattr(selection, planted.__name__, planted)
 """
 
 
@@ -90,18 +96,20 @@ def test_a_mirror_gets_the_row_whose_sister_was_refused(small_benchmark, tmp_pat
     assert next((mirror / "trainings").glob("*/checkpoint.pt"))
 
 
-def sweep_of(*rows, root, folder):
+def sweep_of(*rows, root, folder, how="side by side", warned=""):
     """What the sweep of these rows told: row -> the lines of its failure, for those that failed."""
     (folder / "sitecustomize.py").write_text(PLANTED)  # what Python imports first, in the trials too
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(root), str(folder / "out"), *rows],
+        [sys.executable, "-c", SCRIPT, str(root), str(folder / "out"), how, *rows],
         cwd=CHECKOUT, capture_output=True, text=True, timeout=280, check=False,
         env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{CHECKOUT}"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert warned in done.stderr
     words = [line.split() for line in done.stdout.splitlines()]
     keys = {w[0]: w[1] for w in words if w and w[0] in rows}
-    assert [name for name in rows if [name, keys[name], "True"] in words] == ["good"], "what has a result"
+    have = [name for name in rows if [name, keys[name], "True"] in words]
+    assert have == [name for name in rows if name in ("good", "hurried")], "what has a result"
     good = keys["good"]
     assert ["started", good] in words
     assert ["finished", good] in words
@@ -125,6 +133,14 @@ def test_a_failing_trial_fails_alone(small_benchmark, tmp_path):
     assert "no_such_selection" in told["bad"][0]
     assert told["dead"][0] == "its process died"
     assert "what was said last" in told["dead"][1]
+
+
+@pytest.mark.slow
+def test_a_trial_that_ray_drops_is_begun_again(small_benchmark, tmp_path):
+    """Where the thread of one trial does not end in time, Ray gives up the next one, and tells nobody."""
+    warned = "Could not re-use actor"  # Ray's own word for it
+    rows, place = ("hurried", "good"), {"root": small_benchmark, "folder": tmp_path}
+    assert sweep_of(*rows, **place, how="one by one", warned=warned) == {}
 
 
 @pytest.mark.slow
