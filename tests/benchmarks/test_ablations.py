@@ -24,7 +24,7 @@ SMOKE = rows_at("smoke")
 def command(*args, out):
     return subprocess.run(
         [sys.executable, "-m", "benchmarks.ablations", "--scale", "smoke", "--out", str(out), *args],
-        cwd=CHECKOUT, capture_output=True, text=True, env=os.environ, timeout=280, check=False,
+        cwd=CHECKOUT, capture_output=True, text=True, env=os.environ, timeout=900, check=False,
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def whole(base):
     return weights(out), (training_of(out) / "log.csv").read_text()
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came to it"

@@ -104,7 +104,7 @@ def test_a_search_ends_with_a_winner_and_goes_on_where_it_was(tmp_path):
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.search", "--scale", "smoke", "--trials", str(trials),
              "--out", str(tmp_path)],
-            cwd=CHECKOUT, capture_output=True, text=True, timeout=500, check=False,
+            cwd=CHECKOUT, capture_output=True, text=True, timeout=900, check=False,
             env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -214,7 +214,7 @@ def test_in_a_browser_tables_sort_and_filter_a_link_opens_its_run_and_nothing_is
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900",
          "--virtual-time-budget=5000", "--dump-dom", f"{file.as_uri()}#run-{run}"],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr
     said = json.loads(re.search(r"<title>(.*?)</title>", done.stdout, re.S).group(1).replace("&gt;", ">"))
