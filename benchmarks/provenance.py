@@ -95,7 +95,8 @@ def git_commit() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the CPU's architecture and threads."""
+    """The GPU's name, or the CPU's architecture, the instructions that torch takes of it, and threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
+    takes = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()} CPU, {takes}, {torch.get_num_threads()} thread(s)"

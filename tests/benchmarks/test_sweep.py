@@ -174,6 +174,21 @@ def test_an_environment_in_a_folder_with_spaces(tmp_path):
 
 
 @pytest.mark.slow
+def test_trials_do_not_take_wider_sums_than_most_processors_have():
+    script = (
+        "import ray, torch\nfrom benchmarks.sweep import cluster\n"
+        "with cluster():\n"
+        "    print(ray.get(ray.remote(torch.backends.cpu.get_cpu_capability).remote()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() != "AVX512"
+
+
+@pytest.mark.slow
 def test_processes_that_never_start_are_told_of():
     """Not waited for without end: here the Python that Ray is told of is none."""
     script = (
