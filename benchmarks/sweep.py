@@ -36,16 +36,6 @@ os.environ.update(
     TUNE_FUNCTION_THREAD_TIMEOUT_S="60",
 )
 
-# Trials on processors with AVX-512 add as those with AVX2 do: a sum that is rounded otherwise moves a tiny
-# row as much as another seed does. Read at the first use of torch, in trials too, for they import this file.
-if "avx512f" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""):
-    for variable, value in (
-        ("ATEN_CPU_CAPABILITY", "avx2"),
-        ("ONEDNN_MAX_CPU_ISA", "AVX2"),
-        ("MKL_ENABLE_INSTRUCTIONS", "AVX2"),
-    ):
-        os.environ.setdefault(variable, value)
-
 import ray
 import ray.train
 import ray.train.torch
@@ -109,6 +99,7 @@ def cluster(address: str | None = None) -> Iterator[list[dict[str, Any]]]:
         os.environ["PYTHONPATH"] = os.pathsep.join(
             filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")])
         )
+        os.environ.update(_rounding())
         if (python := shlex.quote(sys.executable)) != sys.executable:  # Ray gives it to a shell as it is
             quiet["runtime_env"] = {"py_executable": python}
         ray.init(address="local", include_dashboard=False, object_store_memory=128 * 2**20, **quiet)
@@ -160,8 +151,21 @@ def _travels() -> dict[str, Any]:
     return {
         "working_dir": str(CHECKOUT),
         "excludes": [f"/{path.name}" for path in sorted(CHECKOUT.iterdir()) if path.name not in kept],
-        "env_vars": {COMMIT: git_commit()},
+        "env_vars": {COMMIT: git_commit()} | _rounding(),
     }
+
+
+def _rounding() -> dict[str, str]:
+    """Variables for trials on processors with AVX-512, which then round sums as those with AVX2 do.
+
+    Sums rounded otherwise move a tiny row as much as another seed does. Read at a process's first use of
+    torch; those that are set already are left as they are.
+    """
+    processor = Path("/proc/cpuinfo")
+    if not processor.exists() or "avx512f" not in processor.read_text():
+        return {}
+    wanted = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 
 @dataclass(frozen=True)
