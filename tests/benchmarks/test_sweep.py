@@ -157,6 +157,13 @@ def test_a_trial_that_hangs_is_given_up_and_told_where(small_benchmark, tmp_path
     assert any("in hangs" in line for line in told["hung"][:8])
 
 
+def ran(script, python=sys.executable):
+    """A script in a process of its own, ended."""
+    return subprocess.run(
+        [python, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
 @pytest.mark.slow
 def test_an_environment_in_a_folder_with_spaces(tmp_path):
     """Ray hands the path of Python to a shell; unquoted no worker would ever start."""
@@ -166,10 +173,7 @@ def test_an_environment_in_a_folder_with_spaces(tmp_path):
         "import ray\nfrom benchmarks.sweep import cluster\n"
         "with cluster():\n    print(ray.get(ray.remote(lambda: 3).remote()))"
     )
-    done = subprocess.run(
-        [place / "bin" / "python", "-c", script],
-        cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = ran(script, place / "bin" / "python")
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
@@ -180,10 +184,7 @@ def test_trials_do_not_take_wider_sums_than_most_processors_have():
         "with cluster():\n"
         "    print(ray.get(ray.remote(torch.backends.cpu.get_cpu_capability).remote()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = ran(script)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() != "AVX512"
 
@@ -196,9 +197,6 @@ def test_processes_that_never_start_are_told_of():
         "shlex.quote = lambda path: '/no/python'\n"
         "try:\n    with sweep.cluster():\n        pass\nexcept ValueError as error:\n    print(error)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = ran(script)
     log = re.fullmatch(r"Ray starts no process here, not in 5 seconds; why is in (.+)\n", done.stdout)[1]
     assert "/no/python" in Path(log).read_text()
