@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actloc_core.heads import Heads, grid_bias
+from actloc_core.heads import Heads, full_precision, grid_bias
 from actloc_core.structures import Backbone, Predictions
 
 
@@ -76,8 +76,10 @@ class DetrLocalizer(nn.Module):
         for layer in self.decoder:
             x = layer(x, query, memory, place)
         x = self.decoder_norm(x)  # (B, L, dim)
-        boxes = torch.sigmoid(self.heads.box(x) + self.query_boxes)
-        return Predictions(boxes, self.heads.actor(x), self.heads.action(x))
+        with full_precision(x):  # as the single-stage model
+            x = x.float() if x.dtype == torch.bfloat16 else x
+            boxes = torch.sigmoid(self.heads.box(x) + self.query_boxes)
+            return Predictions(boxes, self.heads.actor(x), self.heads.action(x))
 
 
 class EncoderLayer(nn.Module):

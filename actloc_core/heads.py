@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """A context without autocast, for tensors on the device of `x`; an empty one where none is enabled."""
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def mlp(dim: int, hidden_layers: int, out: int) -> nn.Sequential:
@@ -14,7 +24,7 @@ def mlp(dim: int, hidden_layers: int, out: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(dim, out))
 
 
-def grid_bias(h: int, w: int, *, anchor: str = "centre") -> Tensor:
+def grid_bias(h: int, w: int, *, anchor: str = "centre", device: torch.device | None = None) -> Tensor:
     """The logits that put each candidate's default box on its own cell of the h x w grid.
 
     -> (hw, 4) float32 logits of cxcywh, rows of the grid first; sigmoid gives the cell's centre and
@@ -26,12 +36,13 @@ def grid_bias(h: int, w: int, *, anchor: str = "centre") -> Tensor:
     if anchor not in ("centre", "corner", "none"):
         raise ValueError(f"grid bias anchor must be 'centre', 'corner' or 'none', got {anchor!r}")
     if anchor == "none":
-        return torch.zeros(h * w, 4)
+        return torch.zeros(h * w, 4, device=device)
     offset = 0.5 if anchor == "centre" else 1.0
-    ys, xs = (torch.arange(h) + offset) / h, (torch.arange(w) + offset) / w
+    ys = (torch.arange(h, device=device) + offset) / h
+    xs = (torch.arange(w, device=device) + offset) / w
     y, x = torch.meshgrid(ys, xs, indexing="ij")
-    size = torch.tensor([1 / w, 1 / h]).expand(h * w, 2)
-    default = torch.cat([x.reshape(-1, 1), y.reshape(-1, 1), size], dim=1)
+    width, height = torch.full_like(x, 1 / w), torch.full_like(y, 1 / h)
+    default = torch.stack([x, y, width, height], dim=-1).flatten(0, 1)
     return torch.logit(default.clamp(1e-4, 1 - 1e-4))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from actloc_core import selection as selections
 from actloc_core.boxes import cxcywh_to_xyxy, nms
-from actloc_core.heads import Heads, grid_bias
+from actloc_core.heads import Heads, full_precision, grid_bias
 from actloc_core.structures import Backbone, Predictions
 
 
@@ -68,12 +68,16 @@ class ActionLocalizer(nn.Module):
                     f"come from {actor.shape[1] // (h * w)}"
                 )
             actor = actor + self.frame_embedding.repeat_interleave(h * w, dim=0)
-        bias = grid_bias(h, w, anchor=self.anchor).to(actor)  # (hw, 4)
-        boxes = torch.sigmoid(self.heads.box(actor) + bias.repeat(actor.shape[1] // (h * w), 1))
-        action_logits = self.heads.action(action)
-        if action_logits.dim() == 4:  # (B, t, L, C), selection.max_pooling
-            action_logits = action_logits.amax(1)
-        return Predictions(boxes, self.heads.actor(actor), action_logits)
+        # In float32 also where the backbone computes in bfloat16, whose steps at a box's centre are a
+        # pixel and more at 256.
+        with full_precision(actor):
+            actor, action = (x.float() if x.dtype == torch.bfloat16 else x for x in (actor, action))
+            bias = grid_bias(h, w, anchor=self.anchor, device=actor.device)  # (hw, 4)
+            boxes = torch.sigmoid(self.heads.box(actor) + bias.repeat(actor.shape[1] // (h * w), 1))
+            action_logits = self.heads.action(action)
+            if action_logits.dim() == 4:  # (B, t, L, C), selection.max_pooling
+                action_logits = action_logits.amax(1)
+            return Predictions(boxes, self.heads.actor(actor), action_logits)
 
 
 class Found(NamedTuple):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from actloc_core.boxes import cxcywh_to_xyxy
+from actloc_core.heads import full_precision
 from actloc_core.structures import Backbone, Predictions
 
 SURE = 1 - 1e-6
@@ -57,9 +58,9 @@ class TwoStageLocalizer(nn.Module):
         scores = pad_sequence([nobody[:, 0], *(p.float() for _, p in given)], batch_first=True)[1:]
         cells = roi_align(features, cxcywh_to_xyxy(boxes), self.size)  # (B, L, D, size, size)
         logits = torch.logit(scores.clamp(1 - SURE, SURE))
-        return Predictions(
-            boxes, torch.stack([logits, torch.zeros_like(logits)], dim=-1), self.head(cells.amax((-2, -1)))
-        )
+        with full_precision(cells):
+            action_logits = self.head(cells.amax((-2, -1)))
+        return Predictions(boxes, torch.stack([logits, torch.zeros_like(logits)], dim=-1), action_logits)
 
 
 def roi_align(features: Tensor, boxes: Tensor, size: int, *, samples: int = 2) -> Tensor:

@@ -115,6 +115,14 @@ def resize_line(x: Tensor, length: int) -> Tensor:
     return F.interpolate(line, length, mode="linear", align_corners=False).transpose(1, 2)
 
 
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """The type that matrix products of `x` are computed in: autocast's where it is enabled, else its own."""
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
 def drop_path(update: Tensor, rate: float, training: bool) -> Tensor:
     """Stochastic depth: in training, leaves out the whole update (B, ...) of a random share of the clips."""
     if not training or rate == 0:
