@@ -58,8 +58,8 @@ class DetrLocalizer(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
 
-    def forward(self, clip: Tensor) -> Predictions:
-        """(B, 3, T, H, W) -> Predictions of L = the number of queries."""
+    def forward(self, clip: Tensor, boxes: object = None) -> Predictions:
+        """(B, 3, T, H, W) -> Predictions of L = the number of queries. boxes: not used, as in `ActionLocalizer`."""
         tokens = self.proj(self.backbone(clip))  # (B, t, h, w, dim)
         t, h, w, dim = tokens.shape[1:]
         centres = ((torch.arange(size, device=clip.device) + 0.5) / size for size in (t, h, w))
@@ -78,8 +78,8 @@ class DetrLocalizer(nn.Module):
         x = self.decoder_norm(x)  # (B, L, dim)
         with full_precision(x):  # as the single-stage model
             x = x.float() if x.dtype == torch.bfloat16 else x
-            boxes = torch.sigmoid(self.heads.box(x) + self.query_boxes)
-            return Predictions(boxes, self.heads.actor(x), self.heads.action(x))
+            box = torch.sigmoid(self.heads.box(x) + self.query_boxes)
+            return Predictions(box, self.heads.actor(x), self.heads.action(x))
 
 
 class EncoderLayer(nn.Module):

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from actloc_core.boxes import cxcywh_to_xyxy, iou_and_giou
-from actloc_core.structures import Predictions, Targets
+from actloc_core.structures import Predictions, Targets, to_device
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def match(
     weights = weights or CostWeights()
     device = predictions.boxes.device
     counts = [len(target.boxes) for target in targets]
+    # The one point of a training step at which the host waits for a GPU.
     cost = pairwise_cost(predictions, targets, weights).cpu()  # (people of the batch, L)
     if not torch.isfinite(cost).all():
         bad = [i for i, rows in enumerate(cost.split(counts)) if not torch.isfinite(rows).all()]
@@ -59,7 +60,7 @@ def match(
         candidates.append(torch.from_numpy(candidate))
         people.append(torch.from_numpy(person) + first)
         first += len(rows)
-    return Matches(*(torch.cat(x).to(device) for x in (clips, candidates, people)))
+    return Matches(*to_device(torch.stack([torch.cat(x) for x in (clips, candidates, people)]), device))
 
 
 def pairwise_cost(predictions: Predictions, targets: Sequence[Targets], weights: CostWeights) -> Tensor:
@@ -87,4 +88,4 @@ def pairwise_cost(predictions: Predictions, targets: Sequence[Targets], weights:
 def clip_of_each_person(targets: Sequence[Targets], device: torch.device) -> Tensor:
     """(people of the batch,) int64: which clip each row of the targets laid end to end is in."""
     counts = torch.tensor([len(target.boxes) for target in targets])
-    return torch.arange(len(targets)).repeat_interleave(counts).to(device)
+    return to_device(torch.arange(len(targets)).repeat_interleave(counts), device)

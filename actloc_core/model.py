@@ -53,9 +53,10 @@ class ActionLocalizer(nn.Module):
             else None
         )
 
-    def forward(self, clip: Tensor) -> Predictions:
+    def forward(self, clip: Tensor, boxes: object = None) -> Predictions:
         """(B, 3, T, H, W), normalised -> Predictions of the L selected tokens.
 
+        boxes: not used; every model is called alike, and the two-stage baseline takes boxes.
         Raises ValueError where the frame embedding is for another number of output frames.
         """
         tokens = self.proj(self.backbone(clip))  # (B, t, h, w, dim)
@@ -73,11 +74,11 @@ class ActionLocalizer(nn.Module):
         with full_precision(actor):
             actor, action = (x.float() if x.dtype == torch.bfloat16 else x for x in (actor, action))
             bias = grid_bias(h, w, anchor=self.anchor, device=actor.device)  # (hw, 4)
-            boxes = torch.sigmoid(self.heads.box(actor) + bias.repeat(actor.shape[1] // (h * w), 1))
+            box = torch.sigmoid(self.heads.box(actor) + bias.repeat(actor.shape[1] // (h * w), 1))
             action_logits = self.heads.action(action)
             if action_logits.dim() == 4:  # (B, t, L, C), selection.max_pooling
                 action_logits = action_logits.amax(1)
-            return Predictions(boxes, self.heads.actor(actor), action_logits)
+            return Predictions(box, self.heads.actor(actor), action_logits)
 
 
 class Found(NamedTuple):

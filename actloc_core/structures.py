@@ -39,6 +39,13 @@ class Backbone(nn.Module):
     """Whether the backward pass computes each block anew instead of keeping what is inside it."""
 
 
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Copy a host tensor to a device without stopping the device's queue: through pinned memory to a GPU."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
 @dataclass(frozen=True)
 class Targets:
     """The people annotated at one clip's keyframe."""

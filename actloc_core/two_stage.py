@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from actloc_core.boxes import cxcywh_to_xyxy
 from actloc_core.heads import full_precision
-from actloc_core.structures import Backbone, Predictions
+from actloc_core.structures import Backbone, Predictions, Targets
 
 SURE = 1 - 1e-6
 """The most a given box's score can be: its logit is finite."""
@@ -35,6 +35,11 @@ class GivenBoxes(NamedTuple):
         return GivenBoxes(self.boxes.to(device), self.scores.to(device))
 
 
+def ground_truth_boxes(target: Targets) -> GivenBoxes:
+    """The annotated boxes of a clip, with the greatest confidence there is."""
+    return GivenBoxes(target.boxes, target.boxes.new_ones(len(target.boxes)))
+
+
 class TwoStageLocalizer(nn.Module):
     """Clip (B, 3, T, H, W) and its boxes -> Predictions of L = the most boxes any clip has, at least 1.
 
@@ -49,18 +54,23 @@ class TwoStageLocalizer(nn.Module):
         self.size = size
         self.head = nn.Linear(backbone.out_dim, num_classes)
 
-    def forward(self, clip: Tensor, given: Sequence[GivenBoxes]) -> Predictions:
-        """(B, 3, T, H, W) and each clip's boxes -> Predictions; L: the most boxes of a clip."""
+    def forward(self, clip: Tensor, boxes: Sequence[GivenBoxes] | None = None) -> Predictions:
+        """(B, 3, T, H, W) and each clip's boxes -> Predictions; L: the most boxes of a clip.
+
+        Raises ValueError without boxes.
+        """
+        if boxes is None:
+            raise ValueError("a two-stage model classifies given boxes: pass those of each clip")
         # Positions in bfloat16 would be off by a fraction of a cell.
         features = self.backbone(clip).mean(1).movedim(-1, 1).float()  # (B, D, h, w)
         nobody = features.new_zeros(1, 4)  # beside the others, so that L is at least 1
-        boxes = pad_sequence([nobody, *(boxes.float() for boxes, _ in given)], batch_first=True)[1:]
-        scores = pad_sequence([nobody[:, 0], *(p.float() for _, p in given)], batch_first=True)[1:]
-        cells = roi_align(features, cxcywh_to_xyxy(boxes), self.size)  # (B, L, D, size, size)
+        padded = pad_sequence([nobody, *(box.float() for box, _ in boxes)], batch_first=True)[1:]
+        scores = pad_sequence([nobody[:, 0], *(p.float() for _, p in boxes)], batch_first=True)[1:]
+        cells = roi_align(features, cxcywh_to_xyxy(padded), self.size)  # (B, L, D, size, size)
         logits = torch.logit(scores.clamp(1 - SURE, SURE))
         with full_precision(cells):
             action_logits = self.head(cells.amax((-2, -1)))
-        return Predictions(boxes, torch.stack([logits, torch.zeros_like(logits)], dim=-1), action_logits)
+        return Predictions(padded, torch.stack([logits, torch.zeros_like(logits)], dim=-1), action_logits)
 
 
 def roi_align(features: Tensor, boxes: Tensor, size: int, *, samples: int = 2) -> Tensor:

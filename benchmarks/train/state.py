@@ -1,0 +1,184 @@
+"""All that a training step changes: weights, optimizer, schedule, moving average, random generators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from actloc_core.structures import Predictions
+from actloc_core.two_stage import GivenBoxes
+from benchmarks.distributed import all_gather, rank, world_size
+from benchmarks.experiments import Experiment
+
+Forward = Callable[[Tensor, Sequence[GivenBoxes] | None], Predictions]
+"""clips (B, 3, T, H, W) and, for the two-stage baseline, the boxes of each -> Predictions."""
+
+
+@dataclass
+class TrainState:
+    """A model in training, after `step` steps."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    averaged: AveragedModel | None
+    """The exponential moving average of the weights (Experiment.ema)."""
+    forward: Forward
+    """The model as a step calls it: distributed, compiled or in CUDA graphs."""
+    no_sync: Callable[[], AbstractContextManager[None]]
+    """A context in which processes do not exchange gradients."""
+    step: int = 0
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.schedule.get_last_lr()[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the training follows from, for torch.save. Called by every process."""
+        averaged = {} if self.averaged is None else {"averaged": self.averaged.state_dict()}
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generators": all_gather(generators()),
+            **averaged,
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`; on a CPU bit for bit as if never interrupted.
+
+        The random generators are restored where as many processes train as did before; otherwise stochastic
+        depth drops other paths from here on.
+        """
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(saved["averaged"])
+        if len(saved["generators"]) == world_size():
+            set_generators(saved["generators"][rank()])
+        self.step = int(saved["step"])
+
+    def use_averaged(self) -> None:
+        """Replace the weights by their moving average, where there is one: at the end of a training."""
+        if self.averaged is not None:
+            self.model.load_state_dict(self.averaged.module.state_dict())
+
+
+def new_state(model: nn.Module, exp: Experiment, *, steps: int, warmup: int) -> TrainState:
+    """The state before the first step, by the experiment's recipe (section 4): AdamW, warm-up, cosine to 0.
+
+    steps, warmup: of the whole training. model: already on its device.
+    """
+    device = next(model.parameters()).device
+    optimizer = torch.optim.AdamW(
+        weight_groups(model), lr=exp.lr, weight_decay=exp.weight_decay, fused=device.type == "cuda"
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, warmup))
+    averaged = None if exp.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(exp.ema))
+    model.train()
+    module: nn.Module = model
+    if uses_cuda_graphs(exp, device):
+        module = CudaGraphs(model)
+    no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
+    if world_size() > 1:
+        module = DistributedDataParallel(module)
+        # Buffers are tables that never change, and a batch with clips of several sizes takes a forward pass
+        # for each: nothing may be exchanged in those, for the processes do not have as many.
+        newer = hasattr(module, "forward_sync_buffers")  # since torch 2.13
+        setattr(module, "forward_sync_buffers" if newer else "broadcast_buffers", False)
+        no_sync = module.no_sync
+        if rank():  # initial weights are the same everywhere, dropped paths are not
+            torch.manual_seed(exp.seed + 1_000_003 * rank())
+    forward: Any = torch.compile(module) if exp.compile else module
+    return TrainState(model, optimizer, schedule, averaged, forward, no_sync)
+
+
+def uses_cuda_graphs(exp: Experiment, device: torch.device) -> bool:
+    """Whether training replays CUDA graphs: on a GPU, for clips of one size.
+
+    The two-stage baseline's boxes differ in number, checkpointing restores generators, and torch.compile has
+    graphs of its own.
+    """
+    fixed = exp.short_sides is None and exp.method != "two_stage"
+    return device.type == "cuda" and fixed and not exp.checkpointing and not exp.compile
+
+
+class CudaGraphs(nn.Module):
+    """A model whose forward and backward are recorded as CUDA graphs at the first batch, and then replayed.
+
+    A step of MViTv2-S launches some 5,000 kernels, for which the CPU takes 200 ms, whatever the batch; a graph
+    is one launch. Clips of another shape than the first batch's, and evaluation, run as without graphs.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.shape: torch.Size | None = None
+        self.replay: Callable[[Tensor], tuple[Tensor, ...]] | None = None
+
+    def forward(self, clips: Tensor, boxes: Sequence[GivenBoxes] | None = None) -> Predictions:
+        """(B, 3, T, H, W) -> Predictions."""
+        if self.replay is None and self.training:
+            self._record(clips)
+        if self.replay is None or not self.training or clips.shape != self.shape:
+            return self.model(clips, boxes)
+        return Predictions(*self.replay(clips))
+
+    def _record(self, clips: Tensor) -> None:
+        self.shape = clips.shape
+        rng = torch.cuda.get_rng_state(clips.device)
+        recorded = torch.cuda.make_graphed_callables(_AsTuple(self.model), (clips.clone(),))
+        torch.cuda.set_rng_state(rng, clips.device)  # warm-up runs draw dropped paths
+        # Not as an attribute of a Module, which would register the weights twice.
+        object.__setattr__(self, "replay", recorded)
+
+
+class _AsTuple(nn.Module):
+    """A model that returns its Predictions as a plain tuple, as CUDA graphs want outputs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model(clips))
+
+
+def weight_groups(model: nn.Module) -> list[dict[str, object]]:
+    """Weight decay for matrices and kernels; none for biases, norms and embeddings (1D or named)."""
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        embeds = any(key in name for key in ("rel_pos", "cls_token", "pos_embed", "embedding", "query_"))
+        (plain if parameter.dim() == 1 or embeds else decayed).append(parameter)
+    return [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+
+
+def warmup_cosine(step: int, steps: int, warmup: int) -> float:
+    """The learning rate's factor at a step from 0: linear from 1/warmup to 1, then cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def generators() -> list[Tensor]:
+    """The states of torch's random generators, (n,) uint8: the CPU's, and each GPU's."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def set_generators(states: Sequence[Tensor]) -> None:
+    """Restore torch's random generators from what `generators()` returned."""
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(list(states[1:]))
