@@ -20,16 +20,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 import torch
-from av.container import InputContainer
-from av.packet import Packet
-from av.stream import Disposition
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 from torch.nn import functional as F
+
+if TYPE_CHECKING:  # av itself is imported by _opened alone: readers of extracted frames do without it
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 try:
     import decord
@@ -44,6 +45,8 @@ REORDERED = 32
 """More packets than any of these codecs lets pass before the one to be shown first."""
 TIE = 1e-6
 """In frames. Times reach us as floats: a timestamp this close below a boundary is on it."""
+CONTAINER_TICKS = 1_000_000
+"""Of a container's duration, in a second (AV_TIME_BASE)."""
 
 
 class VideoError(ValueError):
@@ -115,7 +118,7 @@ def duration(path: Path) -> float:
         if stream.duration:
             return float(stream.duration * _tick(stream))
         if container.duration:
-            return float(container.duration / av.time_base)
+            return float(container.duration / CONTAINER_TICKS)
     return probe(path).seconds
 
 
@@ -203,7 +206,7 @@ def header(path: Path) -> Header:
     """Read no frame. VideoError: no such file, or no video."""
     with _opened(path) as (container, stream):
         ticks = stream.duration * _tick(stream) if stream.duration else None
-        whole = container.duration / av.time_base if container.duration else None
+        whole = container.duration / CONTAINER_TICKS if container.duration else None
         return Header(_stated_rate(path, stream), ticks if ticks is not None else whole)
 
 
@@ -482,6 +485,10 @@ def _no_frames(path: Path) -> VideoError:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its main video stream; what goes wrong meanwhile is a VideoError."""
+    import av
+    from av.stream import Disposition
+    from av.video.stream import VideoStream
+
     if not path.is_file():
         raise VideoError(f"{path}: no such video file")
     try:

@@ -7,7 +7,9 @@ from PIL import Image
 from actloc_core.clip import probe, read_frames
 from datasets import synthetic, synthetic_tubes
 from datasets.__main__ import main
-from datasets.synthetic_tubes import HEIGHT, MOTIONS, WIDTH, TubeSize
+from datasets.scenes import ASPECT, HEIGHT, WIDTH
+from datasets.synthetic_tubes import TubeSize
+from datasets.tube_scenes import MOTIONS, sample_tube_scene
 from evaluators.act_pickle import load_plain, read_act, split_truth
 
 SIZE = TubeSize(train=16, test=8, seed=3)
@@ -149,7 +151,7 @@ def test_nobody_leaves_the_image_or_hides_another(shape):
     """Of everybody, annotated or not, at every frame, in many more videos than are made."""
     for number in range(160):
         rng = np.random.default_rng(number)
-        scene = synthetic_tubes.sample_scene(rng, shape, MOTIONS[number % 8])
+        scene = sample_tube_scene(rng, shape, MOTIONS[number % 8])
         assert len(scene.tubes) >= 1
         boxes = np.stack([track.boxes for track in scene.tracks])
         assert boxes.shape == (len(scene.tracks), scene.length, 4)
@@ -165,14 +167,14 @@ def test_a_tube_shows_its_motion():
     """What the labels say, read from the boxes: where they go and how they grow."""
     for number in range(80):
         motion = MOTIONS[number % 8]
-        scene = synthetic_tubes.sample_scene(np.random.default_rng(number), "jhmdb", motion)
+        scene = sample_tube_scene(np.random.default_rng(number), "jhmdb", motion)
         (_, *first), (_, *last) = scene.tubes[0][[0, -1]].astype(float)
         width, height = first[2] - first[0], first[3] - first[1]
         steps = scene.length - 1
         right = (last[0] + last[2] - first[0] - first[2]) / 2 / steps
         down = (last[1] + last[3] - first[1] - first[3]) / 2 / steps
         growth = np.log((last[3] - last[1]) / height) / steps
-        assert width / height == pytest.approx(synthetic.ASPECT, rel=1e-4)
+        assert width / height == pytest.approx(ASPECT, rel=1e-4)
         for value, least, forth, back in (
             (right, 0.6, "right", "left"),
             (down, 0.6, "down", "up"),

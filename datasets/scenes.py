@@ -1,0 +1,220 @@
+"""What the synthetic AVA-shaped benchmark shows: moving bodies and the frames they are drawn on.
+
+NumPy only: no files and no video codec, so scenes can be drawn wherever NumPy is installed.
+`datasets.synthetic` writes them as videos with annotations. A scene is `FPS` frames long with the
+keyframe in the middle, and holds
+
+- actors: a body with a red core, a bright bar and one or more of the ten actions, annotated;
+- idle persons: the same look without any action, so they are not actors and not annotated;
+- distractors: bodies with a blue core that move and change like actors, and are not annotated.
+
+The ten actions need time: no single frame tells them apart. Everything an action changes (position,
+size, opacity, the bar's angle) has the same distribution at the keyframe whatever the action is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+ACTIONS = ("left", "right", "up", "down", "start", "stop", "grow", "shrink", "blink", "rotate")
+"""Names of the action ids 1..10."""
+FLIPPED = {"left": "right", "right": "left"}
+"""Actions that a horizontal flip exchanges."""
+
+FPS = 16
+WIDTH, HEIGHT = 80, 64  # pixels
+CORES = {"red": (0.95, 0.05, 0.05), "blue": (0.1, 0.2, 0.95)}  # RGB in [0, 1]
+ASPECT = 0.75  # a body's width over its height
+SPEED = 0.9  # pixels per frame
+GROWTH = 0.045  # relative size per frame
+SPIN = 0.22  # radians per frame
+MAX_OVERLAP = 0.1
+"""Intersection over the smaller box, below which two bodies count as apart."""
+ATTEMPTS = 50
+"""Positions tried for a body before it is left out of a crowded scene."""
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Person:
+    """One body: its state at the keyframe and its actions. Lengths are in pixels."""
+
+    x: float
+    y: float
+    size: float
+    shade: tuple[float, float, float]
+    angle: float
+    core: str  # "red" | "blue"
+    actions: tuple[str, ...]
+
+    @property
+    def box(self) -> Box:
+        """xyxy in pixels at the keyframe."""
+        return (
+            self.x - self.size * ASPECT / 2,
+            self.y - self.size / 2,
+            self.x + self.size * ASPECT / 2,
+            self.y + self.size / 2,
+        )
+
+
+@dataclass(frozen=True)
+class Track:
+    """One body as it is drawn over T frames. The arrays are (T,), lengths in pixels."""
+
+    x: np.ndarray
+    y: np.ndarray
+    size: np.ndarray  # the body's height
+    angle: np.ndarray  # radians
+    opacity: np.ndarray  # 0 to 1
+    shade: tuple[float, float, float]
+    core: np.ndarray  # RGB in [0, 1], (T, 3)
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """xyxy in pixels, (T, 4)."""
+        half_w, half_h = self.size * ASPECT / 2, self.size / 2
+        return np.stack([self.x - half_w, self.y - half_h, self.x + half_w, self.y + half_h], axis=1)
+
+
+def sample_scene(rng: np.random.Generator) -> list[Person]:
+    """Sample 1-3 actors, 1-3 distractors and sometimes an idle person, apart at the keyframe."""
+    kinds = ["actor"] * rng.integers(1, 4) + ["distractor"] * rng.integers(1, 4)
+    kinds += ["idle"] * int(rng.random() < 0.3)
+    persons: list[Person] = []
+    for kind in kinds:
+        actions = () if kind == "idle" else _sample_actions(rng)
+        for _ in range(ATTEMPTS):
+            size = rng.uniform(13, 22)
+            person = Person(
+                x=rng.uniform(size * ASPECT / 2 + 1, WIDTH - size * ASPECT / 2 - 1),
+                y=rng.uniform(size / 2 + 1, HEIGHT - size / 2 - 1),
+                size=size,
+                shade=tuple(rng.uniform(0.35, 0.8, 3)),
+                angle=rng.uniform(0, np.pi),
+                core="blue" if kind == "distractor" else "red",
+                actions=actions,
+            )
+            if all(overlap([person.box], [other.box]) < MAX_OVERLAP for other in persons):
+                persons.append(person)
+                break
+    return persons
+
+
+def _sample_actions(rng: np.random.Generator) -> tuple[str, ...]:
+    """Sample one to five compatible actions, about 2.3 on average."""
+    actions: list[str] = []
+    while not actions:
+        across = rng.choice(["", "left", "right"], p=[0.4, 0.3, 0.3])
+        along = rng.choice(["", "up", "down"], p=[0.4, 0.3, 0.3])
+        timing = rng.choice(["", "start", "stop"], p=[0.4, 0.3, 0.3]) if across or along else ""
+        scale = rng.choice(["", "grow", "shrink"], p=[0.64, 0.18, 0.18])
+        blink = "blink" if rng.random() < 0.2 else ""
+        rotate = "rotate" if rng.random() < 0.2 else ""
+        actions = [str(a) for a in (across, along, timing, scale, blink, rotate) if a]
+    return tuple(actions)
+
+
+def sample_detections(persons: Sequence[Person], rng: np.random.Generator) -> list[tuple[Box, float]]:
+    """Sample the output of a person detector at the keyframe: boxes, xyxy in pixels, with scores.
+
+    It detects 95 % of the bodies with a red core, actors and idle persons alike. One in ten of the
+    others is a false positive with a lower score. Box edges are off by 4 % of the body's side, one
+    standard deviation.
+    """
+    detections = []
+    for person in persons:
+        is_person = person.core == "red"
+        if rng.random() < (0.95 if is_person else 0.1):
+            noise = rng.normal(0, 0.04 * person.size, 4) * (ASPECT, 1, ASPECT, 1)
+            x1, y1, x2, y2 = np.array(person.box) + noise
+            score = 1 - rng.exponential(0.06) if is_person else rng.uniform(0.3, 0.95)
+            detections.append(((x1, y1, x2, y2), max(score, 0.05)))
+    return detections
+
+
+def overlap(a: np.ndarray | Sequence[Box], b: np.ndarray | Sequence[Box]) -> float:
+    """Return the largest overlap, over T frames, of two (T, 4) xyxy tracks.
+
+    The overlap of two boxes is their intersection over the smaller box.
+    """
+    a, b = np.asarray(a), np.asarray(b)
+    sides = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None)
+    smaller = np.minimum(*((x[:, 2:] - x[:, :2]).prod(1) for x in (a, b)))
+    return float((sides.prod(1) / smaller).max())
+
+
+def render(persons: Sequence[Person], rng: np.random.Generator) -> np.ndarray:
+    """Draw a scene: (FPS, HEIGHT, WIDTH, 3) uint8 RGB; the keyframe is frame FPS // 2."""
+    time = np.arange(FPS) - FPS // 2
+    return draw([_track(person, time) for person in persons], FPS, rng)
+
+
+def _track(person: Person, time: np.ndarray) -> Track:
+    """Move a person through time, (T,) frames from the keyframe."""
+    actions = person.actions
+    moving = np.ones(len(time))
+    if "start" in actions:
+        moving = (time > 0).astype(float)
+    if "stop" in actions:
+        moving = (time < 0).astype(float)
+    step = time * moving * SPEED
+    return Track(
+        x=person.x + step * (("right" in actions) - ("left" in actions)),
+        y=person.y + step * (("down" in actions) - ("up" in actions)),
+        size=person.size * (1 + GROWTH * time * (("grow" in actions) * 1.0 - ("shrink" in actions))),
+        angle=person.angle + SPIN * time * ("rotate" in actions),
+        opacity=blinking(time) if "blink" in actions else np.ones(len(time)),
+        shade=person.shade,
+        core=np.tile(CORES[person.core], (len(time), 1)),
+    )
+
+
+def blinking(time: np.ndarray, off: float = 0.25) -> np.ndarray:
+    """Opacity, (T,): two frames on (1), two frames off, on at time 0."""
+    return np.where(time // 2 % 2 == 0, 1.0, off)
+
+
+def draw(tracks: Sequence[Track], length: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw tracks on a smooth background sampled from `rng`: (length, HEIGHT, WIDTH, 3) uint8 RGB.
+
+    Later tracks cover earlier ones.
+    """
+    ys, xs = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32) + 0.5
+    low, high = rng.uniform(0.1, 0.6, (2, 3))
+    ramp = (np.cos(rng.uniform(0, np.pi)) * xs / WIDTH + ys / HEIGHT)[..., None]
+    background = np.clip(low + (high - low) * ramp, 0.05, 0.7).astype(np.float32)
+    frames = np.repeat(background[None], length, axis=0)
+    for track in tracks:
+        _draw_track(frames, track, xs, ys)
+    return (frames * 255).round().astype(np.uint8)
+
+
+def _draw_track(frames: np.ndarray, track: Track, xs: np.ndarray, ys: np.ndarray) -> None:
+    """Paint one body into frames (T, H, W, 3) in place; xs and ys (H, W) are pixel centres."""
+    # Only the region that the body ever covers: its masks are 0 in the rest, most of the image.
+    left, top = np.floor(track.boxes[:, :2].min(axis=0)).astype(int) - 1
+    right, bottom = np.ceil(track.boxes[:, 2:].max(axis=0)).astype(int) + 1
+    region = slice(max(top, 0), bottom), slice(max(left, 0), right)
+    frames, xs, ys = frames[:, *region], xs[region], ys[region]
+    size = track.size
+
+    def per_frame(values: np.ndarray) -> np.ndarray:
+        return values.astype(np.float32)[:, None, None]
+
+    dx, dy = xs - per_frame(track.x), ys - per_frame(track.y)
+    half_w, half_h = per_frame(size * ASPECT / 2), per_frame(size / 2)
+    body = np.clip(0.5 + np.minimum(half_w - np.abs(dx), half_h - np.abs(dy)), 0, 1)
+    cos, sin = per_frame(np.cos(track.angle)), per_frame(np.sin(track.angle))
+    along, across = np.abs(dx * cos + dy * sin), np.abs(dx * sin - dy * cos)
+    bar = np.clip(0.5 + np.minimum(half_w * 0.95 - along, 1.4 - across), 0, 1)
+    core = np.clip(0.5 + size[:, None, None] * 0.17 - np.hypot(dx, dy), 0, 1)
+    shade, white = np.asarray(track.shade), np.array((0.95, 0.95, 0.9))
+    for mask, colour in ((body, shade), (bar, white), (core, track.core[:, None, None])):
+        mask = (mask * per_frame(track.opacity)).astype(np.float32)[..., None]
+        frames *= 1 - mask
+        frames += mask * colour.astype(np.float32)
