@@ -297,6 +297,8 @@ class PoolingAttention(nn.Module):
         has_cls = x.shape[1] > grid[0] * grid[1] * grid[2]
         # One after the other, each from its third of the projection to its pooled grid: a third of the
         # memory at a time, and no copy of a slice before a convolution.
+        # Under autocast norms return float32: cast once here, not in each product that follows.
+        x = x.to(autocast_dtype(x))
         pooled_qkv = []
         strides = (self.q_stride, self.kv_stride, self.kv_stride)
         parts = zip("qkv", self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strides, strict=True)
@@ -328,7 +330,8 @@ class PoolingAttention(nn.Module):
         new_grid = (volume.shape[1], volume.shape[2], volume.shape[3])
         x = volume.view(batch, -1, heads, d)
         x = x if cls is None else torch.cat([cls, x], dim=1)
-        return getattr(self, f"norm_{name}")(x).transpose(1, 2), new_grid
+        x = getattr(self, f"norm_{name}")(x)
+        return x.to(autocast_dtype(x)).transpose(1, 2), new_grid
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, k_grid: Grid, has_cls: bool) -> Tensor:
         """One unmasked attention that has the positions folded in.
@@ -337,8 +340,6 @@ class PoolingAttention(nn.Module):
         With the r appended to q, and one-hot rows, columns and times appended to k, the product
         of the longer vectors is score plus bias, and no (queries x keys) bias is ever made.
         """
-        # Under autocast the norms before gave float32: cast once, before the longer vectors are made.
-        q, k, v = (x.to(autocast_dtype(x)) for x in (q, k, v))
         d = q.shape[-1]
         on_grid = q.split([1, q.shape[2] - 1], dim=2)[1] if has_cls else q
         on_grid = on_grid.unflatten(2, q_grid)  # (B, heads, t, h, w, d)
@@ -375,15 +376,15 @@ class DepthwiseWeight(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # nn.Conv3d's
 
 
-def depthwise_conv3d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+def depthwise_conv3d(x: Tensor, weight: Tensor, stride: int, *, fused: bool | None = None) -> Tensor:
     """Depthwise 3x3x3 convolution with padding 1 and stride (1, stride, stride), channels last.
 
-    x (N, t, h, w, C), weight (C, 1, 3, 3, 3) -> (N, t, h', w', C). Computed as one 2D convolution
+    x (N, t, h, w, C), weight (C, 1, 3, 3, 3) -> (N, t, h', w', C). On a CPU computed as one 2D convolution
     an offset in time, shifted and added: the same sums as conv3d, whose CPU kernels for depthwise
-    weights are several times slower.
+    weights are several times slower. fused: conv3d, the default on a GPU.
     """
     n, t, _, _, channels = x.shape
-    if x.is_cuda:
+    if x.is_cuda if fused is None else fused:
         # One kernel instead of three and their sums. Channels first in memory: the channels-last kernel's
         # backward takes 26 times as long (75 ms against 2.9 ms at 8 x 8x64x64x96 in bfloat16 on an H200).
         volume = x.permute(0, 4, 1, 2, 3).contiguous()

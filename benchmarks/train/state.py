@@ -87,9 +87,7 @@ def new_state(model: nn.Module, exp: Experiment, *, steps: int, warmup: int) -> 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, warmup))
     averaged = None if exp.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(exp.ema))
     model.train()
-    module: nn.Module = model
-    if uses_cuda_graphs(exp, device):
-        module = CudaGraphs(model)
+    module: nn.Module = CudaGraphs(model, exp) if uses_cuda_graphs(exp, device) else model
     no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
     if world_size() > 1:
         module = DistributedDataParallel(module)
@@ -115,33 +113,33 @@ def uses_cuda_graphs(exp: Experiment, device: torch.device) -> bool:
 
 
 class CudaGraphs(nn.Module):
-    """A model whose forward and backward are recorded as CUDA graphs at the first batch, and then replayed.
+    """A model whose forward and backward in training are recorded as CUDA graphs, and then replayed.
 
-    A step of MViTv2-S launches some 5,000 kernels, for which the CPU takes 200 ms, whatever the batch; a graph
-    is one launch. Clips of another shape than the first batch's, and evaluation, run as without graphs.
+    A step of MViTv2-S launches some 5,000 kernels, for which the CPU takes 200 ms whatever the batch; a graph
+    is one launch. Clips of another shape than a micro-batch's, and evaluation, run as without graphs.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, exp: Experiment) -> None:
         super().__init__()
         self.model = model
-        self.shape: torch.Size | None = None
-        self.replay: Callable[[Tensor], tuple[Tensor, ...]] | None = None
+        device = next(model.parameters()).device
+        clips_each = exp.batch // world_size() // exp.accumulate
+        self.shape = torch.Size((clips_each, 3, exp.frames, exp.crop, exp.crop))
+        rng = torch.cuda.get_rng_state(device)
+        # The weights' gradients are inputs of the graph's own: none may be left from before.
+        with autocast(device, exp.bf16):
+            replay = torch.cuda.make_graphed_callables(
+                _AsTuple(model), (torch.zeros(self.shape, device=device),), allow_unused_input=True
+            )
+        torch.cuda.set_rng_state(rng, device)  # its warm-up runs draw dropped paths
+        # Not as a Module's attribute, which would register the weights twice.
+        object.__setattr__(self, "replay", replay)
 
     def forward(self, clips: Tensor, boxes: Sequence[GivenBoxes] | None = None) -> Predictions:
         """(B, 3, T, H, W) -> Predictions."""
-        if self.replay is None and self.training:
-            self._record(clips)
-        if self.replay is None or not self.training or clips.shape != self.shape:
-            return self.model(clips, boxes)
-        return Predictions(*self.replay(clips))
-
-    def _record(self, clips: Tensor) -> None:
-        self.shape = clips.shape
-        rng = torch.cuda.get_rng_state(clips.device)
-        recorded = torch.cuda.make_graphed_callables(_AsTuple(self.model), (clips.clone(),))
-        torch.cuda.set_rng_state(rng, clips.device)  # warm-up runs draw dropped paths
-        # Not as an attribute of a Module, which would register the weights twice.
-        object.__setattr__(self, "replay", recorded)
+        if self.training and clips.shape == self.shape:
+            return Predictions(*self.replay(clips))
+        return self.model(clips, boxes)
 
 
 class _AsTuple(nn.Module):
@@ -153,6 +151,15 @@ class _AsTuple(nn.Module):
 
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.model(clips))
+
+
+def autocast(device: torch.device, bf16: bool) -> torch.autocast:
+    """bfloat16 on a GPU where wanted; float32 on a CPU, where bfloat16 was slower."""
+    # Without autocast's cache of cast weights: it saves nothing in a step that reads each weight once, and
+    # CUDA graphs may not refer to its tensors.
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=bf16 and device.type == "cuda", cache_enabled=False
+    )
 
 
 def weight_groups(model: nn.Module) -> list[dict[str, object]]:

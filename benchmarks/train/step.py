@@ -20,7 +20,7 @@ from actloc_core.structures import Predictions, Targets, to_device
 from actloc_core.two_stage import ground_truth_boxes
 from benchmarks.distributed import all_reduce, world_size
 from benchmarks.experiments import Experiment
-from benchmarks.train.state import TrainState
+from benchmarks.train.state import TrainState, autocast
 from datasets.transforms import Batch, Group
 
 Losses = dict[str, Tensor]
@@ -133,12 +133,3 @@ def cost_weights(exp: Experiment) -> CostWeights:
 def loss_weights(exp: Experiment) -> LossWeights:
     """The weights of Eq. 4."""
     return LossWeights(l1=exp.l1, giou=exp.giou, actor=exp.actor, action=exp.action, eos_coef=exp.eos_coef)
-
-
-def autocast(device: torch.device, bf16: bool) -> torch.autocast:
-    """bfloat16 on a GPU where wanted; float32 on a CPU, where bfloat16 was slower."""
-    # Without autocast's cache of cast weights: it saves nothing in a step that reads each weight once, and
-    # CUDA graphs may not refer to its tensors.
-    return torch.autocast(
-        device.type, torch.bfloat16, enabled=bf16 and device.type == "cuda", cache_enabled=False
-    )

@@ -1,0 +1,118 @@
+"""`python -m benchmarks.gpu`: what training at the paper's size takes on this machine's GPU, in eight minutes.
+
+    python -m benchmarks.gpu                        all sections
+    python -m benchmarks.gpu --only speed kernels   these sections; the figures of the others are kept
+    python -m benchmarks.gpu --device cpu --quick   the same road with small models, in a minute, as the tests do
+
+Needs torch, numpy, scipy and pyarrow alone: clips are rendered in memory. Writes OUT/gpu/gpu.json after each
+section and OUT/gpu/gpu.md, whose last measured copy is docs/gpu.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.profile import accuracy, kernels, page, speed, trains
+from benchmarks.results import save
+
+SECTIONS: dict[str, Callable[[torch.device, bool, float], Any]] = {
+    "ceilings": lambda device, quick, seconds: speed.ceilings(device, quick),
+    "accuracy": lambda device, quick, seconds: accuracy.accuracy(device, quick),
+    "speed": lambda device, quick, seconds: speed.speed(device, quick),
+    "eager": lambda device, quick, seconds: speed.eager(device, quick),
+    "plain": lambda device, quick, seconds: speed.plain(device, quick),
+    "kernels": lambda device, quick, seconds: kernels.kernels(device, quick),
+    "depthwise": lambda device, quick, seconds: kernels.depthwise(device, quick),
+    "trains": trains.trains,
+    "compile": lambda device, quick, seconds: speed.compiled(device, quick),
+}
+"""In the order in which they run."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print and write. -> 0, 1 where a section failed, 2 for arguments that cannot be."""
+    args = parser().parse_args(argv)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print("error: torch sees no GPU here; --device cpu --quick rehearses the command", file=sys.stderr)
+        return 2
+    device = torch.device(args.device)
+    path = args.out / "gpu" / "gpu.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Any] = json.loads(path.read_text()) if path.exists() and args.only else {}
+    figures["machine"] = machine(device, args.quick)
+    failed = 0
+    for name in args.only or SECTIONS:
+        clock = time.perf_counter()
+        try:
+            figures[name] = SECTIONS[name](device, args.quick, args.train_seconds)
+        except Exception:  # the sections behind it are measured all the same
+            figures[name] = {"error": traceback.format_exc()}
+            failed += 1
+        torch.backends.cudnn.benchmark = False
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        print(f"{name}: {time.perf_counter() - clock:.0f} s", flush=True)
+        _write(path, figures)
+    print(page.markdown(figures))
+    return 1 if failed else 0
+
+
+def machine(device: torch.device, quick: bool) -> dict[str, Any]:
+    """The device and versions that the figures belong to."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "quick": quick,
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _write(path: Path, figures: Mapping[str, Any]) -> None:
+    text = json.dumps(figures, indent=1)
+    save(path, lambda part: part.write_text(text + "\n"))
+    markdown = page.markdown(figures)
+    save(path.with_suffix(".md"), lambda part: part.write_text(markdown + "\n"))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    summary, _, more = (__doc__ or "").partition("\n\n")
+    p = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu",
+        description=summary,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="what to measure (default: cuda)"
+    )
+    p.add_argument("--quick", action="store_true", help="small models and few repetitions")
+    p.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=", ".join(SECTIONS))
+    p.add_argument(
+        "--train-seconds", type=float, default=180.0, metavar="S", help="of `trains` (default: 180)"
+    )
+    p.add_argument("--out", type=Path, default=Path("out"), help="output directory (default: out)")
+    return p
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted; --only measures the sections that are missing", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""What `benchmarks.gpu` measures, each section a function that returns figures for JSON."""

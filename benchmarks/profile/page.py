@@ -1,0 +1,187 @@
+"""The figures of `benchmarks.gpu` as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+CLIPS = {"AVA": 211_000}
+"""Training keyframes (section 4 of the paper)."""
+HOUR = 3600
+
+
+def markdown(figures: Mapping[str, Any]) -> str:
+    """All sections that were measured, each under its heading."""
+    m = figures["machine"]
+    kind = " Small models: the figures mean nothing." if m["quick"] else ""
+    parts = [
+        f"# Training on one {m['device']}",
+        f"Measured {m['date']} by `python -m benchmarks.gpu` with torch {m['torch']}, {m['cores']} CPU cores.{kind}",
+    ]
+    for name, write in SECTIONS.items():
+        section = figures.get(name)
+        if section is None:
+            continue
+        if isinstance(section, dict) and "error" in section:
+            parts.append(f"## {name}\n\nfailed:\n\n```\n{section['error'].strip()}\n```")
+        else:
+            parts.append(write(section, figures))
+    return "\n\n".join(parts)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> str:
+    """A Markdown table. columns: key -> (heading, format); what is None or missing stays empty."""
+    heads = [head for head, _ in columns.values()]
+    lines = [" | ".join(["", *heads, ""]).strip(), "|:--" + "|--:" * (len(heads) - 1) + "|"]
+    for row in rows:
+        cells = [
+            "" if row.get(key) is None else (f"{row[key]:{form}}" if form else str(row[key]))
+            for key, (_, form) in columns.items()
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _ceilings(c: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    return (
+        f"## Ceilings\n\nMatrix product {c['matmul']}: {c['matmul_tflops']:.0f} TFLOP/s. "
+        f"Copy: {c['copy_gb_s']:.0f} GB/s, read and written."
+    )
+
+
+def _accuracy(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> str:
+    columns = {"model": ("model", "")} | {
+        f"{kind} {what}": (f"{kind} {what}", ".1e")
+        for kind in ("float32", "bfloat16")
+        for what in ("tokens", "gradients")
+    }
+    return (
+        "## Accuracy\n\nRelative error against float64, a clip of 64 x 64, drawn weights, TF32 off.\n\n"
+        + table(rows, columns)
+    )
+
+
+STEP_COLUMNS = {
+    "model": ("model", ""),
+    "batch": ("batch", ""),
+    "graphs": ("graphs", ""),
+    "forward_ms_clip": ("forward ms/clip", ".2f"),
+    "backward_ms_clip": ("forward + backward ms/clip", ".2f"),
+    "step_ms_clip": ("step ms/clip", ".2f"),
+    "clips_s": ("clips/s", ".1f"),
+    "tflops": ("TFLOP/s", ".0f"),
+    "mfu": ("MFU %", ".1f"),
+    "peak_gib": ("peak GiB", ".1f"),
+    "synchronisations": ("host syncs", ""),
+    "first_step_s": ("first step s", ".1f"),
+}
+
+
+def _speed(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> str:
+    every = [*rows, *figures.get("eager", []), *_rows(figures.get("compile"))]
+    ceiling = figures.get("ceilings", {}).get("matmul_tflops")
+    shown = []
+    for row in every:
+        if "error" in row:
+            continue
+        tflops = (
+            6 * row["gmac"] * row["clips_s"] / 1e3
+        )  # 2 a multiply-accumulate, forward once, backward twice
+        shown.append(row | {"tflops": tflops, "mfu": 100 * tflops / ceiling if ceiling else None})
+    failed = "".join(f"\n\nfailed: {row['error']}" for row in every if "error" in row)
+    return (
+        "## Training steps\n\nbfloat16, clips copied from pinned host memory, AdamW; evaluation forward without "
+        "graphs. TFLOP/s count 6 per multiply-accumulate and clip; MFU is their share of the matrix product "
+        f"above.\n\n{table(shown, STEP_COLUMNS)}{failed}\n\n{_hours(rows)}"
+    )
+
+
+def _rows(section: Any) -> list[Any]:
+    return section if isinstance(section, list) else []
+
+
+def _hours(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Hours of the paper's rows on AVA: 25 epochs (DETR 50) of 211,000 keyframes, 16 clips a step."""
+    hours = []
+    for name in dict.fromkeys(row["model"] for row in rows if "error" not in row):
+        epochs = 50 if name.startswith("DETR") else 25
+        steps = epochs * CLIPS["AVA"] / 16
+        by_batch = {
+            row["batch"]: row["step_ms_clip"] * row["batch"] / 1e3 for row in rows if row.get("model") == name
+        }
+        hours.append(
+            {
+                "model": name,
+                "one": steps * by_batch[16] / HOUR if 16 in by_batch else None,
+                "eight": steps * by_batch[2] / HOUR if 2 in by_batch else None,
+            }
+        )
+    return (
+        "Hours of training on AVA, 25 epochs (DETR 50) of 211,000 keyframes at 16 clips a step, from the steps "
+        "above; eight GPUs take 2 clips each, the exchange of gradients and the loader not counted.\n\n"
+        + table(hours, {"model": ("model", ""), "one": ("one GPU", ".0f"), "eight": ("eight GPUs", ".0f")})
+    )
+
+
+def _plain(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> str:
+    columns = {
+        "batch": ("batch", ""),
+        "ours ms_clip": ("ours ms/clip", ".2f"),
+        "plain ms_clip": ("plain ms/clip", ".2f"),
+        "ratio": ("ratio", ".2f"),
+        "ours peak_gib": ("ours GiB", ".1f"),
+        "plain peak_gib": ("plain GiB", ".1f"),
+    }
+    return (
+        "## Against a straightforward MViTv2-S\n\nForward and backward of the backbone at 256 without graphs, "
+        "against the explicit biases and softmax of the tests' reference.\n\n" + table(rows, columns)
+    )
+
+
+def _kernels(k: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    if "note" in k:
+        return f"## Kernels of a step\n\n{k['note']}"
+    groups = [{"group": name, "share": 100 * share} for name, share in k["groups"].items()]
+    top = [{"kernel": f"`{name}`", "share": 100 * share} for name, share in k["top"][:15]]
+    attention = ", ".join(dict.fromkeys(f"`{name}`" for name, _ in k["attention"]))
+    return (
+        f"## Kernels of a step\n\nMViTv2-S at 256, batch 8: {k['launched']} kernels, {k['device_ms']:.0f} ms on the "
+        f"device, {k['wall_ms']:.0f} ms in all (profiled).\n\n"
+        + table(groups, {"group": ("group", ""), "share": ("% of device time", ".1f")})
+        + "\n\n"
+        + table(top, {"kernel": ("kernel", ""), "share": ("%", ".1f")})
+        + f"\n\nAttention kernels: {attention or 'none'}."
+    )
+
+
+def _depthwise(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> str:
+    columns = {key: (key, ".2f" if isinstance(value, float) else "") for key, value in rows[0].items()}
+    return (
+        "## Depthwise convolutions\n\nForward and backward, ms, 8 clips; `benchmark` is cudnn.benchmark.\n\n"
+        + table(rows, columns)
+    )
+
+
+def _trains(t: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    columns = {
+        name: (name, ".0f" if name in ("step", "seconds") else ".3f")
+        for name in ("step", "seconds", "loss", "l1", "giou", "actor", "action")
+    }
+    return (
+        f"## It trains\n\nMViTv2-S at 256 from drawn weights, {t['seconds']:.0f} s on rendered synthetic scenes: "
+        f"{t['steps']} steps, {t['clips_s']:.0f} clips/s. Validation mAP {100 * t['mAP_before']:.1f} before, "
+        f"{100 * t['mAP_after']:.1f} after (true boxes with random classes: {100 * t['mAP_random_classes']:.1f}).\n\n"
+        + table(t["curve"], columns)
+    )
+
+
+SECTIONS = {
+    "ceilings": _ceilings,
+    "accuracy": _accuracy,
+    "speed": _speed,
+    "plain": _plain,
+    "kernels": _kernels,
+    "depthwise": _depthwise,
+    "trains": _trains,
+}
+"""Those with a heading of their own, as they stand on the page; `eager` and `compile` stand beside `speed`."""
