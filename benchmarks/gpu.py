@@ -32,6 +32,7 @@ SECTIONS: dict[str, Callable[[torch.device, bool, float], Any]] = {
     "accuracy": lambda device, quick, seconds: accuracy.accuracy(device, quick),
     "speed": lambda device, quick, seconds: speed.speed(device, quick),
     "eager": lambda device, quick, seconds: speed.eager(device, quick),
+    "graphs": lambda device, quick, seconds: speed.graphs(device, quick),
     "plain": lambda device, quick, seconds: speed.plain(device, quick),
     "kernels": lambda device, quick, seconds: kernels.kernels(device, quick),
     "depthwise": lambda device, quick, seconds: kernels.depthwise(device, quick),

@@ -123,6 +123,19 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
+def norm_as_is(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """LayerNorm whose output has the type of its input, where autocast would make both float32.
+
+    For an input that is bfloat16 already and an output that is used as such: the kernel computes in float32
+    in any case, and the two casts around it move three times the bytes.
+    """
+    if autocast_dtype(x) != x.dtype or x.dtype == norm.weight.dtype:
+        return norm(x)
+    weight, bias = norm.weight.to(x.dtype), norm.bias.to(x.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+
+
 def drop_path(update: Tensor, rate: float, training: bool) -> Tensor:
     """Stochastic depth: in training, leaves out the whole update (B, ...) of a random share of the clips."""
     if not training or rate == 0:

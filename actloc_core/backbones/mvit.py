@@ -18,6 +18,7 @@ from actloc_core.backbones.layers import (
     Mlp,
     autocast_dtype,
     drop_path,
+    norm_as_is,
     resize_line,
     resize_plane,
 )
@@ -326,12 +327,12 @@ class PoolingAttention(nn.Module):
         # The heads are channels: one weight for each, the same for all heads.
         volume = x.reshape(batch, *grid, heads * d)
         weight = getattr(self, f"pool_{name}").weight.repeat(heads, 1, 1, 1, 1)
-        volume = depthwise_conv3d(volume, weight, stride)
+        # In evaluation a GPU waits for launches, so fewer kernels win; in training it is bound by the work.
+        volume = depthwise_conv3d(volume, weight, stride, fused=x.is_cuda and not self.training)
         new_grid = (volume.shape[1], volume.shape[2], volume.shape[3])
         x = volume.view(batch, -1, heads, d)
         x = x if cls is None else torch.cat([cls, x], dim=1)
-        x = getattr(self, f"norm_{name}")(x)
-        return x.to(autocast_dtype(x)).transpose(1, 2), new_grid
+        return norm_as_is(getattr(self, f"norm_{name}"), x).transpose(1, 2), new_grid
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, k_grid: Grid, has_cls: bool) -> Tensor:
         """One unmasked attention that has the positions folded in.
@@ -376,17 +377,16 @@ class DepthwiseWeight(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # nn.Conv3d's
 
 
-def depthwise_conv3d(x: Tensor, weight: Tensor, stride: int, *, fused: bool | None = None) -> Tensor:
+def depthwise_conv3d(x: Tensor, weight: Tensor, stride: int, *, fused: bool = False) -> Tensor:
     """Depthwise 3x3x3 convolution with padding 1 and stride (1, stride, stride), channels last.
 
-    x (N, t, h, w, C), weight (C, 1, 3, 3, 3) -> (N, t, h', w', C). On a CPU computed as one 2D convolution
+    x (N, t, h, w, C), weight (C, 1, 3, 3, 3) -> (N, t, h', w', C). Computed as one 2D convolution
     an offset in time, shifted and added: the same sums as conv3d, whose CPU kernels for depthwise
-    weights are several times slower. fused: conv3d, the default on a GPU.
+    weights are several times slower, and on an H200 its backward is, too (docs/gpu.md). fused: by conv3d.
     """
     n, t, _, _, channels = x.shape
-    if x.is_cuda if fused is None else fused:
-        # One kernel instead of three and their sums. Channels first in memory: the channels-last kernel's
-        # backward takes 26 times as long (75 ms against 2.9 ms at 8 x 8x64x64x96 in bfloat16 on an H200).
+    if fused:
+        # Channels first in memory: the channels-last kernel is up to 26 times slower on an H200.
         volume = x.permute(0, 4, 1, 2, 3).contiguous()
         volume = F.conv3d(volume, weight, stride=(1, stride, stride), padding=1, groups=channels)
         return volume.permute(0, 2, 3, 4, 1).contiguous()

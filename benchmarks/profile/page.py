@@ -61,6 +61,12 @@ def _accuracy(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> 
     )
 
 
+def _graphs(losses: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    rows = [{"way": name, **{f"step {i}": x for i, x in enumerate(losses[name], 1)}} for name in losses]
+    columns = {"way": ("", "")} | {f"step {i}": (f"step {i}", ".5f") for i in (1, 2, 3)}
+    return "## CUDA graphs\n\nThe loss of the same three steps, batch 2:\n\n" + table(rows, columns)
+
+
 STEP_COLUMNS = {
     "model": ("model", ""),
     "batch": ("batch", ""),
@@ -78,7 +84,7 @@ STEP_COLUMNS = {
 
 
 def _speed(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> str:
-    every = [*rows, *figures.get("eager", []), *_rows(figures.get("compile"))]
+    every = [*rows, *_rows(figures.get("eager")), *_rows(figures.get("compile"))]
     ceiling = figures.get("ceilings", {}).get("matmul_tflops")
     shown = []
     for row in every:
@@ -157,7 +163,7 @@ def _kernels(k: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
 def _depthwise(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> str:
     columns = {key: (key, ".2f" if isinstance(value, float) else "") for key, value in rows[0].items()}
     return (
-        "## Depthwise convolutions\n\nForward and backward, ms, 8 clips; `benchmark` is cudnn.benchmark.\n\n"
+        "## Depthwise convolutions\n\nForward and backward, ms on the device, 8 clips; `benchmark` is cudnn.benchmark.\n\n"
         + table(rows, columns)
     )
 
@@ -179,6 +185,7 @@ SECTIONS = {
     "ceilings": _ceilings,
     "accuracy": _accuracy,
     "speed": _speed,
+    "graphs": _graphs,
     "plain": _plain,
     "kernels": _kernels,
     "depthwise": _depthwise,

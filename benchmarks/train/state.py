@@ -126,6 +126,9 @@ class CudaGraphs(nn.Module):
         clips_each = exp.batch // world_size() // exp.accumulate
         self.shape = torch.Size((clips_each, 3, exp.frames, exp.crop, exp.crop))
         rng = torch.cuda.get_rng_state(device)
+        # Recording happens on a stream of its own, the replays do not: torch warns, and orders the two.
+        if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
+            torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         # The weights' gradients are inputs of the graph's own: none may be left from before.
         with autocast(device, exp.bf16):
             replay = torch.cuda.make_graphed_callables(
