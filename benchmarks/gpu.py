@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks.profile import accuracy, kernels, page, speed, trains
+from benchmarks.provenance import git_commit
 from benchmarks.results import save
 
 SECTIONS: dict[str, Callable[[torch.device, bool, float], Any]] = {
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         except Exception:  # the sections behind it are measured all the same
             figures[name] = {"error": traceback.format_exc()}
             failed += 1
+        figures.setdefault("commits", {})[name] = git_commit()
         torch.backends.cudnn.benchmark = False
         if device.type == "cuda":
             torch.cuda.empty_cache()

@@ -118,7 +118,8 @@ def resize_line(x: Tensor, length: int) -> Tensor:
 def autocast_dtype(x: Tensor) -> torch.dtype:
     """The type that matrix products of `x` are computed in: autocast's where it is enabled, else its own."""
     device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    # Not torch.amp.is_autocast_available, at which torch.compile breaks the graph.
+    if device != "meta" and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return x.dtype
 

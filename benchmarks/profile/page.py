@@ -26,13 +26,17 @@ def markdown(figures: Mapping[str, Any]) -> str:
             parts.append(f"## {name}\n\nfailed:\n\n```\n{section['error'].strip()}\n```")
         else:
             parts.append(write(section, figures))
+    commits: dict[str, list[str]] = {}
+    for name, commit in figures.get("commits", {}).items():
+        commits.setdefault(commit, []).append(name)
+    parts += [f"Commit {commit}: {', '.join(names)}." for commit, names in commits.items()]
     return "\n\n".join(parts)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> str:
     """A Markdown table. columns: key -> (heading, format); what is None or missing stays empty."""
     heads = [head for head, _ in columns.values()]
-    lines = [" | ".join(["", *heads, ""]).strip(), "|:--" + "|--:" * (len(heads) - 1) + "|"]
+    lines = ["| " + " | ".join(heads) + " |", "|:--" + "|--:" * (len(heads) - 1) + "|"]
     for row in rows:
         cells = [
             "" if row.get(key) is None else (f"{row[key]:{form}}" if form else str(row[key]))

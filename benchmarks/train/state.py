@@ -105,11 +105,12 @@ def new_state(model: nn.Module, exp: Experiment, *, steps: int, warmup: int) -> 
 def uses_cuda_graphs(exp: Experiment, device: torch.device) -> bool:
     """Whether training replays CUDA graphs: on a GPU, for clips of one size.
 
-    The two-stage baseline's boxes differ in number, checkpointing restores generators, and torch.compile has
-    graphs of its own.
+    The two-stage baseline's boxes differ in number, checkpointing restores generators, torch.compile has
+    graphs of its own, and under DDP they were never tried.
     """
     fixed = exp.short_sides is None and exp.method != "two_stage"
-    return device.type == "cuda" and fixed and not exp.checkpointing and not exp.compile
+    alone = world_size() == 1
+    return device.type == "cuda" and alone and fixed and not exp.checkpointing and not exp.compile
 
 
 class CudaGraphs(nn.Module):
