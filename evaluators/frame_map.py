@@ -119,7 +119,7 @@ class EvalRules:
         check_iou(self.iou)
         if self.plus_one and self.protocol != Protocol.ANNOTATED:
             raise ValueError(
-                f"plus_one is YOWO's variant of protocol annotated; {self.protocol} has no such option"
+                f"plus_one is an option of protocol annotated (YOWO's tool); not of {self.protocol}"
             )
 
     @property
@@ -428,7 +428,7 @@ def check_inputs(
 ) -> None:
     """Check what is scored. ValueError: no classes; unless allowed, an inverted or empty ground-truth box."""
     if not classes:
-        raise ValueError("no classes to evaluate: pass the label map, a dict of class id to name")
+        raise ValueError("no classes to evaluate: give the label map, a dict of class id to name")
     inverted = np.flatnonzero(~has_positive_area(ground_truth.box))
     if len(inverted) and not allow_inverted:
         i = int(inverted[0])

@@ -8,7 +8,7 @@ from actloc_core.clip import probe, read_frames
 from datasets import synthetic, synthetic_tubes
 from datasets.__main__ import main
 from datasets.synthetic_tubes import HEIGHT, MOTIONS, WIDTH, TubeSize
-from evaluators.act_pickle import load_plain, read_act, split_truth
+from evaluators.act_pickle import load_plain, read_act, split_ground_truth
 
 SIZE = TubeSize(train=16, test=8, seed=3)
 
@@ -31,7 +31,7 @@ def jhmdb_videos(tmp_path_factory):
 
 def tubes_of(annotations):
     """(video, label, frames, boxes) of every tube."""
-    truth = annotations.truth
+    truth = annotations.ground_truth
     for tube in np.unique(truth.tube):
         rows = truth.tube == tube
         first = int(np.argmax(rows))
@@ -94,7 +94,7 @@ def test_ucf24_tubes_are_parts_of_their_videos(ucf24):
     act = read_act(ucf24 / "UCF101v2-GT.pkl")
     assert act.labels == MOTIONS
     tubes = list(tubes_of(act))
-    per_video = [sum(video == tube[0] for tube in tubes) for video in act.truth.videos]
+    per_video = [sum(video == tube[0] for tube in tubes) for video in act.ground_truth.videos]
     assert set(per_video) == {1, 2, 3}
     for video, label, frames, _ in tubes:
         assert video.startswith(f"{MOTIONS[label]}/v_{MOTIONS[label]}_g"), "a video shows one class"
@@ -130,7 +130,7 @@ def test_splits(ucf24, jhmdb):
         assert set(train) | set(test) == set(act.nframes)
         assert {v.split("/")[0] for v in test} == set(MOTIONS), "no class is without test videos"
     assert len(set(act.test_videos)) == 3, "each split tests on other videos"
-    assert len(split_truth(act, 2).box) == sum(act.nframes[v] for v in act.test_videos[1])
+    assert len(split_ground_truth(act, 2).box) == sum(act.nframes[v] for v in act.test_videos[1])
 
 
 def test_the_pickle_is_as_act_writes_it(ucf24):
@@ -239,7 +239,7 @@ def test_make_writes_into_the_folder_and_says_what(tmp_path, capsys):
     assert not (out / "rgb-images").exists()
     text = capsys.readouterr().out
     assert f"videos 12, frames {sum(act.nframes.values())}, annotated" in text
-    assert f"boxes {len(act.truth.box)} in {act.truth.tube.max() + 1} tubes, classes 8" in text
+    assert f"boxes {len(act.ground_truth.box)} in {act.ground_truth.tube.max() + 1} tubes, classes 8" in text
     assert synthetic.fingerprint(out) in text
     assert f"--data ucf24={out}" in text
     assert [p.name for p in out.parent.iterdir()] == ["ucf24"], "no temporary folder is left"

@@ -228,7 +228,9 @@ def test_plus_one_is_an_option_of_protocol_annotated(folder, capsys):
     assert run(*UCF, "--protocol", "annotated", "--plus-one")["plus_one"]
     assert "protocol annotated with +1 pixel" in capsys.readouterr().out
     assert main([*UCF, "--plus-one"]) == 2
-    assert "plus_one is YOWO's variant of protocol annotated; gurkirt has no" in capsys.readouterr().err
+    assert (
+        "plus_one is an option of protocol annotated (YOWO's tool); not of gurkirt" in capsys.readouterr().err
+    )
 
 
 def test_rows_outside_the_split_are_counted(folder, capsys):
