@@ -49,5 +49,4 @@ def above(found: FoundActors, theta: float) -> FoundActors:
     kept = np.flatnonzero(persons.score > float(np.float32(theta)))
     if len(kept) == len(persons.score):
         return found
-    columns = {name: getattr(persons, name)[kept] for name in ("video", "frame", "box", "label", "score")}
-    return replace(found, persons=replace(persons, **columns), scores=found.scores[kept])
+    return replace(found, persons=persons.take(kept), scores=found.scores[kept])

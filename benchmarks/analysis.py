@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,8 @@ from benchmarks.results import TABLE_THETA
 from datasets.split import Split
 from evaluators.bootstrap import bootstrap
 from evaluators.errors import error_budget
-from evaluators.frame_map import frame_keys, match
+from evaluators.frame_map import EvalRules, frame_keys
+from evaluators.matching import match
 from evaluators.precision_recall import actor_curve, actor_precision_recall
 
 THETAS = np.linspace(0, 1, 101)
@@ -45,26 +45,26 @@ class Analysis:
 def analyse(split: Split, actors: FoundActors, protocol: str) -> Analysis:
     """Of a run on the split that it reports on."""
     truth, ids = split.ground_truth, sorted(split.evaluated)
-    rules: dict[str, Any] = {"excluded": split.excluded, "protocol": protocol}
+    rules = EvalRules(protocol, excluded=split.excluded)
     found, persons = detections(actors, ids), actors.persons
     videos = len({*truth.video.tolist()})
-    ends = bootstrap(truth, found, split.evaluated, samples=SAMPLES, **rules) if videos > 1 else None
-    people: dict[str, Any] = {"excluded": split.excluded}
-    curve = actor_curve(truth, persons, split.evaluated, **people)
+    ends = bootstrap(truth, found, split.evaluated, samples=SAMPLES, rules=rules) if videos > 1 else None
+    people = EvalRules(excluded=split.excluded)
+    curve = actor_curve(truth, persons, split.evaluated, rules=people)
     # The curve has its numbers at each p(alpha) there is; from one to the next they stay. Below the least
     # everybody is in.
-    everybody = actor_precision_recall(truth, persons, split.evaluated, theta=-1.0, **people)
+    everybody = actor_precision_recall(truth, persons, split.evaluated, theta=-1.0, rules=people)
     at = np.searchsorted(curve.theta, THETAS, side="right")
     precision = np.append(everybody.precision, curve.precision)[at]
     recall = np.append(everybody.recall, curve.recall)[at]
-    budget = error_budget(truth, found, split.evaluated, **rules)
+    budget = error_budget(truth, found, split.evaluated, rules=rules)
     return Analysis(
         mAP_low=_number(ends.low) if ends else None,
         mAP_high=_number(ends.high) if ends else None,
         boxes={split.evaluated[i]: int((truth.label == i).sum()) for i in ids},
         precision=[_number(x) for x in precision],
         recall=[_number(x) for x in recall],
-        errors={cause: _number(price) for cause, price in budget.price.items()},
+        errors={cause: _number(price) for cause, price in budget.mAP_gain.items()},
         confusion=confusion(split, actors).tolist(),
     )
 

@@ -18,7 +18,7 @@ from benchmarks.engine import true_boxes
 from benchmarks.experiments import Experiment
 from datasets import ava, jhmdb, synthetic, synthetic_tubes, ucf24
 from datasets.split import Key, Split
-from evaluators.frame_map import RULES, Detections, FrameMap, Protocol, frame_map
+from evaluators.frame_map import Detections, EvalRules, FrameMap, frame_map
 
 PROTOCOLS = {"ava": "standard", "ucf24": "gurkirt", "jhmdb": "gurkirt"}
 """Whose rules a benchmark's number follows; see `evaluators.frame_map.Protocol`."""
@@ -118,15 +118,15 @@ def frame_ap(split: Split, found: FoundActors, protocol: str) -> FrameMap:
     """
     ids = sorted(split.evaluated)
     # Classes meet nowhere but in the frame's best rows, so a few are scored at a time.
-    meet = RULES[Protocol(protocol)].capped
+    rules = EvalRules(protocol, excluded=split.excluded)
+    meet = rules.protocol_rules.max_per_frame is not None
     step = max(1, len(ids) if meet else ROWS_AT_ONCE // max(1, len(found.persons.score)))
     scored = [
         frame_map(
             split.ground_truth,
             detections(found, some),
             {i: split.evaluated[i] for i in some},
-            excluded=split.excluded,
-            protocol=protocol,
+            rules=rules,
         )
         for some in [ids[first : first + step] for first in range(0, len(ids), step)] or [[]]
     ]

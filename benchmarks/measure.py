@@ -27,7 +27,7 @@ from benchmarks.experiments import OURS, at_scale
 from benchmarks.flops import count_instantly, parameters
 from benchmarks.models import build_model
 from datasets.split import thinned
-from evaluators.frame_map import Detections, GroundTruth, frame_map
+from evaluators.frame_map import Detections, EvalRules, GroundTruth, frame_map
 from evaluators.precision_recall import actor_precision_recall
 
 EPOCHS = 0.6
@@ -166,7 +166,7 @@ def evaluators() -> dict[str, dict[str, float]]:
     classes = {i: f"class {i}" for i in range(1, 11)}
     numbers: dict[str, dict[str, float]] = {}
     for protocol in ("standard", "slowfast", "gurkirt", "act", "multisports"):
-        score = frame_map(truth, found, classes, protocol=protocol)
+        score = frame_map(truth, found, classes, rules=EvalRules(protocol))
         numbers[f"evaluator/{protocol}"] = {"number mAP": score.mAP} | {
             f"number AP of {i}": ap for i, ap in score.ap.items() if i in (1, 5, 10)
         }

@@ -41,7 +41,7 @@ def training_code(exp: Experiment) -> str:
     core += ["checkpoints"] if exp.weights else []
     names = [f"actloc_core/{name}.py" for name in core]
     names += [f"datasets/{name}.py" for name in ("split", "transforms", *READERS.get(kind, ()))]
-    names += [f"evaluators/{name}.py" for name in ("ava_csv", "act_pickle")]
+    names += [f"evaluators/{name}.py" for name in ("files", "ava_csv", "act_pickle")]
     names += [f"benchmarks/{name}.py" for name in ("engine", "models", "processes")]
     return _fingerprint(tuple(sorted(names)))
 
@@ -50,7 +50,10 @@ def scoring_code() -> str:
     """The same of the code that the numbers of a trained model follow from."""
     names = [
         f"evaluators/{name}.py"
-        for name in ("frame_map", "precision_recall", "ava_csv", "act_pickle", "bootstrap", "errors")
+        for name in (
+            *("frame_map", "matching", "precision_recall", "files", "ava_csv", "act_pickle"),
+            *("bootstrap", "errors"),
+        )
     ]
     names += ["actloc_core/model.py", *(f"benchmarks/{name}.py" for name in ("actors", "data", "analysis"))]
     return _fingerprint(tuple(names))

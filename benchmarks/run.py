@@ -25,6 +25,7 @@ from benchmarks.provenance import device_name, git_commit, scoring_code
 from benchmarks.results import CURVE_THETA, TABLE_THETA, Result, save
 from benchmarks.training import STATE_EVERY, Progress, Trained, train
 from evaluators.ava_csv import write_detections, write_frame_detections, write_persons
+from evaluators.frame_map import EvalRules
 from evaluators.precision_recall import actor_precision_recall
 
 MOST_ROWS = 50_000_000
@@ -141,7 +142,11 @@ def score(
         curve_mAP = frame_ap(split, above(candidates, CURVE_THETA), protocol).mAP
     del candidates
     actors = actor_precision_recall(
-        split.ground_truth, found.persons, split.evaluated, theta=TABLE_THETA, excluded=split.excluded
+        split.ground_truth,
+        found.persons,
+        split.evaluated,
+        theta=TABLE_THETA,
+        rules=EvalRules(excluded=split.excluded),
     )
     counted = count_experiment(exp, len(split.classes))
     result = Result(

@@ -201,11 +201,11 @@ def _what_was_made(root: Path, shape: Literal["ava"] | synthetic_tubes.Shape) ->
     else:
         file = root / synthetic_tubes.ANNOTATIONS[shape]
         act = read_act(file)
-        frames = np.unique(np.stack([act.truth.video, act.truth.frame]), axis=1)
+        frames = np.unique(np.stack([act.ground_truth.video, act.ground_truth.frame]), axis=1)
         counts = [
             f"videos {len(act.nframes)}",
             f"frames {sum(act.nframes.values())}, annotated {frames.shape[1]}",
-            f"boxes {len(act.truth.box)} in {len(np.unique(act.truth.tube))} tubes",
+            f"boxes {len(act.ground_truth.box)} in {len(np.unique(act.ground_truth.tube))} tubes",
             f"classes {len(act.labels)}",
             f"splits {len(act.test_videos)}",
         ]

@@ -91,7 +91,9 @@ def inspect(
             else:
                 videos = annotations.train_videos[number - 1]
             name = f"{split} {number}"
-            report = SplitReport(name, {}, {}, tubes.only(annotations.truth, videos), annotations.classes)
+            report = SplitReport(
+                name, {}, {}, tubes.only(annotations.ground_truth, videos), annotations.classes
+            )
             lengths: dict[str, int] = {}
             for done, video in enumerate(videos, 1):
                 _look_at_tubes(report, root, module.FILE, module.IMAGES, video, annotations.nframes, lengths)

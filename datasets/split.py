@@ -217,5 +217,4 @@ def with_keyframes(split: Split, keyframes: Sequence[Key]) -> Split:
     rows = np.array(
         [(truth.videos[v], int(s)) in kept for v, s in zip(truth.video, truth.frame, strict=True)], bool
     )
-    mine = GroundTruth(truth.videos, truth.video[rows], truth.frame[rows], truth.box[rows], truth.label[rows])
-    return replace(split, keyframes=tuple(keyframes), ground_truth=mine)
+    return replace(split, keyframes=tuple(keyframes), ground_truth=truth.take(rows))

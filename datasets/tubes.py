@@ -23,7 +23,7 @@ from datasets.split import (
     read_source,
 )
 from evaluators.act_pickle import ActAnnotations, read_act, split_videos
-from evaluators.frame_map import TubeTruth
+from evaluators.frame_map import GroundTruthTubes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def load(
     if split == "test":
         for video, source in sources.items():
             _check_length(source, annotations.nframes[video], path)
-    truth = only(annotations.truth, videos)
+    truth = only(annotations.ground_truth, videos)
     sizes = {v: (annotations.resolution[v][1], annotations.resolution[v][0]) for v in videos}
     lengths = {v: annotations.nframes[v] for v in videos}
     people = gather_people(*_trainable(truth, sizes, lengths), tuple(annotations.classes))
@@ -128,20 +128,15 @@ def read_annotations(root: Path, file: str) -> ActAnnotations:
     return read_act(root / file)
 
 
-def only(truth: TubeTruth, videos: Sequence[str]) -> TubeTruth:
+def only(truth: GroundTruthTubes, videos: Sequence[str]) -> GroundTruthTubes:
     """The ground truth of these videos, in their order."""
-    number = {name: i for i, name in enumerate(videos)}
-    new = np.array([number.get(name, -1) for name in truth.videos], np.int64)[truth.video]
-    kept = np.flatnonzero(new >= 0)
-    kept = kept[np.argsort(new[kept], kind="stable")]
-    return TubeTruth(
-        tuple(videos), new[kept], truth.frame[kept], truth.box[kept], truth.label[kept], truth.tube[kept]
-    )
+    rows = truth.in_videos(videos)
+    return rows.take(np.argsort(rows.video, kind="stable"))
 
 
 def _trainable(
-    truth: TubeTruth, sizes: dict[str, tuple[int, int]], lengths: dict[str, int]
-) -> tuple[TubeTruth, NDArray[np.int64], NDArray[np.float64]]:
+    truth: GroundTruthTubes, sizes: dict[str, tuple[int, int]], lengths: dict[str, int]
+) -> tuple[GroundTruthTubes, NDArray[np.int64], NDArray[np.float64]]:
     """The rows one can learn from: -> truth, tube (N,), boxes (N, 4) xyxy in [0, 1].
 
     Published files have a few boxes that are inside out or outside the image, and frames past a
@@ -151,15 +146,7 @@ def _trainable(
     last = np.array([lengths[v] for v in truth.videos], np.int64)
     box = (truth.box / size[truth.video]).clip(0, 1)
     good = (box[:, 0] < box[:, 2]) & (box[:, 1] < box[:, 3]) & (truth.frame <= last[truth.video])
-    kept = TubeTruth(
-        truth.videos,
-        truth.video[good],
-        truth.frame[good],
-        truth.box[good],
-        truth.label[good],
-        truth.tube[good],
-    )
-    return kept, truth.tube[good], box[good]
+    return truth.take(good), truth.tube[good], box[good]
 
 
 def find_source(root: Path, video: str, file: Path, images: Sequence[tuple[str, str]]) -> Source:

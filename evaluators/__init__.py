@@ -3,33 +3,32 @@
 Read files (`read_groundtruth`, `read_detections`, `read_act`, ..), score them, get a small frozen
 result:
 
-    score = frame_map(truth, found, classes, excluded=excluded)       # AVA; UCF101-24, JHMDB by protocol
-    actors = actor_precision_recall(truth, persons, classes)          # people, whatever they do
-    tubes = video_map(truth, found, classes)                          # frame detections, linked
-    spread = bootstrap(truth, found, classes)                         # intervals over videos
-    change = compare(truth, (found, other), classes)                  # two runs, paired
-    budget = error_budget(truth, found, classes)                      # where the mAP goes
+    score = frame_map(ground_truth, detections, classes)              # AVA
+    score = frame_map(ground_truth, detections, classes, rules=EvalRules("gurkirt"))  # UCF101-24, JHMDB
+    actors = actor_precision_recall(ground_truth, persons, classes)   # of actors, whatever the action
+    tubes = video_map(ground_truth, detections, classes)              # frame detections, linked
+    interval = bootstrap(ground_truth, detections, classes)           # confidence intervals over videos
+    change = compare(ground_truth, (first, second), classes)          # two runs, paired
+    budget = error_budget(ground_truth, detections, classes)          # mAP gain by kind of error
 
     print(summarise(score)); plot(score).savefig("ap.svg")            # of any of them
 
-Every evaluator is called like these: ground truth, what was found, the classes that count; then,
-by keyword, what to exclude and which rules apply. Every result carries the rules it was made by.
-The rows are `GroundTruth` and `Detections`, for files and for arrays of one's own alike.
+Every evaluator takes ground truth, detections and the evaluated classes, and by keyword the rules:
+`EvalRules(protocol, iou=.., excluded=..)`. Every result carries the protocol it was computed by.
+`GroundTruth` and `Detections` hold plain arrays, from files or from your own code.
 `python -m evaluators` does the same from files.
 """
 
 from evaluators.act_pickle import ActAnnotations as ActAnnotations
 from evaluators.act_pickle import ActFileError as ActFileError
-from evaluators.act_pickle import only_videos as only_videos
 from evaluators.act_pickle import read_act as read_act
 from evaluators.act_pickle import read_act_detections as read_act_detections
-from evaluators.act_pickle import split_truth as split_truth
+from evaluators.act_pickle import split_ground_truth as split_ground_truth
 from evaluators.act_pickle import split_videos as split_videos
 from evaluators.audit import Audit as Audit
 from evaluators.audit import audit as audit
 from evaluators.ava_csv import AVA_IDS as AVA_IDS
 from evaluators.ava_csv import AvaFileError as AvaFileError
-from evaluators.ava_csv import DataFileError as DataFileError
 from evaluators.ava_csv import read_annotations as read_annotations
 from evaluators.ava_csv import read_detections as read_detections
 from evaluators.ava_csv import read_exclusions as read_exclusions
@@ -46,16 +45,18 @@ from evaluators.bootstrap import bootstrap as bootstrap
 from evaluators.bootstrap import compare as compare
 from evaluators.errors import ErrorBudget as ErrorBudget
 from evaluators.errors import error_budget as error_budget
+from evaluators.files import DataFileError as DataFileError
 from evaluators.frame_map import AVA_PROTOCOLS as AVA_PROTOCOLS
 from evaluators.frame_map import UCF_PROTOCOLS as UCF_PROTOCOLS
 from evaluators.frame_map import Detections as Detections
+from evaluators.frame_map import EvalRules as EvalRules
 from evaluators.frame_map import FrameMap as FrameMap
 from evaluators.frame_map import GroundTruth as GroundTruth
+from evaluators.frame_map import GroundTruthTubes as GroundTruthTubes
 from evaluators.frame_map import Protocol as Protocol
-from evaluators.frame_map import TubeTruth as TubeTruth
 from evaluators.frame_map import average_precision as average_precision
 from evaluators.frame_map import frame_map as frame_map
-from evaluators.frame_map import match as match
+from evaluators.matching import match as match
 from evaluators.precision_recall import ActorCurve as ActorCurve
 from evaluators.precision_recall import ActorScore as ActorScore
 from evaluators.precision_recall import actor_curve as actor_curve

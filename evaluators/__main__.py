@@ -1,7 +1,7 @@
 """Score detections from files: `python -m evaluators ava|ucf24|jhmdb|actors|compare --help`.
 
-Text for people goes to the screen, everything else into the JSON file. Bad input stops with one
-line that names file, line and reason, exit status 2, and nothing written.
+Text goes to the screen, everything else into the JSON file. Exit status 0; 2 for bad input, with
+one line that names file, line and reason, and nothing written; 130 when interrupted.
 """
 
 import argparse
@@ -18,10 +18,9 @@ import numpy as np
 
 from evaluators.act_pickle import (
     ActAnnotations,
-    only_videos,
     read_act,
     read_act_detections,
-    split_truth,
+    split_ground_truth,
     split_videos,
 )
 from evaluators.audit import Audit, audit, notes
@@ -31,38 +30,51 @@ from evaluators.ava_csv import (
     read_groundtruth,
     read_label_map,
     read_persons,
-    replacing,
 )
 from evaluators.bootstrap import Bootstrap, Comparison, bootstrap, compare
 from evaluators.errors import ErrorBudget, error_budget
+from evaluators.files import atomic_write
 from evaluators.frame_map import (
     AVA_PROTOCOLS,
     UCF_PROTOCOLS,
     Detections,
+    EvalRules,
     FrameMap,
     GroundTruth,
     Protocol,
     frame_map,
 )
 from evaluators.precision_recall import actor_curve, actor_precision_recall
-from evaluators.present import class_table, plot, summarise
+from evaluators.present import class_table, comparison_table, percent, plot, summarise
 from evaluators.video_map import VideoMap, video_map
 
 Json = dict[str, Any]
 ANY_CLASS = range(1, 10_000)  # ids a file may have; those not in the label map are counted
+JSON_NAMES = {  # field of `Audit` -> its established name in the JSON file, where they differ
+    "other_class_ground_truth": "other_classes_truth",
+    "other_class_detections": "other_classes_found",
+    "excluded_ground_truth": "excluded_truth",
+    "excluded_detections": "excluded_found",
+    "inverted_detections": "inside_out",
+    "repeated_ground_truth": "duplicate_truth",
+    "repeated_detections": "duplicate_found",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, or 2 for bad input (a ValueError, OSError or ImportError of it)."""
+    """Run one command and return its exit status: 0, 2 for bad input, 130 when interrupted."""
     options = _parser().parse_args(arguments)
     try:
         for path in (options.json, getattr(options, "curve", None), getattr(options, "plot", None)):
             if path is not None and not path.parent.is_dir():
-                raise ValueError(f"{path}: there is no folder {path.parent} to write into")
+                raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
         options.command(options)
     except (ValueError, OSError, ImportError) as error:
         print(f"evaluators {options.name}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"evaluators {options.name}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -72,55 +84,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def ava(options: argparse.Namespace) -> None:
     """AVA frame-mAP."""
     task = _ava_task(options)
-    found = read_detections(options.detections, ANY_CLASS)
-    scored = _score(task, found, options)
-    _write(options, {"dataset": "ava", **scored.json, "files": _files(options)}, scored.picture)
-    print("\n".join([*scored.text, *_hints(found, pixels=False)]))
+    detections = read_detections(options.detections, ANY_CLASS)
+    scored = _score(task, detections, options)
+    _write(options, {"dataset": "ava", **scored.json, "files": _files(options)}, scored.to_plot)
+    print("\n".join([*scored.text, *_hints(detections, pixels=False)]))
 
 
 def ucf(options: argparse.Namespace) -> None:
-    """UCF101-24 and JHMDB: frame-mAP and video-mAP, of a split or of all."""
+    """UCF101-24 and JHMDB: frame-mAP and video-mAP, of one split or of all."""
     annotations = read_act(options.groundtruth, boxes=options.boxes)
-    splits = _splits(annotations, options)
-    scored, texts = [], []
-    for split, path in splits:
-        task = Task(split_truth(annotations, split), annotations.classes, {}, options.protocol)
-        found, outside = only_videos(
-            read_act_detections(path, annotations, split), split_videos(annotations, split)
-        )
-        one = _score(task, found, options)
-        if options.video_map:
-            tubes = video_map(split_truth(annotations, split), found, annotations.classes)
-            one.text.insert(1, summarise(tubes))
-            one.json["video_map"] = _video_json(tubes)
-        if outside:
-            one.text.append(f"note: detections in videos outside split {split}: {outside:,}, not scored")
-        one.json |= {"split": split, "num_outside_split": outside}
-        scored.append(one)
-        texts += [f"split {split} of {len(annotations.test_videos)}, {Path(path).name}"] * (len(splits) > 1)
-        texts += [*one.text, *_hints(found, pixels=True)]
-    result = scored[0].json if len(splits) == 1 else _mean_of_splits([one.json for one in scored])
+    num_splits = len(annotations.test_videos)
+    splits = _splits(num_splits, options)
+    scored = [_score_split(annotations, split, path, options) for split, path in splits]
+    text: list[str] = []
+    for (split, path), one in zip(splits, scored, strict=True):
+        text += [f"split {split} of {num_splits}, {path.name}"] * (len(splits) > 1) + one.text
+    result = scored[0].json
     if len(splits) > 1:
+        result = _mean_of_splits([one.json for one in scored])
         video = f", video-mAP@0.5 {100 * result['video_map']['0.5']:.2f}" if options.video_map else ""
-        texts.append(f"mean of the splits: frame-mAP {_percent(result['mAP'])}{video} %")
-    elif options.name == "jhmdb" and len(annotations.test_videos) > 1:
-        count = len(annotations.test_videos)
-        texts.append(f"note: split {splits[0][0]} of {count}; JHMDB's number is the mean of all")
-    _write(options, {"dataset": options.name, **result, "files": _files(options)}, scored[0].picture)
-    print("\n".join(texts))
+        text.append(f"mean of the splits: frame-mAP {percent(result['mAP'])}{video} %")
+    elif options.name == "jhmdb" and num_splits > 1:
+        text.append(f"note: split {splits[0][0]} of {num_splits}; JHMDB's number is the mean of all")
+    _write(options, {"dataset": options.name, **result, "files": _files(options)}, scored[0].to_plot)
+    print("\n".join(text))
 
 
 def actors(options: argparse.Namespace) -> None:
     """Precision and recall of actors at theta."""
     task = _ava_task(options)
     persons = read_persons(options.detections)
-    rules = {"excluded": task.excluded, "iou": options.iou}
-    score = actor_precision_recall(task.truth, persons, task.classes, theta=options.theta, **rules)
-    curve = actor_curve(task.truth, persons, task.classes, **rules)
+    inputs = (task.ground_truth, persons, task.classes)
+    score = actor_precision_recall(*inputs, rules=task.rules, theta=options.theta)
+    curve = actor_curve(*inputs, rules=task.rules)
     result = {
         "dataset": "ava",
         "metric": "actors",
-        "protocol": Protocol.STANDARD,
+        "protocol": task.rules.protocol,
         **{key: _number(value) for key, value in asdict(score).items()},
         "num_ground_truth": score.actors,
         "num_detections": score.true_positives + score.false_positives,
@@ -134,131 +134,148 @@ def actors(options: argparse.Namespace) -> None:
 
 
 def comparison(options: argparse.Namespace) -> None:
-    """Runs against the first, paired over videos. ValueError for options that do not go together."""
+    """Runs against the first, paired over videos. ValueError: options that do not go together."""
     if len(options.detections) < 2:
         raise ValueError("compare needs at least two detection files: the first, and others against it")
-    if options.groundtruth.suffix.lower() == ".pkl":
-        annotations = read_act(options.groundtruth, boxes=options.boxes)
-        split = 1 if options.split is None else _split_number(options.split)
-        protocol = options.protocol or Protocol.GURKIRT
-        task = Task(split_truth(annotations, split), annotations.classes, {}, protocol)
-        videos = split_videos(annotations, split)
-        runs = [
-            only_videos(read_act_detections(p, annotations, split), videos)[0] for p in options.detections
-        ]
-    else:
-        if options.labelmap is None:
-            raise ValueError("--labelmap is needed with AVA's ground truth: the classes to evaluate")
-        options.protocol = options.protocol or Protocol.STANDARD
-        task = _ava_task(options)
-        runs = [read_detections(path, ANY_CLASS) for path in options.detections]
-    results, texts, picture = [], [], None
-    for path, run in zip(options.detections[1:], runs[1:], strict=True):
-        found = compare(
-            task.truth,
+    is_act = options.groundtruth.suffix.lower() == ".pkl"
+    task, runs = _act_runs(options) if is_act else _ava_runs(options)
+    results: list[Comparison] = [
+        compare(
+            task.ground_truth,
             (runs[0], run),
             task.classes,
-            excluded=task.excluded,
-            protocol=task.protocol,
-            iou=options.iou,
+            rules=task.rules,
             samples=options.bootstrap,
             seed=options.seed,
         )
-        results.append({"second": str(path), **_comparison_json(found)})
-        texts += [f"{options.detections[0]} -> {path}", _comparison_table(found), summarise(found), ""]
-        picture = picture or found
-    result = {
+        for run in runs[1:]
+    ]
+    against, text = [], []
+    for path, result in zip(options.detections[1:], results, strict=True):
+        against.append({"second": str(path), **_comparison_json(result)})
+        text.append(f"{options.detections[0]} -> {path}\n{comparison_table(result)}\n{summarise(result)}")
+    content = {
         "metric": "compare",
-        "protocol": task.protocol,
+        "protocol": task.rules.protocol,
         "iou": options.iou,
         "first": str(options.detections[0]),
         "classes": _keyed(task.classes),
-        "against": results,
+        "against": against,
         "files": _files(options),
     }
-    _write(options, result, picture)
-    print("\n".join(texts[:-1]))
+    _write(options, content, results[0])
+    print("\n\n".join(text))
 
 
-# --- what the commands share ---------------------------------------------------------------------
+# --- shared by the commands ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be scored by what."""
+    """What detections are scored against."""
 
-    truth: GroundTruth
+    ground_truth: GroundTruth
     classes: dict[int, str]
-    excluded: Any  # frozenset of (video, frame)
-    protocol: Protocol | str
+    rules: EvalRules
 
 
 @dataclass
 class Scored:
-    """One scoring as text, as JSON and as what a picture is made of."""
+    """One score as text, as JSON, and as the result to plot."""
 
     text: list[str]
     json: Json
-    picture: object
+    to_plot: object
 
 
 def _ava_task(options: argparse.Namespace) -> Task:
-    excluded = read_exclusions(options.exclusions) if options.exclusions else frozenset()
-    return Task(
-        read_groundtruth(options.groundtruth, ANY_CLASS),
-        read_label_map(options.labelmap),
-        excluded,
-        getattr(options, "protocol", Protocol.STANDARD),
+    rules = EvalRules(
+        getattr(options, "protocol", None) or Protocol.STANDARD,
+        iou=options.iou,
+        excluded=read_exclusions(options.exclusions) if options.exclusions else frozenset(),
     )
+    ground_truth = read_groundtruth(options.groundtruth, ANY_CLASS)
+    return Task(ground_truth, read_label_map(options.labelmap), rules)
 
 
-def _score(task: Task, found: Detections, options: argparse.Namespace) -> Scored:
-    """Frame-mAP and what was asked for beside it."""
-    rules: Json = {
-        "excluded": task.excluded or frozenset(),
-        "protocol": task.protocol,
-        "iou": options.iou,
-        "plus_one": getattr(options, "plus_one", False),
-    }
-    given = (task.truth, found, task.classes)
-    budget = error_budget(*given, **rules) if options.errors else None
-    spread = None
+def _act_task(annotations: ActAnnotations, split: int, options: argparse.Namespace) -> Task:
+    rules = EvalRules(
+        options.protocol or Protocol.GURKIRT, iou=options.iou, plus_one=getattr(options, "plus_one", False)
+    )
+    return Task(split_ground_truth(annotations, split), annotations.classes, rules)
+
+
+def _ava_runs(options: argparse.Namespace) -> tuple[Task, list[Detections]]:
+    if options.labelmap is None:
+        raise ValueError("--labelmap is needed with AVA's ground truth: the classes to evaluate")
+    return _ava_task(options), [read_detections(path, ANY_CLASS) for path in options.detections]
+
+
+def _act_runs(options: argparse.Namespace) -> tuple[Task, list[Detections]]:
+    annotations = read_act(options.groundtruth, boxes=options.boxes)
+    split = 1 if options.split is None else _split_number(options.split)
+    task, videos = _act_task(annotations, split, options), split_videos(annotations, split)
+    return task, [
+        read_act_detections(path, annotations, split).in_videos(videos) for path in options.detections
+    ]
+
+
+def _score(task: Task, detections: Detections, options: argparse.Namespace) -> Scored:
+    """Frame-mAP and the requested additions to it."""
+    inputs = (task.ground_truth, detections, task.classes)
+    budget = error_budget(*inputs, rules=task.rules) if options.errors else None
+    interval = None
     if options.bootstrap:
-        spread = bootstrap(*given, **rules, samples=options.bootstrap, seed=options.seed)
-    score = spread.score if spread else budget.score if budget else frame_map(*given, **rules)
-    counts = audit(*given, excluded=rules["excluded"])
+        interval = bootstrap(*inputs, rules=task.rules, samples=options.bootstrap, seed=options.seed)
+    with_score = interval or budget
+    score = with_score.score if with_score else frame_map(*inputs, rules=task.rules)
+    counts = audit(*inputs, rules=task.rules)
 
     text = [summarise(score)]
-    if spread:
-        text.append(summarise(spread))
+    if interval:
+        text.append(summarise(interval))
     if options.per_class:
         columns: dict[str, Mapping[int, float]] = {"AP": score.ap}
-        if spread:
-            columns |= {"from": spread.class_low, "to": spread.class_high}
+        if interval:
+            columns |= {"from": interval.class_low, "to": interval.class_high}
         text.append(class_table(columns, score.classes))
     if budget:
         text.append(summarise(budget))
-    text += [f"note: {note}" for note in notes(counts, task.protocol)]
-    return Scored(text, _frame_json(score, counts, spread, budget), budget or spread or score)
+    text += [f"note: {note}" for note in notes(counts, task.rules)]
+    return Scored(text, _frame_json(score, counts, interval, budget), budget or interval or score)
 
 
-def _splits(annotations: ActAnnotations, options: argparse.Namespace) -> list[tuple[int, Path]]:
-    """The splits to score and the file of each."""
-    count = len(annotations.test_videos)
+def _score_split(annotations: ActAnnotations, split: int, path: Path, options: argparse.Namespace) -> Scored:
+    task = _act_task(annotations, split, options)
+    read = read_act_detections(path, annotations, split)
+    detections = read.in_videos(split_videos(annotations, split))
+    outside = len(read.video) - len(detections.video)
+    scored = _score(task, detections, options)
+    if options.video_map:
+        tubes = video_map(split_ground_truth(annotations, split), detections, annotations.classes)
+        scored.text.insert(1, summarise(tubes))
+        scored.json["video_map"] = _video_json(tubes)
+    if outside:
+        scored.text.append(f"note: detections in videos outside split {split}: {outside:,}, not scored")
+    scored.text += _hints(detections, pixels=True)
+    scored.json |= {"split": split, "num_outside_split": outside}
+    return scored
+
+
+def _splits(num_splits: int, options: argparse.Namespace) -> list[tuple[int, Path]]:
+    """The splits to score, each with its detection file."""
     if options.split == "all":
-        if len(options.detections) != count:
+        if len(options.detections) != num_splits:
             raise ValueError(
-                f"--split all needs the detections of {count} models, one file per split in order; "
+                f"--split all needs the detections of {num_splits} models, one file per split in order; "
                 f"found {len(options.detections)}"
             )
-        return [(i + 1, path) for i, path in enumerate(options.detections)]
+        return list(enumerate(options.detections, 1))
     if len(options.detections) != 1:
         raise ValueError(
             f"one split takes one detection file; found {len(options.detections)}. For all: --split all"
         )
-    split = _split_number(options.split)
-    split_videos(annotations, split)  # refuses a split that is not there
-    return [(split, options.detections[0])]
+    return [(_split_number(options.split), options.detections[0])]
 
 
 def _split_number(text: str) -> int:
@@ -267,16 +284,16 @@ def _split_number(text: str) -> int:
     return int(text)
 
 
-def _hints(found: Detections, *, pixels: bool) -> list[str]:
-    """Coordinates in the wrong unit give an mAP near 0, truth for detections one near 100, without a sign."""
-    if len(found.box) == 0:
+def _hints(detections: Detections, *, pixels: bool) -> list[str]:
+    """Notes on the wrong unit or column, which give an mAP near 0 or near 100 without an error."""
+    if len(detections.box) == 0:
         return ["note: there are no detections"]
-    most, hints = float(found.box.max()), []
+    most, hints = float(detections.box.max()), []
     if pixels and most <= 1.5:
         hints.append(f"note: no box coordinate is above {most:g}; are they fractions? Pixels are needed")
-    if not pixels and np.median(found.box.max(axis=1)) > 1.5:
+    if not pixels and np.median(detections.box.max(axis=1)) > 1.5:
         hints.append(f"note: box coordinates reach {most:g}; are they pixels? Fractions of 1 are needed")
-    if not pixels and (found.score == np.floor(found.score)).all():
+    if not pixels and (detections.score == np.floor(detections.score)).all():
         hints.append("note: all scores are whole numbers; are they person ids? Ground truth has those there")
     return hints
 
@@ -284,7 +301,9 @@ def _hints(found: Detections, *, pixels: bool) -> list[str]:
 # --- JSON ----------------------------------------------------------------------------------------
 
 
-def _frame_json(score: FrameMap, counts: Audit, spread: Bootstrap | None, budget: ErrorBudget | None) -> Json:
+def _frame_json(
+    score: FrameMap, counts: Audit, interval: Bootstrap | None, budget: ErrorBudget | None
+) -> Json:
     result: Json = {
         "metric": "frame-mAP",
         "protocol": score.protocol,
@@ -297,22 +316,22 @@ def _frame_json(score: FrameMap, counts: Audit, spread: Bootstrap | None, budget
         "num_ground_truth": score.num_ground_truth,
         "num_detections": score.num_detections,
         "num_true_positives": score.num_true_positives,
-        "rows": asdict(counts),
+        "rows": {JSON_NAMES.get(name, name): value for name, value in asdict(counts).items()},
     }
-    if spread:
-        ends = {i: [_number(spread.class_low[i]), _number(spread.class_high[i])] for i in score.ap}
+    if interval:
+        ends = {i: [_number(interval.class_low[i]), _number(interval.class_high[i])] for i in score.ap}
         result["bootstrap"] = {
-            "level": spread.level,
-            "samples": spread.samples,
-            "seed": spread.seed,
-            "num_videos": spread.num_videos,
-            "mAP": [_number(spread.low), _number(spread.high)],
+            "level": interval.level,
+            "samples": interval.samples,
+            "seed": interval.seed,
+            "num_videos": interval.num_videos,
+            "mAP": [_number(interval.low), _number(interval.high)],
             "per_class": _keyed(ends),
         }
     if budget:
         result["errors"] = {
             "background": budget.background,
-            "mAP_gain": {cause: _number(price) for cause, price in budget.price.items()},
+            "mAP_gain": {cause: _number(gain) for cause, gain in budget.mAP_gain.items()},
             "count": budget.count,
             "per_class": _keyed(budget.class_count),
         }
@@ -331,52 +350,30 @@ def _video_json(score: VideoMap) -> Json:
     }
 
 
-def _comparison_json(found: Comparison) -> Json:
+def _comparison_json(result: Comparison) -> Json:
     return {
-        "mAP": [_number(found.first.mAP), _number(found.second.mAP)],
-        "difference": _number(found.difference),
-        "interval": [_number(found.low), _number(found.high)],
-        "p_value": _number(found.p_value),
+        "mAP": [_number(result.first.mAP), _number(result.second.mAP)],
+        "difference": _number(result.difference),
+        "interval": [_number(result.low), _number(result.high)],
+        "p_value": _number(result.p_value),
         "per_class": {
             str(i): {
-                "AP": [_number(found.first.ap[i]), _number(found.second.ap[i])],
-                "difference": _number(found.class_difference[i]),
-                "interval": [_number(found.class_low[i]), _number(found.class_high[i])],
-                "p_value": _number(found.class_p_value[i]),
+                "AP": [_number(result.first.ap[i]), _number(result.second.ap[i])],
+                "difference": _number(result.class_difference[i]),
+                "interval": [_number(result.class_low[i]), _number(result.class_high[i])],
+                "p_value": _number(result.class_p_value[i]),
             }
-            for i in found.class_difference
+            for i in result.class_difference
         },
-        "level": found.level,
-        "samples": found.samples,
-        "seed": found.seed,
-        "num_videos": found.num_videos,
+        "level": result.level,
+        "samples": result.samples,
+        "seed": result.seed,
+        "num_videos": result.num_videos,
     }
 
 
-def _comparison_table(found: Comparison) -> str:
-    """Per class, the greatest gain first."""
-    order = sorted(
-        (i for i, value in found.class_difference.items() if not isnan(value)),
-        key=lambda i: -found.class_difference[i],
-    )
-    width = max(5, *(len(found.first.classes[i]) for i in order)) if order else 5
-    lines = [
-        f"{'id':>5}  {'class':<{width}}  {'first':>6}  {'second':>6}  {'change':>7}  "
-        f"{f'{100 * found.level:g} % interval':>17}  {'p':>6}"
-    ]
-    for i in order:
-        interval = f"[{100 * found.class_low[i]:+.2f}, {100 * found.class_high[i]:+.2f}]"
-        sure = " *" if found.class_p_value[i] < 1 - found.level else ""
-        lines.append(
-            f"{i:>5}  {found.first.classes[i]:<{width}}  {_percent(found.first.ap[i]):>6}  "
-            f"{_percent(found.second.ap[i]):>6}  {100 * found.class_difference[i]:>+7.2f}  {interval:>17}  "
-            f"{found.class_p_value[i]:>6.3f}{sure}"
-        )
-    return "\n".join(lines)
-
-
 def _mean_of_splits(splits: list[Json]) -> Json:
-    """The mean over the splits, of mAP and of each class; the splits themselves beside it."""
+    """The mean over the splits, of mAP and of each class, and the splits themselves."""
     first = splits[0]
     result: Json = {key: first[key] for key in ("metric", "protocol", "plus_one", "iou")}
     result["mAP"] = _mean([one["mAP"] for one in splits])
@@ -414,23 +411,19 @@ def _files(options: argparse.Namespace) -> Json:
     }
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None or isnan(value) else f"{100 * value:.2f}"
-
-
-def _write(options: argparse.Namespace, result: Json, picture: object, *, curve: Sequence[str] = ()) -> None:
-    """The files that were asked for, each whole or not at all; made before the first is written."""
+def _write(options: argparse.Namespace, result: Json, to_plot: object, *, curve: Sequence[str] = ()) -> None:
+    """Write the requested files atomically. All contents are made before the first is written."""
     files: list[tuple[Path, bytes]] = []
     if options.plot:
-        drawn = BytesIO()
-        plot(picture).savefig(drawn, format=options.plot.suffix[1:].lower() or "png")
-        files.append((options.plot, drawn.getvalue()))
+        image = BytesIO()
+        plot(to_plot).savefig(image, format=options.plot.suffix[1:].lower() or "png")
+        files.append((options.plot, image.getvalue()))
     if curve and options.curve:
         files.append((options.curve, "\n".join([*curve, ""]).encode()))
     if options.json:
         files.append((options.json, json.dumps(result, indent=1, allow_nan=False).encode() + b"\n"))
     for path, content in files:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
 
 
@@ -445,29 +438,27 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
     csv = "AVA csv: video, second, x1, y1, x2, y2, action"
     pickle = "ACT's pickle, such as UCF101v2-GT.pkl"
-    rules = "whose rules to count by: docs/evaluators.md"
+    rules = "evaluation protocol, see docs/evaluators.md"
 
     def command(
-        name: str, run: Callable[[argparse.Namespace], None], text: str, truth: str
+        name: str, run: Callable[[argparse.Namespace], None], text: str, ground_truth: str
     ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=run)
-        sub.add_argument("--groundtruth", type=Path, required=True, metavar="FILE", help=truth)
-        sub.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
-        sub.add_argument("--plot", type=Path, metavar="FILE", help="draw the result: .svg, .png, .pdf")
-        sub.add_argument("--iou", type=_overlap, default=0.5, help="least overlap of a hit (0.5)")
+        sub.add_argument("--groundtruth", type=Path, required=True, metavar="FILE", help=ground_truth)
+        sub.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
+        sub.add_argument("--plot", type=Path, metavar="FILE", help="plot the result: .svg, .png, .pdf")
+        sub.add_argument("--iou", type=_threshold, default=0.5, help="least IoU of a true positive (0.5)")
         return sub
 
-    def extras(sub: argparse.ArgumentParser, known: Sequence[Protocol], usual: Protocol) -> None:
-        sub.add_argument(
-            "--protocol", type=_protocol, choices=known, default=usual, help=f"{rules} ({usual})"
-        )
+    def extras(sub: argparse.ArgumentParser, known: Sequence[Protocol], default: Protocol) -> None:
+        sub.add_argument("--protocol", choices=known, default=default, help=f"{rules} ({default})")
         sub.add_argument("--per-class", action="store_true", help="print the AP of every class")
         sub.add_argument(
-            "--bootstrap", type=_count, metavar="N", help="95 %% intervals from N draws of the videos"
+            "--bootstrap", type=_count, metavar="N", help="95 %% intervals from N samples of the videos"
         )
-        sub.add_argument("--seed", type=int, default=0, help="of the draws (0)")
-        sub.add_argument("--errors", action="store_true", help="what each kind of error costs")
+        sub.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (0)")
+        sub.add_argument("--errors", action="store_true", help="error budget: mAP gain by kind of error")
 
     def ava_files(sub: argparse.ArgumentParser, *, required: bool = True) -> None:
         sub.add_argument("--labelmap", type=Path, required=required, metavar="FILE", help="evaluated classes")
@@ -490,43 +481,41 @@ def _parser() -> argparse.ArgumentParser:
             "with --split all one per split",
         )
         sub.add_argument("--split", default="1", help="a number from 1, or all: the mean (1)")
-        sub.add_argument("--plus-one", action="store_true", help="protocol annotated as YOWO counts")
+        sub.add_argument("--plus-one", action="store_true", help="protocol annotated as in YOWO's tool")
         sub.add_argument("--boxes", choices=("xyxy", "xywh"), default="xyxy", help="the pickle's columns")
-        sub.add_argument("--video-map", action="store_true", help="link to tubes and score those, too")
+        sub.add_argument("--video-map", action="store_true", help="link to tubes and compute video-mAP, too")
         extras(sub, UCF_PROTOCOLS, Protocol.GURKIRT)
 
-    sub = command("actors", actors, "precision and recall of people, whatever they do", csv)
+    sub = command("actors", actors, "precision and recall of actors, whatever their action", csv)
     persons = "csv of persons: video, second, x1, y1, x2, y2, score"
     sub.add_argument("--detections", type=Path, required=True, metavar="FILE", help=persons)
     ava_files(sub)
-    sub.add_argument("--theta", type=float, default=0.2, help="predictions score above this (0.2)")
-    sub.add_argument("--curve", type=Path, metavar="FILE", help="write the whole curve there, as csv")
+    sub.add_argument("--theta", type=float, default=0.2, help="score threshold, exclusive (0.2)")
+    sub.add_argument("--curve", type=Path, metavar="FILE", help="write the whole curve to this csv file")
 
     either = f"{csv}, or {pickle}"
     sub = command("compare", comparison, "runs against the first: per class, paired over videos", either)
-    sub.add_argument("detections", type=Path, nargs="+", metavar="FILE", help="of two runs or more")
+    sub.add_argument("detections", type=Path, nargs="+", metavar="FILE", help="of at least two runs")
     ava_files(sub, required=False)
     sub.add_argument(
         "--protocol",
-        type=_protocol,
         choices=[*AVA_PROTOCOLS, *UCF_PROTOCOLS],
         help=f"{rules} (standard; gurkirt with a pickle)",
     )
     sub.add_argument("--split", help="with ACT's pickle for ground truth: a number from 1 (1)")
     sub.add_argument("--boxes", choices=("xyxy", "xywh"), default="xyxy", help="the pickle's columns")
-    sub.add_argument("--bootstrap", type=_count, default=1000, metavar="N", help="draws of the videos (1000)")
-    sub.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    sub.add_argument("--bootstrap", type=_count, default=1000, metavar="N", help="bootstrap samples (1000)")
+    sub.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (0)")
     return parser
 
 
-def _protocol(text: str) -> Protocol | str:
-    return Protocol(text) if text in list(Protocol) else text
-
-
-def _overlap(text: str) -> float:
-    value = _float(text)
+def _threshold(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = nan
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"must lie above 0 and at most at 1; found {text!r}")
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1; found {text!r}")
     return value
 
 
@@ -534,13 +523,6 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a whole number from 1 is needed; found {text!r}")
     return int(text)
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return nan
 
 
 if __name__ == "__main__":

@@ -1,102 +1,99 @@
-"""What in the rows deserves a second look before one believes the number.
+"""Counts of unusual rows, to check before a number is trusted.
 
-No row is dropped in silence: each of these counts says how many there were and, in `notes`, what
-scoring did with them.
+No row is dropped silently: each count says how many there are and, in `notes`, how the protocol
+treats them.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from evaluators.frame_map import (
-    RULES,
-    Bools,
-    Detections,
-    GroundTruth,
-    Protocol,
-    frame_keys,
-    lookup,
-    right_way_round,
-    starts,
-)
+from evaluators.frame_map import STANDARD_RULES, Detections, EvalRules, GroundTruth, frame_keys
+from evaluators.matching import Bools, has_positive_area, lookup, run_starts
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Counts of rows. All but those of other classes are of the evaluated ones."""
+    """Counts of rows. Only rows of evaluated classes, except for the counts of other classes."""
 
-    other_classes_truth: int
-    other_classes_found: int
-    unknown_classes: int  # detections among these whose class the ground truth has not either
+    other_class_ground_truth: int
+    other_class_detections: int
+    unknown_classes: int  # detections among these whose class the ground truth does not have either
     unknown_class_ids: tuple[int, ...]  # at most three of their ids
     unknown_videos: int  # detections in videos that the ground truth does not name
     unknown_video_names: tuple[str, ...]  # at most three of these
     unannotated_frames: int  # detections on frames of known videos without any ground truth
-    excluded_truth: int
-    excluded_found: int
-    inside_out: int  # detections with x1 >= x2 or y1 >= y2
-    duplicate_truth: int  # rows that repeat an earlier one in everything
-    duplicate_found: int
+    excluded_ground_truth: int
+    excluded_detections: int
+    inverted_detections: int  # detections with x1 >= x2 or y1 >= y2
+    repeated_ground_truth: int  # rows that repeat an earlier one in all columns
+    repeated_detections: int
 
 
 def audit(
-    truth: GroundTruth,
-    found: Detections,
+    ground_truth: GroundTruth,
+    detections: Detections,
     classes: Mapping[int, str],
     *,
-    excluded: Set[tuple[str, int]] = frozenset(),
+    rules: EvalRules = STANDARD_RULES,
 ) -> Audit:
-    """Count the odd rows. A row may be odd in several ways and is then counted in each."""
+    """Count unusual rows. A row with several properties is counted in each. Of rules, `excluded` applies."""
     ids = np.array(sorted(classes), dtype=np.int64)
-    truth_frame, found_frame, excluded_frame = frame_keys(truth, found, excluded)
-    there, seen = lookup(ids, truth.label) >= 0, lookup(ids, found.label) >= 0
-    strange = ~seen & (lookup(np.unique(truth.label), found.label) < 0)
-    known = set(truth.videos)
-    unknown = np.array([name not in known for name in found.videos], dtype=np.bool_)
-    of_unknown = unknown[found.video] & seen
-    strangers = np.unique(found.video[of_unknown])[:3]
-    annotated = lookup(np.unique(truth_frame), found_frame) >= 0
+    gt_frame, det_frame, excluded_frame = frame_keys(ground_truth, detections, rules.excluded)
+    gt_kept, det_kept = lookup(ids, ground_truth.label) >= 0, lookup(ids, detections.label) >= 0
+    unknown_class = ~det_kept & (lookup(np.unique(ground_truth.label), detections.label) < 0)
+    known = set(ground_truth.videos)
+    unknown = np.array([name not in known for name in detections.videos], dtype=np.bool_)
+    in_unknown = unknown[detections.video] & det_kept
+    unknown_videos = np.unique(detections.video[in_unknown])[:3]
+    annotated = lookup(np.unique(gt_frame), det_frame) >= 0
     return Audit(
-        other_classes_truth=int((~there).sum()),
-        other_classes_found=int((~seen).sum()),
-        unknown_classes=int(strange.sum()),
-        unknown_class_ids=tuple(np.unique(found.label[strange])[:3].tolist()),
-        unknown_videos=int(of_unknown.sum()),
-        unknown_video_names=tuple(found.videos[i] for i in strangers.tolist()),
-        unannotated_frames=int((seen & ~annotated & ~of_unknown).sum()),
-        excluded_truth=int((there & (lookup(excluded_frame, truth_frame) >= 0)).sum()),
-        excluded_found=int((seen & (lookup(excluded_frame, found_frame) >= 0)).sum()),
-        inside_out=int((seen & ~right_way_round(found.box)).sum()),
-        duplicate_truth=_repeats([truth_frame, truth.label, *truth.box.T], there),
-        duplicate_found=_repeats([found_frame, found.label, *found.box.T, found.score], seen),
+        other_class_ground_truth=int((~gt_kept).sum()),
+        other_class_detections=int((~det_kept).sum()),
+        unknown_classes=int(unknown_class.sum()),
+        unknown_class_ids=tuple(np.unique(detections.label[unknown_class])[:3].tolist()),
+        unknown_videos=int(in_unknown.sum()),
+        unknown_video_names=tuple(detections.videos[i] for i in unknown_videos.tolist()),
+        unannotated_frames=int((det_kept & ~annotated & ~in_unknown).sum()),
+        excluded_ground_truth=int((gt_kept & (lookup(excluded_frame, gt_frame) >= 0)).sum()),
+        excluded_detections=int((det_kept & (lookup(excluded_frame, det_frame) >= 0)).sum()),
+        inverted_detections=int((det_kept & ~has_positive_area(detections.box)).sum()),
+        repeated_ground_truth=_repeats([gt_frame, ground_truth.label, *ground_truth.box.T], gt_kept),
+        repeated_detections=_repeats(
+            [det_frame, detections.label, *detections.box.T, detections.score], det_kept
+        ),
     )
 
 
-def notes(counts: Audit, protocol: Protocol | str) -> list[str]:
-    """The counts that are not nothing, in words."""
-    rules = RULES[Protocol(protocol)]
+def notes(counts: Audit, rules: EvalRules = STANDARD_RULES) -> list[str]:
+    """The counts above zero in words, with what the protocol does with such rows."""
+    protocol = rules.protocol_rules
     names = ", ".join(counts.unknown_video_names) + (", .." if len(counts.unknown_video_names) > 2 else "")
     ids = ", ".join(map(str, counts.unknown_class_ids)) + (
         ", .." if len(counts.unknown_class_ids) > 2 else ""
     )
-    everywhere = "not scored" if rules.truth_frames_only else "scored as false positives"
-    excluded = "left out" if rules.exclusions else "scored: this protocol reads no exclusions"
-    inside_out = "scored as false positives" if rules.inside_out else "dropped"
-    repeated = "scored like any other" if rules.remaining else "only the first is ever a target"
-    told = (
-        ("ground-truth rows of classes that are not evaluated", counts.other_classes_truth, "left out"),
-        ("detections of classes that are not evaluated", counts.other_classes_found, "left out"),
-        (f"among these, of classes the ground truth has not either ({ids})", counts.unknown_classes, ""),
-        (f"detections in videos the ground truth has not ({names})", counts.unknown_videos, everywhere),
-        ("detections on frames without ground truth", counts.unannotated_frames, everywhere),
-        ("ground-truth rows on excluded frames", counts.excluded_truth, excluded),
-        ("detections on excluded frames", counts.excluded_found, excluded),
-        ("detections with x1 >= x2 or y1 >= y2", counts.inside_out, inside_out),
-        ("ground-truth rows that repeat another", counts.duplicate_truth, repeated),
-        ("detections that repeat another", counts.duplicate_found, "scored like any other"),
+    unannotated = "not scored" if protocol.annotated_frames_only else "scored as false positives"
+    excluded = "left out" if protocol.use_exclusions else "scored: this protocol reads no exclusions"
+    inverted = "scored as false positives" if protocol.keep_inverted else "dropped"
+    repeated = "scored like any other" if protocol.unmatched_only else "only the first can be matched"
+    lines = (
+        ("ground-truth rows of classes that are not evaluated", counts.other_class_ground_truth, "left out"),
+        ("detections of classes that are not evaluated", counts.other_class_detections, "left out"),
+        (f"of these, of classes that are not in the ground truth ({ids})", counts.unknown_classes, ""),
+        (
+            f"detections in videos that are not in the ground truth ({names})",
+            counts.unknown_videos,
+            unannotated,
+        ),
+        ("detections on frames without ground truth", counts.unannotated_frames, unannotated),
+        ("ground-truth rows on excluded frames", counts.excluded_ground_truth, excluded),
+        ("detections on excluded frames", counts.excluded_detections, excluded),
+        ("detections with x1 >= x2 or y1 >= y2", counts.inverted_detections, inverted),
+        ("ground-truth rows that repeat another", counts.repeated_ground_truth, repeated),
+        ("detections that repeat another", counts.repeated_detections, "scored like any other"),
     )
-    return [f"{what}: {n:,}{f', {how}' if how else ''}" for what, n, how in told if n]
+    return [f"{what}: {n:,}{f', {treatment}' if treatment else ''}" for what, n, treatment in lines if n]
 
 
 def _repeats(columns: list[np.ndarray], among: Bools) -> int:
@@ -104,15 +101,15 @@ def _repeats(columns: list[np.ndarray], among: Bools) -> int:
     rows = np.flatnonzero(among)
     mixed = np.zeros(len(rows), dtype=np.uint64)
     for column in columns:
-        # The bits of the numbers, with 0.0 and -0.0 alike; the masses of rows are never side by side.
+        # Hash the bits of the numbers, 0.0 and -0.0 alike: sorting whole rows would be slow.
         mixed ^= (column[rows] + column.dtype.type(0)).view(np.uint64)
         mixed *= np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
     order = np.argsort(mixed)
-    again = ~starts(mixed[order].view(np.int64))
+    again = ~run_starts(mixed[order].view(np.int64))
     if not again.any():
         return 0
-    # Rows that mix alike are almost always alike; look at those few in full.
+    # Rows of equal hash are almost always equal; compare those few in full.
     alike = rows[order[again | np.append(again[1:], False)]]
     order = np.lexsort([column[alike] for column in columns])
     same = np.ones(len(alike) - 1, dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""AVA's text files and their like, read strictly and written safely.
+"""Read AVA's text files and similar ones strictly, and write them atomically.
 
     ground truth     video,second,x1,y1,x2,y2,action id[,person id]
     detections       video,second,x1,y1,x2,y2,action id,score
@@ -7,47 +7,34 @@
     exclusions       video,second
     label map        pbtxt: `item { name id }` or `label { name label_id label_type }`
 
-Commas, no header, no quotes, UTF-8; AVA's boxes in [0, 1] of the frame's width and height. Windows line
-ends, a byte order mark and blank lines at the end change nothing and are read past. Whatever else
-is odd stops with an `AvaFileError` that names file, line and field, what stood there and what to
-do: a file read wrongly would still give a number.
+Commas, no header, no quotes, UTF-8; AVA's boxes in [0, 1] of the frame's width and height. Windows
+line ends, a byte order mark and blank lines at the end are accepted. Anything else unusual raises
+an `AvaFileError` that names file, line, field, value and what to do: a file read wrongly would
+still give a number.
 
-Good files take the fast road, Arrow's CSV reader. Its own messages name no line, so a file that it
-refuses is split again in Python, and that slow road has the last word. On both, the whole-number
-columns stay text until `_whole` reads them, and column 1 stays text for good: a video may be called
-007, 1e5, NA, nan or -5KQ66BBWC4.
+Valid files are parsed by Arrow's CSV reader. Its messages name no line, so a file that it rejects
+is parsed again in Python, which decides. In both, whole-number columns stay text until
+`_Table.integers` parses them, and column 1 stays text: a video may be called 007, 1e5, NA, nan or
+-5KQ66BBWC4.
 """
 
-import os
 import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
-from uuid import uuid4
+from typing import Any, NoReturn
 
 import numpy as np
 
-from evaluators.frame_map import (
-    FRAME_LIMIT,
-    Bools,
-    Detections,
-    Floats,
-    GroundTruth,
-    Ints,
-    lookup,
-)
-
-PathLike = str | os.PathLike[str]
-# A file's columns, left to right, by name: numbers as (N,) float64, text as a pair, its distinct
-# values and the (N,) codes of the rows.
-Columns = dict[str, Any]
+from evaluators.files import DataFileError, PathLike, atomic_write, open_data
+from evaluators.frame_map import FRAME_LIMIT, Detections, GroundTruth
+from evaluators.matching import Bools, Floats, Ints, lookup
 
 AVA_IDS = range(1, 81)  # the 80 actions of AVA 2.2, evaluated or not
 
 _BOX = ("x1", "y1", "x2", "y2")
 _NUMBERS = (*_BOX, "score")
-_WRITTEN_AT_ONCE = 1_000_000  # rows of a file: what their columns take stays small
+_ROWS_PER_WRITE = 1_000_000  # bounds the memory of the columns being written
 
 _EXCLUSION = ("video", "second")
 _GROUND_TRUTH = ("video", "second", *_BOX, "action id", "person id")
@@ -55,8 +42,8 @@ _DETECTION = ("video", "second", *_BOX, "action id", "score")
 _PERSON = ("video", "second", *_BOX, "score")
 _FRAME_DETECTION = ("video", "frame", "label", "score", *_BOX)
 
-_WHOLE_TEXT = re.compile(r"[ \t]*0*\d{1,18}[ \t]*", re.ASCII)
-_NUMBER_TEXT = re.compile(
+_INTEGER = re.compile(r"[ \t]*0*\d{1,18}[ \t]*", re.ASCII)
+_NUMBER = re.compile(
     r"[ \t]*[+-]?(nan|inf(inity)?|(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)[ \t]*", re.ASCII | re.IGNORECASE
 )
 _STRING = r'"(?:[^"\\\n]|\\.)*"'
@@ -65,139 +52,124 @@ _ENTRY = re.compile(rf"(?:item|label)\s*\{{\s*((?:\w+\s*:\s*(?:{_STRING}|[\w.+-]
 _COMMENT_LINE = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 
 
-class DataFileError(ValueError):
-    """A file that is not what it should be. The message says where, what was found, what to do."""
-
-
 class AvaFileError(DataFileError):
-    """A text file that is not; named with its line and column."""
+    """An invalid text file. The message names line and column."""
 
 
 def read_label_map(path: PathLike) -> dict[int, str]:
-    """Class id -> name, in file order, from either pbtxt form. Fields of other names are ignored.
+    """Read class id -> name, in file order, from either pbtxt form. Other fields are ignored.
 
-    FileNotFoundError. AvaFileError: not such a list, an entry without name or id, an id twice.
+    FileNotFoundError. AvaFileError: not a label map, an entry without name or id, a repeated id.
     """
     path = Path(path)
-    text = _COMMENT_LINE.sub("", _decoded(path, _bytes(path)).replace("\r\n", "\n"))
+    text = _COMMENT_LINE.sub("", _decode(path, _read_bytes(path)).replace("\r\n", "\n"))
     at = len(text) - len(text.lstrip())
     if at == len(text):
-        _refuse(path, None, "the file is empty", "a label map lists the classes to evaluate")
+        _fail(path, None, "the file is empty", "a label map lists the classes to evaluate")
     classes: dict[int, str] = {}
     while at < len(text):
         line = text.count("\n", 0, at) + 1
         entry = _ENTRY.match(text, at)
         if entry is None:
             found = f"cannot read an entry that begins with {text[at : at + 30].splitlines()[0]!r}"
-            _refuse(path, line, found, 'write it as `item { name: "stand" id: 12 }`')
+            _fail(path, line, found, 'write it as `item { name: "stand" id: 12 }`')
         fields: dict[str, str] = dict(_FIELD.findall(entry[1]))
         name = fields.get("name", "")
         number = fields.get("id", fields.get("label_id", ""))
-        if not name.startswith('"') or not _WHOLE_TEXT.fullmatch(number):
+        if not name.startswith('"') or not _INTEGER.fullmatch(number):
             found = f"the entry has name {name or 'missing'} and id {number or 'missing'}"
-            _refuse(path, line, found, "give it a quoted name and a whole-number id")
+            _fail(path, line, found, "give it a quoted name and a whole-number id")
         name = re.sub(r"\\(.)", r"\1", name[1:-1])
         if int(number) in classes:
             found = f"id {int(number)} stands for {classes[int(number)]!r} and for {name!r}"
-            _refuse(path, line, found, "give every class its own id")
+            _fail(path, line, found, "give every class its own id")
         classes[int(number)] = name
         at = entry.end()
     return classes
 
 
 def read_exclusions(path: PathLike) -> frozenset[tuple[str, int]]:
-    """The (video, second) pairs that are not to be scored; none for an empty file.
+    """Read the excluded (video, second) pairs; none for an empty file.
 
-    FileNotFoundError. AvaFileError: not two columns, a second that is no whole number.
+    FileNotFoundError. AvaFileError: not two columns, a second that is not a whole number.
     """
-    path = Path(path)
-    data = _bytes(path)
-    columns = _columns(path, data, _EXCLUSION, (2,))
-    videos, video = _videos(path, data, columns)
-    second = _seconds(path, data, columns)
-    return frozenset(zip([videos[i] for i in video.tolist()], second.tolist(), strict=True))
+    table = _read(path, _EXCLUSION, (2,))
+    videos, video = table.videos()
+    return frozenset(zip([videos[i] for i in video.tolist()], table.seconds().tolist(), strict=True))
 
 
 def read_annotations(
     path: PathLike, known_ids: Collection[int] | None = None
 ) -> tuple[GroundTruth, Ints | None]:
-    """Ground truth and, where the file has column 8, the person id of each row, (N,) int64.
+    """Read ground truth and, where the file has column 8, the person id of each row, (N,) int64.
 
-    known_ids: the action ids a row may have; None allows AVA's own, 1 to 80. Person ids count
+    known_ids: the action ids a row may have; None allows AVA's own, 1 to 80. Person ids are unique
     within one video. Rows keep the file's order.
 
-    FileNotFoundError. AvaFileError: the file is empty, or a row breaks the format, has a box that
-    leaves [0, 1] or is inverted (x1 >= x2 or y1 >= y2), or an action id that is not known.
+    FileNotFoundError. AvaFileError: the file is empty, or a row is malformed, has a box that
+    leaves [0, 1] or is inverted or empty (x1 >= x2 or y1 >= y2), or an unknown action id.
     """
-    path = Path(path)
-    data = _bytes(path)
-    columns = _columns(path, data, _GROUND_TRUTH, (7, 8))
-    if len(columns["x1"]) == 0:
-        _refuse(path, None, "the file is empty", "ground truth needs one row per (box, action)")
-    videos, video = _videos(path, data, columns)
-    second = _seconds(path, data, columns)
-    box = _numbers(path, data, columns, _BOX)
+    table = _read(path, _GROUND_TRUTH, (7, 8))
+    if len(table.columns["x1"]) == 0:
+        _fail(table.path, None, "the file is empty", "ground truth needs one row per (box, action)")
+    videos, video = table.videos()
+    second = table.seconds()
+    box = table.floats(_BOX)
     for i, name in enumerate(_BOX):
         outside = (box[:, i] < 0) | (box[:, i] > 1)
-        _check(path, data, columns, outside, name, "box coordinates lie in [0, 1], not in pixels")
-    label = _action_ids(path, data, columns, known_ids)
+        table.check(outside, name, "box coordinates are fractions of the frame, in [0, 1], not pixels")
+    label = table.action_ids(known_ids)
     for low, high in ((0, 2), (1, 3)):
         advice = f"a box needs {_BOX[low]} < {_BOX[high]}; correct or delete the row"
-        _check(path, data, columns, box[:, low] >= box[:, high], _BOX[high], advice)
+        table.check(box[:, low] >= box[:, high], _BOX[high], advice)
     person = None
-    if "person id" in columns:
+    if "person id" in table.columns:
         advice = "column 8 of ground truth is the person id; of detections, the score"
-        person = _whole(path, data, columns, "person id", advice)
+        person = table.integers("person id", advice)
     return GroundTruth(videos, video, second, box, label), person
 
 
 def read_groundtruth(path: PathLike, known_ids: Collection[int] | None = None) -> GroundTruth:
-    """`read_annotations` for those who do not need the person ids."""
+    """Read ground truth without the person ids; arguments and errors as `read_annotations`."""
     return read_annotations(path, known_ids)[0]
 
 
 def read_detections(path: PathLike, known_ids: Collection[int] | None = None) -> Detections:
-    """Detections, 8 columns, the last the score; an empty file is no detections.
+    """Read detections, 8 columns, the last the score; an empty file has none.
 
-    Rows keep the file's order, which the `slowfast` protocol reads. Boxes may leave [0, 1] or be
+    Rows keep the file's order, which the `slowfast` protocol uses. Boxes may leave [0, 1] or be
     inverted: they are kept here, and scoring decides. known_ids as in `read_annotations`.
 
-    FileNotFoundError. AvaFileError: a row breaks the format or has an unknown action id.
+    FileNotFoundError. AvaFileError: a row is malformed or has an unknown action id.
     """
-    path = Path(path)
-    data = _bytes(path)
-    columns = _columns(path, data, _DETECTION, (8,))
-    videos, video = _videos(path, data, columns)
-    second = _seconds(path, data, columns)
-    box = _numbers(path, data, columns, _BOX)
-    label = _action_ids(path, data, columns, known_ids)
-    score = _numbers(path, data, columns, ("score",))[:, 0]
-    return Detections(videos, video, second, box, label, score)
+    table = _read(path, _DETECTION, (8,))
+    videos, video = table.videos()
+    second, box = table.seconds(), table.floats(_BOX)
+    label = table.action_ids(known_ids)
+    return Detections(videos, video, second, box, label, table.scores())
 
 
 def read_persons(path: PathLike) -> Detections:
-    """Person boxes, score p(person); labels are all 0. An empty file is no persons.
+    """Read person boxes, score p(person); labels are all 0. An empty file has none.
 
-    Reads the 7 columns that `write_persons` writes, and the 8 of AVA's public person-box files,
+    Accepts the 7 columns that `write_persons` writes, and the 8 of AVA's public person-box files,
     whose action id is empty or -1.
 
-    FileNotFoundError. AvaFileError: a row breaks the format, or has an action.
+    FileNotFoundError. AvaFileError: a row is malformed or has an action.
     """
     path = Path(path)
-    data = _bytes(path)
+    data = _read_bytes(path)
     public = data[: _first_line_end(data)].count(b",") == 7
-    columns = _columns(path, data, _DETECTION if public else _PERSON, (8,) if public else (7,))
+    table = _parse(path, data, _DETECTION if public else _PERSON, (8,) if public else (7,))
     if public:
-        texts, codes = columns["action id"]
+        texts, codes = table.columns["action id"]
         # Empty in the files of boxes and labels, -1 in those of predicted boxes.
-        acting = np.array([text.strip() not in ("", "-1") for text in texts], dtype=np.bool_)[codes]
+        has_action = np.array([text.strip() not in ("", "-1") for text in texts], dtype=np.bool_)[codes]
         advice = "person boxes have no action; if this is a detections file, use read_detections"
-        _check(path, data, columns, acting, "action id", advice)
-    videos, video = _videos(path, data, columns)
-    second = _seconds(path, data, columns)
-    box = _numbers(path, data, columns, _BOX)
-    score = _numbers(path, data, columns, ("score",))[:, 0]
-    return Detections(videos, video, second, box, np.zeros(len(video), np.int64), score)
+        table.check(has_action, "action id", advice)
+    videos, video = table.videos()
+    second, box = table.seconds(), table.floats(_BOX)
+    return Detections(videos, video, second, box, np.zeros(len(video), np.int64), table.scores())
 
 
 def read_frame_detections(
@@ -206,50 +178,45 @@ def read_frame_detections(
     num_labels: int | None = None,
     last_frames: Mapping[str, int] | None = None,
 ) -> Detections:
-    """Detections of UCF101-24 and JHMDB, 8 columns; an empty file is no detections.
+    """Read detections of UCF101-24 and JHMDB, 8 columns; an empty file has none.
 
-    Frames count from 1 and labels from 0. num_labels, and last_frames by video, are how far they
-    may go; videos that last_frames does not name are read all the same, for the caller to judge.
+    Frames count from 1 and labels from 0. num_labels and last_frames (by video) are upper bounds;
+    videos that last_frames does not name are accepted, for the caller to drop.
 
-    FileNotFoundError. AvaFileError: a row breaks the format or goes too far.
+    FileNotFoundError. AvaFileError: a row is malformed or out of bounds.
     """
-    path = Path(path)
-    data = _bytes(path)
-    columns = _columns(path, data, _FRAME_DETECTION, (8,))
-    videos, video = _videos(path, data, columns)
-    frame = _whole(path, data, columns, "frame", "frames are whole numbers and count from 1", FRAME_LIMIT)
-    _check(path, data, columns, frame < 1, "frame", "frames are whole numbers and count from 1")
-    label = _whole(path, data, columns, "label", "labels are whole numbers and count from 0")
+    table = _read(path, _FRAME_DETECTION, (8,))
+    videos, video = table.videos()
+    advice = "frames are whole numbers and count from 1"
+    frame = table.integers("frame", advice, FRAME_LIMIT)
+    table.check(frame < 1, "frame", advice)
+    label = table.integers("label", "labels are whole numbers and count from 0")
     if num_labels is not None:
-        advice = f"the {num_labels} labels count from 0"
-        _check(path, data, columns, label >= num_labels, "label", advice)
+        table.check(label >= num_labels, "label", f"the {num_labels} labels count from 0")
     if last_frames is not None:
         last = np.array([last_frames.get(name, FRAME_LIMIT) for name in videos], dtype=np.int64)
         late = frame > last[video]
         if late.any():
             name = videos[video[np.argmax(late)]]
-            _check(path, data, columns, late, "frame", f"{name} ends with frame {last_frames[name]}")
-    box = _numbers(path, data, columns, _BOX)
-    score = _numbers(path, data, columns, ("score",))[:, 0]
-    return Detections(videos, video, frame, box, label, score)
+            table.check(late, "frame", f"{name} ends with frame {last_frames[name]}")
+    box = table.floats(_BOX)
+    return Detections(videos, video, frame, box, label, table.scores())
 
 
 def write_detections(path: PathLike, detections: Detections) -> None:
-    """Write the 8 columns, highest score first; equal scores keep their order.
+    """Write the 8 columns atomically, highest score first; equal scores keep their order.
 
-    PySlowFast's tool lets the FILE order inside a frame claim boxes; written surest first, it
-    gives the standard number. The sort is over the whole file and stable, so ties too stand as
-    before, and reading the file back scores exactly as `detections` did.
+    PySlowFast's tool matches in FILE order inside a frame; sorted by score, the file gives the
+    standard number there. The sort is over the whole file and stable, so reading the file back
+    scores exactly as `detections` did.
 
-    Numbers have the digits that reading them back to the same float64 needs (so float32 values
-    come back exactly, too). The file appears whole or not at all, replacing an older one.
+    Numbers have the digits needed to read back the same float64 (float32 values, too, come back
+    exactly).
 
-    ValueError: a video name the format cannot hold, or an action id below 0. OSError: no such
-    folder, disk full; an older file then stands untouched.
+    ValueError: a video name the format cannot hold, or an action id below 0. OSError: missing
+    folder, full disk; an older file then stays untouched.
     """
-    wrong = np.flatnonzero(detections.label < 0)
-    if len(wrong):
-        raise ValueError(f"detection row {wrong[0]} has action id {detections.label[wrong[0]]}")
+    _check_labels(detections, "action id")
     _write(path, detections, _DETECTION)
 
 
@@ -258,9 +225,7 @@ def write_frame_detections(path: PathLike, detections: Detections) -> None:
 
     ValueError: a video name the format cannot hold, or a label below 0.
     """
-    wrong = np.flatnonzero(detections.label < 0)
-    if len(wrong):
-        raise ValueError(f"detection row {wrong[0]} has label {detections.label[wrong[0]]}")
+    _check_labels(detections, "label")
     _write(path, detections, _FRAME_DETECTION)
 
 
@@ -272,21 +237,22 @@ def write_persons(path: PathLike, persons: Detections) -> None:
 # --- from bytes to columns -----------------------------------------------------------------------
 
 
-def _bytes(path: Path) -> bytes:
+def _read(path: PathLike, names: tuple[str, ...], widths: tuple[int, ...]) -> "_Table":
+    path = Path(path)
+    return _parse(path, _read_bytes(path), names, widths)
+
+
+def _read_bytes(path: Path) -> bytes:
     """The file without byte order mark and without blank lines at the end."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such file; check the path") from None
-    except OSError as error:
-        raise AvaFileError(f"{path}: cannot be read ({error.strerror})") from error
+    with open_data(path, AvaFileError) as file:
+        data = file.read()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        _refuse(path, 1, "the text is UTF-16, not UTF-8", "save the file as UTF-8")
+        _fail(path, 1, "the text is UTF-16, not UTF-8", "save the file as UTF-8")
     return data.removeprefix(b"\xef\xbb\xbf").rstrip()
 
 
-def _columns(path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int, ...]) -> Columns:
-    """Split a file into its columns, by the fast road if that goes.
+def _parse(path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int, ...]) -> "_Table":
+    """Split a file into its columns, with Arrow if it accepts the file.
 
     names: of the columns, left to right; widths: how many of them a file may have. All rows of a
     file have the width of its first, and row i is line i + 1.
@@ -294,20 +260,21 @@ def _columns(path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int,
     first = data[: _first_line_end(data)].decode("utf-8", "replace").split(",")
     if len(first) > 1 and all(field.strip(' \t"')[:1].isalpha() for field in first[1:]):
         found = f"{','.join(first)[:80]!r} looks like a header"
-        _refuse(path, 1, found, "the format has none: delete the line")
+        _fail(path, 1, found, "the format has none: delete the line")
+    columns = None
     if data and len(first) in widths:
-        columns = _fast_columns(data, names[: len(first)])
-        if columns is not None:
-            return columns
-    return _slow_columns(path, data, names, widths)
+        columns = _arrow_columns(data, names[: len(first)])
+    if columns is None:
+        columns = _python_columns(path, data, names, widths)
+    return _Table(path, data, columns)
 
 
-def _fast_columns(data: bytes, names: tuple[str, ...]) -> Columns | None:
-    """Arrow's reading, or None where it refuses. It reads no number that the slow road does not."""
+def _arrow_columns(data: bytes, names: tuple[str, ...]) -> dict[str, Any] | None:
+    """Columns by Arrow, or None where it rejects the file. It accepts no number that Python rejects."""
     pa, csv = _arrow()
     text = pa.dictionary(pa.int32(), pa.utf8())
-    # In Arrow's own memory: one of its threads may let go of the text last, and while the interpreter
-    # ends, a thread that lets go of a Python object aborts the process.
+    # In Arrow's own memory: one of its threads may release the text last, and a thread that releases
+    # a Python object while the interpreter exits aborts the process.
     own = pa.allocate_buffer(len(data))
     np.frombuffer(own, np.uint8)[:] = np.frombuffer(data, np.uint8)
     try:
@@ -317,16 +284,16 @@ def _fast_columns(data: bytes, names: tuple[str, ...]) -> Columns | None:
             parse_options=csv.ParseOptions(quote_char=False, double_quote=False, ignore_empty_lines=False),
             convert_options=csv.ConvertOptions(
                 column_types={name: pa.float64() if name in _NUMBERS else text for name in names},
-                null_values=[],  # NA is a video like any other
+                null_values=[],  # NA is a valid video name
                 strings_can_be_null=False,
             ),
         )
     except pa.ArrowInvalid:
         return None
-    columns: Columns = {}
+    columns: dict[str, Any] = {}
     for name in names:
         column = table[name]
-        table = table.drop_columns(name)  # and with it the memory: files have gigabytes
+        table = table.drop_columns(name)  # frees its memory: files have gigabytes
         if name in _NUMBERS:
             columns[name] = column.to_numpy()
         else:
@@ -339,30 +306,32 @@ def _fast_columns(data: bytes, names: tuple[str, ...]) -> Columns | None:
     return columns
 
 
-def _slow_columns(path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int, ...]) -> Columns:
-    """The same line by line: stops at the first line that cannot be split and read."""
+def _python_columns(
+    path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int, ...]
+) -> dict[str, Any]:
+    """The same line by line in Python. AvaFileError at the first line that cannot be parsed."""
     rows = []
     width = widths[-1]
     for line, raw in enumerate(data.splitlines(), 1):
-        text = _decoded(path, raw, line)
+        text = _decode(path, raw, line)
         fields = text.split(",")
         if line == 1 and len(fields) in widths:
             width = len(fields)
         if not text.strip():
-            _refuse(path, line, "the line is empty", "delete it")
+            _fail(path, line, "the line is empty", "delete it")
         if len(fields) != width:
             wanted = f"{width}, as line 1 has" if line > 1 else " or ".join(map(str, widths))
             advice = f"separate {','.join(names[:width])} by commas"
             if '"' in text:
                 advice += " and leave out the quotes"
             plural = "s" if len(fields) > 1 else ""
-            _refuse(path, line, f"found {len(fields)} column{plural} instead of {wanted}", advice)
+            _fail(path, line, f"found {len(fields)} column{plural} instead of {wanted}", advice)
         for name, field in zip(names, fields, strict=False):
-            if name in _NUMBERS and not _NUMBER_TEXT.fullmatch(field):
-                _refuse_field(path, line, names.index(name), name, field, "a number is needed")
+            if name in _NUMBERS and not _NUMBER.fullmatch(field):
+                _fail_field(path, line, names.index(name), name, field, "a number is needed")
         rows.append(fields)
 
-    columns: Columns = {}
+    columns: dict[str, Any] = {}
     for i, name in enumerate(names[:width]):
         values = [row[i] for row in rows]
         if name in _NUMBERS:
@@ -374,7 +343,7 @@ def _slow_columns(path: Path, data: bytes, names: tuple[str, ...], widths: tuple
 
 
 def _arrow() -> tuple[Any, Any]:
-    """pyarrow and its csv module, imported at the first file: `import evaluators` stays quick."""
+    """pyarrow and its csv module, imported at the first file: `import evaluators` stays fast."""
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.csv  # type: ignore[import-untyped]
 
@@ -386,87 +355,97 @@ def _first_line_end(data: bytes) -> int:
     return min((end for end in ends if end >= 0), default=len(data))
 
 
-def _decoded(path: Path, raw: bytes, line: int = 1) -> str:
-    """UTF-8 text that begins at a line of the file."""
+def _decode(path: Path, raw: bytes, line: int = 1) -> str:
+    """UTF-8 text that begins at the given line of the file."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line += raw.count(b"\n", 0, error.start)
         found = f"the byte 0x{raw[error.start]:02x} is not UTF-8"
-        _refuse(path, line, found, "save the file as UTF-8")
+        _fail(path, line, found, "save the file as UTF-8")
 
 
 # --- from columns to checked arrays --------------------------------------------------------------
 
 
-def _videos(path: Path, data: bytes, columns: Columns) -> tuple[tuple[str, ...], Ints]:
-    """The video names and each row's index into them."""
-    names, codes = columns["video"]
-    bad = np.array([not _is_name(name) for name in names], dtype=np.bool_)[codes]
-    advice = "a video needs a name, without quotes, control characters or spaces around it"
-    _check(path, data, columns, bad, "video", advice)
-    return tuple(names), codes
+@dataclass(frozen=True)
+class _Table:
+    """A parsed file: path and bytes for messages, and the columns left to right, by name.
 
+    A number column is (N,) float64; a text column is a pair, its distinct values and the (N,) codes
+    of the rows.
+    """
 
-def _whole(path: Path, data: bytes, columns: Columns, name: str, advice: str, limit: int = 10**18) -> Ints:
-    """A text column as whole numbers, 0 to limit - 1; each distinct text is read once."""
-    texts, codes = columns[name]
-    values = [int(text) if _WHOLE_TEXT.fullmatch(text) else -1 for text in texts]
-    value: Ints = np.array([v if v < limit else -1 for v in values], dtype=np.int64)[codes]
-    _check(path, data, columns, value < 0, name, advice)
-    return value
+    path: Path
+    data: bytes
+    columns: dict[str, Any]
 
+    def videos(self) -> tuple[tuple[str, ...], Ints]:
+        """The video names and each row's index into them, (N,)."""
+        names, codes = self.columns["video"]
+        bad = np.array([not _is_name(name) for name in names], dtype=np.bool_)[codes]
+        advice = "a video needs a name, without quotes, control characters or spaces around it"
+        self.check(bad, "video", advice)
+        return tuple(names), codes
 
-def _seconds(path: Path, data: bytes, columns: Columns) -> Ints:
-    advice = "the second is a whole number, such as 0902"
-    return _whole(path, data, columns, "second", advice, FRAME_LIMIT)
+    def integers(self, name: str, advice: str, limit: int = 10**18) -> Ints:
+        """A text column as whole numbers, 0 to limit - 1; each distinct text is parsed once."""
+        texts, codes = self.columns[name]
+        values = [int(text) if _INTEGER.fullmatch(text) else -1 for text in texts]
+        value: Ints = np.array([v if v < limit else -1 for v in values], dtype=np.int64)[codes]
+        self.check(value < 0, name, advice)
+        return value
 
+    def seconds(self) -> Ints:
+        """The seconds, (N,)."""
+        return self.integers("second", "the second is a whole number, such as 0902", FRAME_LIMIT)
 
-def _action_ids(path: Path, data: bytes, columns: Columns, known_ids: Collection[int] | None) -> Ints:
-    texts, codes = columns["action id"]
-    empty = np.array([not text.strip() for text in texts], dtype=np.bool_)[codes]
-    advice = "this looks like a person-box file; those are read with read_persons"
-    _check(path, data, columns, empty, "action id", advice)
-    known = AVA_IDS if known_ids is None else known_ids
-    label = _whole(path, data, columns, "action id", "an action id is a whole number, such as 12")
-    ids = np.array(sorted(known), dtype=np.int64)
-    listed = f"{ids[0]} to {ids[-1]}" if len(ids) else "none"
-    if len(ids) and ids[-1] - ids[0] != len(ids) - 1:
-        listed = ", ".join(map(str, ids[:5].tolist())) + (", .." if len(ids) > 5 else "")
-    advice = f"the known action ids are {listed}; ids count from 1, not from 0"
-    _check(path, data, columns, lookup(ids, label) < 0, "action id", advice)
-    return label
+    def action_ids(self, known_ids: Collection[int] | None) -> Ints:
+        """The action ids, (N,), all known."""
+        texts, codes = self.columns["action id"]
+        empty = np.array([not text.strip() for text in texts], dtype=np.bool_)[codes]
+        self.check(empty, "action id", "this looks like a person-box file; read those with read_persons")
+        label = self.integers("action id", "an action id is a whole number, such as 12")
+        ids = np.array(sorted(AVA_IDS if known_ids is None else known_ids), dtype=np.int64)
+        listed = f"{ids[0]} to {ids[-1]}" if len(ids) else "none"
+        if len(ids) and ids[-1] - ids[0] != len(ids) - 1:
+            listed = ", ".join(map(str, ids[:5].tolist())) + (", .." if len(ids) > 5 else "")
+        advice = f"the known action ids are {listed}; ids count from 1, not from 0"
+        self.check(lookup(ids, label) < 0, "action id", advice)
+        return label
 
+    def floats(self, names: tuple[str, ...]) -> Floats:
+        """Number columns side by side, (N, K), all finite."""
+        for name in names:
+            bad = ~np.isfinite(self.columns[name])
+            self.check(bad, name, "a finite number is needed; was it 0 / 0?")
+        return np.stack([self.columns[name] for name in names], axis=1)
 
-def _numbers(path: Path, data: bytes, columns: Columns, names: tuple[str, ...]) -> Floats:
-    """Number columns side by side, (N, K), all finite."""
-    for name in names:
-        bad = ~np.isfinite(columns[name])
-        _check(path, data, columns, bad, name, "a finite number is needed; was it 0 / 0?")
-    return np.stack([columns[name] for name in names], axis=1)
+    def scores(self) -> Floats:
+        """The scores, (N,), all finite."""
+        return self.floats(("score",))[:, 0]
+
+    def check(self, wrong: Bools, name: str, advice: str) -> None:
+        """AvaFileError at the first wrong row, (N,), with the text of the column there."""
+        if wrong.any():
+            row, column = int(np.argmax(wrong)), list(self.columns).index(name)
+            field = self.data.splitlines()[row].decode("utf-8").split(",")[column]
+            _fail_field(self.path, row + 1, column, name, field, advice)
 
 
 def _is_name(name: str) -> bool:
-    """Whether a video name survives a trip through a file."""
+    """Whether a video name can be written and read back."""
     return bool(name) and name.isprintable() and name == name.strip() and not set(name) & set(',"')
 
 
-def _check(path: Path, data: bytes, columns: Columns, wrong: Bools, name: str, advice: str) -> None:
-    """Stop at the first wrong row, with the text that stands there in the column."""
-    if wrong.any():
-        row, column = int(np.argmax(wrong)), list(columns).index(name)
-        field = data.splitlines()[row].decode("utf-8").split(",")[column]
-        _refuse_field(path, row + 1, column, name, field, advice)
-
-
-def _refuse_field(path: Path, line: int, column: int, name: str, field: str, advice: str) -> NoReturn:
+def _fail_field(path: Path, line: int, column: int, name: str, field: str, advice: str) -> NoReturn:
     if '"' in field:
         advice = "the format has no quotes: write the bare value"
     found = f"found {field[:60]!r}" if field else "the field is empty"
-    _refuse(path, f"{line}, column {column + 1} ({name})", found, advice)
+    _fail(path, f"{line}, column {column + 1} ({name})", found, advice)
 
 
-def _refuse(path: Path, line: int | str | None, found: str, advice: str) -> NoReturn:
+def _fail(path: Path, line: int | str | None, found: str, advice: str) -> NoReturn:
     where = f"{path}, line {line}" if line else f"{path}"
     raise AvaFileError(f"{where}: {found}; {advice}")
 
@@ -474,46 +453,38 @@ def _refuse(path: Path, line: int | str | None, found: str, advice: str) -> NoRe
 # --- writing -------------------------------------------------------------------------------------
 
 
+def _check_labels(detections: Detections, name: str) -> None:
+    wrong = np.flatnonzero(detections.label < 0)
+    if len(wrong):
+        raise ValueError(
+            f"detection row {wrong[0]} has {name} {detections.label[wrong[0]]}; at least 0 is needed"
+        )
+
+
 def _write(path: PathLike, rows: Detections, names: tuple[str, ...]) -> None:
     pa, csv = _arrow()
     for name in rows.videos:
         if not _is_name(name):
-            raise ValueError(f"the video name {name!r} cannot stand in an AVA csv file")
+            raise ValueError(f"the video name {name!r} cannot be written to an AVA csv file")
     order = np.argsort(-rows.score, kind="stable")
     plain = csv.WriteOptions(include_header=False, quoting_style="none")
-    with replacing(path) as file:
-        for first in range(0, len(order), _WRITTEN_AT_ONCE):
-            some = order[first : first + _WRITTEN_AT_ONCE]
-            seconds, second = np.unique(rows.frame[some], return_inverse=True)
+    with atomic_write(path) as file:
+        for first in range(0, len(order), _ROWS_PER_WRITE):
+            chunk = rows.take(order[first : first + _ROWS_PER_WRITE])
+            seconds, second = np.unique(chunk.frame, return_inverse=True)
             columns = {
-                "video": _texts(list(rows.videos), rows.video[some]),
-                "second": _texts([f"{s:04d}" for s in seconds.tolist()], second),
-                "frame": pa.array(rows.frame[some]),
-                **{name: pa.array(rows.box[some, i]) for i, name in enumerate(_BOX)},
-                "action id": pa.array(rows.label[some]),
-                "label": pa.array(rows.label[some]),
-                "score": pa.array(rows.score[some]),
+                "video": _text_column(list(rows.videos), chunk.video),
+                "second": _text_column([f"{s:04d}" for s in seconds.tolist()], second),
+                "frame": pa.array(chunk.frame),
+                **{name: pa.array(chunk.box[:, i]) for i, name in enumerate(_BOX)},
+                "action id": pa.array(chunk.label),
+                "label": pa.array(chunk.label),
+                "score": pa.array(chunk.score),
             }
             csv.write_csv(pa.table({name: columns[name] for name in names}), file, plain)
 
 
-@contextmanager
-def replacing(path: PathLike) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path` when all is well, and is gone when it is not."""
-    path = Path(path)
-    # In the same folder, or the rename would be a copy; its own name, or two runs would share it.
-    part = path.with_name(f".{path.name}.{uuid4().hex[:12]}.part")
-    try:
-        with open(part, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)  # after the rename there is nothing left under this name
-
-
-def _texts(texts: list[str], index: Ints) -> Any:
+def _text_column(texts: list[str], index: Ints) -> Any:
     """One text per row as an Arrow column."""
     pa, _ = _arrow()
     coded = pa.DictionaryArray.from_arrays(pa.array(index), pa.array(texts, pa.utf8()))

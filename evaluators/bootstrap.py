@@ -1,16 +1,16 @@
-"""How sure is a frame-mAP, and is one run better than another? Both by drawing videos again.
+"""Confidence intervals of frame-mAP and paired comparison of two runs, by bootstrap over videos.
 
-The videos of a benchmark are a sample; frames of one video are much alike, so whole videos are
-drawn, with replacement, as many as there are. Matching is done once. Drawing a video twice doubles
-its rows, so a draw is a whole-number weight per video and only the pooling is done again.
+The videos of a benchmark are a sample, and frames of one video are alike, so whole videos are
+resampled, with replacement, as many as there are. Matching is done once: drawing a video twice
+doubles its rows, so a sample is a whole-number weight per video and only the pooling is repeated.
 
-    bootstrap(truth, found, classes)             the 95 % interval of mAP and of each AP
-    compare(truth, (run, other), classes)        of the differences, draw by draw on the same videos
+    bootstrap(ground_truth, detections, classes)     the 95 % interval of mAP and of each AP
+    compare(ground_truth, (first, second), classes)  of the differences, sample by sample
 
-Letters: V videos, S draws, C classes, m detections that count, H true positives of one class.
+Letters: V videos, S samples, C classes, m detections that count, H true positives of one class.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any
@@ -18,26 +18,23 @@ from typing import Any
 import numpy as np
 
 from evaluators.frame_map import (
-    RULES,
-    Bools,
+    STANDARD_RULES,
     Detections,
-    Floats,
+    EvalRules,
     FrameMap,
     GroundTruth,
-    Ints,
-    Matched,
-    Protocol,
-    Rules,
+    Matching,
     match_frames,
     pool,
 )
+from evaluators.matching import Bools, Floats, Ints
 
-_CHUNK = 500_000  # numbers per array in the loop over draws: they stay in the cache
+_CHUNK = 500_000  # numbers per array in the loop over samples: they stay in the cache
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """A frame-mAP and the intervals that hold `level` of the draws. Fractions in [0, 1]."""
+    """A frame-mAP and the percentile intervals at `level`. Fractions in [0, 1]."""
 
     score: FrameMap  # of all videos
     low: float
@@ -52,11 +49,10 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the second run has over the first. Fractions; positive where the second is better.
+    """The second run minus the first. Fractions; positive where the second is better.
 
-    p_value: how often a difference this far from nothing would be drawn if there were none,
-    two-sided: twice the share of draws on the far side of 0, at least 2 / (samples + 1). It is not
-    corrected for looking at many classes: of 60 equal ones, three lie below 0.05 by chance.
+    p_value: two-sided, twice the share of samples on the far side of 0, at least 2 / (samples + 1).
+    It is not corrected for multiple comparisons: of 60 equal classes, three are below 0.05 by chance.
     """
 
     first: FrameMap
@@ -76,34 +72,29 @@ class Comparison:
 
 
 def bootstrap(
-    truth: GroundTruth,
-    found: Detections,
+    ground_truth: GroundTruth,
+    detections: Detections,
     classes: Mapping[int, str],
     *,
-    excluded: Set[tuple[str, int]] = frozenset(),
-    protocol: Protocol | str = Protocol.STANDARD,
-    iou: float = 0.5,
-    plus_one: bool = False,
+    rules: EvalRules = STANDARD_RULES,
     samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Bootstrap:
-    """`frame_map` with its percentile intervals over videos; its arguments, and
+    """Compute `frame_map` with percentile intervals over videos; its arguments, and
 
-    samples  draws; with 1000 the ends of a 95 % interval are the 26th of either side
-    level    share of the draws inside the interval
-    seed     of the draws: same seed, same numbers
+    samples  bootstrap samples; with 1000 the ends of a 95 % interval are the 26th from either side
+    level    share of the samples inside the interval
+    seed     of the random generator: same seed, same numbers
 
-    A draw without ground truth of a class leaves the class out of its mean, as frame_map does.
+    A sample without ground truth of a class leaves the class out of its mean, as frame_map does.
 
     ValueError: as frame_map; fewer than two videos with rows; samples or level out of range.
     """
     _check(samples, level)
-    matched = match_frames(
-        truth, found, classes, excluded=excluded, protocol=protocol, iou=iou, plus_one=plus_one
-    )
-    score = pool(matched)
-    (ap,), num_videos = _draw(truth, [(found, matched)], samples, seed)
+    matching = match_frames(ground_truth, detections, classes, rules=rules)
+    score = pool(matching)
+    (ap,), num_videos = _resample(ground_truth, [(detections, matching)], samples, seed)
     low, high = _interval(_mean(ap)[None], level)
     class_low, class_high = _interval(ap, level)
     return Bootstrap(
@@ -120,38 +111,28 @@ def bootstrap(
 
 
 def compare(
-    truth: GroundTruth,
-    found: tuple[Detections, Detections],
+    ground_truth: GroundTruth,
+    runs: tuple[Detections, Detections],
     classes: Mapping[int, str],
     *,
-    excluded: Set[tuple[str, int]] = frozenset(),
-    protocol: Protocol | str = Protocol.STANDARD,
-    iou: float = 0.5,
-    plus_one: bool = False,
+    rules: EvalRules = STANDARD_RULES,
     samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """The second of two runs against the first, paired: each draw scores both on the same videos.
+    """Compare the second of two runs with the first, paired: each sample scores both on the same videos.
 
     Arguments and errors as `bootstrap`.
     """
     _check(samples, level)
-    runs = [
-        (
-            rows,
-            match_frames(
-                truth, rows, classes, excluded=excluded, protocol=protocol, iou=iou, plus_one=plus_one
-            ),
-        )
-        for rows in found
-    ]
-    first, second = (pool(matched) for _, matched in runs)
-    (ap_first, ap_second), num_videos = _draw(truth, runs, samples, seed)
-    drawn = (_mean(ap_second) - _mean(ap_first))[None]
-    low, high = _interval(drawn, level)
-    class_drawn = ap_second - ap_first
-    class_low, class_high = _interval(class_drawn, level)
+    matchings = [match_frames(ground_truth, run, classes, rules=rules) for run in runs]
+    first, second = (pool(matching) for matching in matchings)
+    matched_runs = list(zip(runs, matchings, strict=True))
+    (ap_first, ap_second), num_videos = _resample(ground_truth, matched_runs, samples, seed)
+    differences = (_mean(ap_second) - _mean(ap_first))[None]
+    low, high = _interval(differences, level)
+    class_differences = ap_second - ap_first
+    class_low, class_high = _interval(class_differences, level)
     difference = np.array(list(second.ap.values())) - np.array(list(first.ap.values()))
     return Comparison(
         first=first,
@@ -159,11 +140,11 @@ def compare(
         difference=second.mAP - first.mAP,
         low=float(low[0]),
         high=float(high[0]),
-        p_value=float(_p_values(drawn)[0]),
+        p_value=float(_p_values(differences)[0]),
         class_difference=_by_class(first, difference),
         class_low=_by_class(first, class_low),
         class_high=_by_class(first, class_high),
-        class_p_value=_by_class(first, _p_values(class_drawn)),
+        class_p_value=_by_class(first, _p_values(class_differences)),
         level=level,
         samples=samples,
         seed=seed,
@@ -171,43 +152,41 @@ def compare(
     )
 
 
-def resampled_ap(matched: Matched, truth_video: Ints, found_video: Ints, weights: Floats) -> Floats:
-    """AP of every class in every draw, (C, S), from weights (V, S): how often a video was drawn.
+def resampled_ap(matching: Matching, gt_video: Ints, det_video: Ints, weights: Floats) -> Floats:
+    """AP of every class in every sample, (C, S), from weights (V, S): how often a video is drawn.
 
-    truth_video (n,), found_video (m,): the videos of the rows in `matched`. Copies of a detection
-    stand next to each other in the ranking.
+    gt_video (n,), det_video (m,): the video of each row in `matching`. Copies of a detection are
+    adjacent in the ranking.
     """
-    rules = RULES[matched.protocol]
-    num_classes, num_videos = len(matched.classes), len(weights)
-    truth_of = np.zeros((num_classes, num_videos))
-    np.add.at(truth_of, (matched.truth_class, truth_video), 1)
-    num_truth = truth_of @ weights  # (C, S)
+    rules = matching.rules.protocol_rules
+    num_classes, num_videos = len(matching.classes), len(weights)
+    gt_per_video = np.zeros((num_classes, num_videos))
+    np.add.at(gt_per_video, (matching.gt_class, gt_video), 1)
+    num_gt = gt_per_video @ weights  # (C, S)
 
-    order = np.lexsort((-matched.score, matched.found_class))
-    first = np.searchsorted(matched.found_class[order], np.arange(num_classes + 1))
-    ap = np.zeros(num_truth.shape)
+    # The ranking of each class is the same in every sample; only the multiplicities differ.
+    order = np.lexsort((-matching.score, matching.det_class))
+    first = np.searchsorted(matching.det_class[order], np.arange(num_classes + 1))
+    ap = np.zeros(num_gt.shape)
     for c in range(num_classes):
         rows = order[first[c] : first[c + 1]]
-        hit = matched.claimed[rows] >= 0
+        hit = matching.true_positive[rows]
         if hit.any():
-            ap[c] = _areas(hit, found_video[rows], weights, rules)
+            ap[c] = _areas(hit, det_video[rows], weights, raw_curve=rules.raw_curve)
     with np.errstate(invalid="ignore"):
-        ap /= num_truth
-    if rules.every_class:
-        ap[num_truth == 0] = 0.0
-    else:
-        ap[num_truth == 0] = nan
+        ap /= num_gt
+    ap[num_gt == 0] = 0.0 if rules.all_classes else nan
     return ap
 
 
-def _areas(hit: Bools, video: Ints, weights: Floats, rules: Rules) -> Floats:
-    """Area under the curve of one class in every draw, (S,), times its ground-truth boxes.
+def _areas(hit: Bools, video: Ints, weights: Floats, *, raw_curve: bool) -> Floats:
+    """Area under the curve of one class in every sample, (S,), times its ground-truth boxes.
 
-    hit, video: of the detections, surest first. Between two true positives only the number of
-    false ones matters, so they are counted per gap and video, and a draw's ranks are the counts
-    times its weights, summed up.
+    hit, video: of the detections, by descending score. Between two true positives only the number
+    of false positives matters, so they are counted per gap and video; the ranks in a sample are the
+    cumulative sums of counts times weights.
     """
-    from scipy.sparse import csr_array  # not at the top: `import evaluators` stays quick
+    from scipy.sparse import csr_array  # not at the top: `import evaluators` stays fast
 
     at = np.flatnonzero(hit)
     gap: Ints = np.cumsum(hit[: at[-1] + 1]) - hit[: at[-1] + 1]
@@ -215,11 +194,11 @@ def _areas(hit: Bools, video: Ints, weights: Floats, rules: Rules) -> Floats:
     area = np.zeros(weights.shape[1])
     step = max(1, _CHUNK // len(at))
     for begin in range(0, len(area), step):
-        some = np.ascontiguousarray(weights[:, begin : begin + step])
-        rank = np.cumsum(counts @ some, axis=0)  # (H, s), of the last copy of each true positive
-        copies = some[video[at]]
+        chunk = np.ascontiguousarray(weights[:, begin : begin + step])
+        rank = np.cumsum(counts @ chunk, axis=0)  # (H, s), of the last copy of each true positive
+        copies = chunk[video[at]]
         hits = np.cumsum(copies, axis=0)
-        if rules.raw_curve:
+        if raw_curve:  # in float64, not ACT's float32
             area[begin : begin + step] = _trapezoids(hits, rank, copies)
         else:
             precision = np.zeros_like(rank)
@@ -242,34 +221,38 @@ def _trapezoids(hits: Floats, rank: Floats, copies: Floats) -> Floats:
     return total
 
 
-def _draw(
-    truth: GroundTruth, runs: Sequence[tuple[Detections, Matched]], samples: int, seed: int
+def _resample(
+    ground_truth: GroundTruth, runs: Sequence[tuple[Detections, Matching]], samples: int, seed: int
 ) -> tuple[list[Floats], int]:
-    """AP (C, S) of each run in the same draws, and the number of videos to draw from.
+    """AP (C, S) of each run in the same samples, and the number of videos to draw from.
 
     These are the videos with a row that counts, of the ground truth or of a run.
     """
-    names = list(dict.fromkeys([*truth.videos, *(name for rows, _ in runs for name in rows.videos)]))
+    names = dict.fromkeys([*ground_truth.videos, *(name for rows, _ in runs for name in rows.videos)])
     number = {name: i for i, name in enumerate(names)}
 
     def videos(rows: GroundTruth | Detections, kept: Ints) -> Ints:
         of = np.array([number[name] for name in rows.videos], dtype=np.int64)
         return of[rows.video[kept]]
 
-    sides = [(videos(truth, matched.truth_row), videos(rows, matched.found_row)) for rows, matched in runs]
+    sides = [
+        (videos(ground_truth, matching.gt_row), videos(rows, matching.det_row)) for rows, matching in runs
+    ]
+    # Videos without any row that counts would only dilute the samples.
     counted = np.zeros(len(names), dtype=np.bool_)
     for side in sides:
         for video in side:
             counted[video] = True
     num_videos = int(counted.sum())
     if num_videos < 2:
-        raise ValueError(f"a bootstrap draws videos again and needs at least two; there is {num_videos}")
+        raise ValueError(f"bootstrap resamples videos and needs at least two; found {num_videos}")
     new = np.cumsum(counted) - 1
     rng = np.random.default_rng(seed)
+    # Drawing V of V videos with replacement: the multiplicities are multinomial.
     weights = rng.multinomial(num_videos, np.full(num_videos, 1 / num_videos), size=samples).T.astype(float)
     return [
-        resampled_ap(matched, new[there], new[seen], weights)
-        for (there, seen), (_, matched) in zip(sides, runs, strict=True)
+        resampled_ap(matching, new[gt_video], new[det_video], weights)
+        for (gt_video, det_video), (_, matching) in zip(sides, runs, strict=True)
     ], num_videos
 
 
@@ -282,20 +265,20 @@ def _mean(ap: Floats) -> Floats:
     return mean
 
 
-def _interval(drawn: Floats, level: float) -> tuple[Floats, Floats]:
-    """(K, S) -> the two ends, (K,) each; draws that are NaN are left out."""
-    ends = np.full((2, len(drawn)), nan)
-    for k, row in enumerate(drawn):
+def _interval(sampled: Floats, level: float) -> tuple[Floats, Floats]:
+    """(K, S) -> the two ends, (K,) each; samples that are NaN are left out."""
+    ends = np.full((2, len(sampled)), nan)
+    for k, row in enumerate(sampled):
         known = row[~np.isnan(row)]
         if len(known):
             ends[:, k] = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return ends[0], ends[1]
 
 
-def _p_values(drawn: Floats) -> Floats:
-    """(K, S) differences -> (K,); the point itself counts as one more draw on either side."""
-    p = np.full(len(drawn), nan)
-    for k, row in enumerate(drawn):
+def _p_values(differences: Floats) -> Floats:
+    """(K, S) -> (K,); the observed difference counts as one more sample on either side."""
+    p = np.full(len(differences), nan)
+    for k, row in enumerate(differences):
         known = row[~np.isnan(row)]
         if len(known):
             side = min((known <= 0).sum(), (known >= 0).sum())
@@ -304,7 +287,6 @@ def _p_values(drawn: Floats) -> Floats:
 
 
 def _by_class(score: FrameMap, values: Floats) -> dict[int, float]:
-    """NaN for classes without ground truth, whatever the protocol says of their AP."""
     return dict(zip(score.classes, values.tolist(), strict=True))
 
 
@@ -312,4 +294,4 @@ def _check(samples: int, level: float) -> None:
     if samples < 1:
         raise ValueError(f"samples must be at least 1; found {samples}")
     if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, such as 0.95; found {level}")
+        raise ValueError(f"level must be between 0 and 1, such as 0.95; found {level}")

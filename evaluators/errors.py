@@ -1,179 +1,163 @@
-"""Where the mAP goes: every false detection gets one cause, and each cause a price.
+"""Error budget: one cause per false positive, and the mAP gain of correcting each cause.
 
-In the spirit of TIDE, for actions. People do several things at once, so one box may be right for
-one action and wrong for another; hence the box is judged first, then the class:
+In the spirit of TIDE, for actions. People perform several actions at once, so one box may be right
+for one action and wrong for another; hence the box is judged first, then the class:
 
-                              the class of that box      another class     no box touched
-    box good (iou or more)    duplicate                  wrong class
-    box poor (background up)  poor box                   both              background
+                                     same class     another class     no overlap
+    well localised (iou or more)     duplicate      wrong class
+    poorly localised (background up) poor box       both              background
 
-and a true box that no detection claims, nor would claim if its class or its box were put right,
-is missed. The price of a cause is the mAP that putting right all of it, and nothing else, would
-add. Prices do not sum up: two faults of one detection hide each other.
+A ground-truth box is "missed" when no detection matches it, nor would match it with its class or
+its box corrected. The mAP gain of a cause is what correcting all of it, and nothing else, would
+add. Gains do not sum up: two errors of one detection hide each other.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import nan
 
 import numpy as np
 
 from evaluators.frame_map import (
-    RULES,
-    Bools,
+    STANDARD_RULES,
     Detections,
-    Floats,
+    EvalRules,
     FrameMap,
     GroundTruth,
-    Ints,
-    Matched,
-    Protocol,
-    box_iou,
-    claim_remaining,
+    Matching,
     class_ap,
     match_frames,
-    meetings,
+    mean_ap,
     pool,
 )
+from evaluators.matching import Bools, Ints, Pairs, box_iou, match_unmatched, pair_groups
 
 CAUSES = ("wrong class", "poor box", "both", "duplicate", "background", "missed")
 WRONG_CLASS, POOR_BOX, BOTH, DUPLICATE, BACKGROUND, MISSED = range(6)
-_CHUNK = 250_000  # detections looked at together; bounds the memory
+_CHUNK = 250_000  # detections per step; bounds the memory
 
 
 @dataclass(frozen=True)
 class ErrorBudget:
-    """How often each of CAUSES came, and the mAP it costs, in [0, 1]."""
+    """How often each of CAUSES occurs, and the mAP gain of correcting it, in [0, 1]."""
 
     score: FrameMap
-    count: dict[str, int]  # detections; of "missed", true boxes
-    price: dict[str, float]  # of "missed" NaN where all boxes are: nothing would be left to score
-    class_count: dict[int, dict[str, int]]  # by class id of the detection; of the true box
+    count: dict[str, int]  # detections; of "missed", ground-truth boxes
+    mAP_gain: dict[str, float]  # of "missed" NaN where all boxes are: nothing would be left to score
+    class_count: dict[int, dict[str, int]]  # by class id of the detection; of the ground-truth box
     background: float
 
 
 def error_budget(
-    truth: GroundTruth,
-    found: Detections,
+    ground_truth: GroundTruth,
+    detections: Detections,
     classes: Mapping[int, str],
     *,
-    excluded: Set[tuple[str, int]] = frozenset(),
-    protocol: Protocol | str = Protocol.STANDARD,
-    iou: float = 0.5,
-    plus_one: bool = False,
+    rules: EvalRules = STANDARD_RULES,
     background: float = 0.1,
 ) -> ErrorBudget:
-    """The causes of all false positives and misses of `frame_map`; its arguments, and
+    """Assign a cause to each false positive and miss of `frame_map`; its arguments, and
 
-    background  a box that overlaps none by as much touches nobody, 0 < background < iou
+    background  least IoU with a ground-truth box below which a detection is background,
+                0 < background < iou
 
-    Put right, by the one rule "surest first, each takes the free box it overlaps most":
-    wrong class   the detection moves to the class of a free box that it overlaps by iou
-    poor box      it counts for a free box of its class that it touches
-    missed        the true boxes are forgotten
-    What finds no free box, and both, duplicate and background, are deleted.
+    Corrections, by greedy matching in score order with the best unmatched box:
+    wrong class   the detection gets the class of an unmatched box that it overlaps by iou
+    poor box      it counts as a true positive of an unmatched box of its class that it overlaps
+    missed        the ground-truth boxes are removed
+    Detections without such a box are removed, and so are both, duplicate and background.
 
     ValueError: as frame_map; background out of range.
     """
-    if not 0 < background < iou:
-        raise ValueError(f"background must lie between 0 and iou ({iou}); found {background}")
-    matched = match_frames(
-        truth, found, classes, excluded=excluded, protocol=protocol, iou=iou, plus_one=plus_one
-    )
-    score = pool(matched)
-    hit = matched.claimed >= 0
-    false = np.flatnonzero(~hit)
-    free = np.ones(len(matched.truth_row), dtype=np.bool_)
-    free[matched.claimed[hit]] = False
+    if not 0 < background < rules.iou:
+        raise ValueError(f"background must be between 0 and iou ({rules.iou}); found {background}")
+    matching = match_frames(ground_truth, detections, classes, rules=rules)
+    score = pool(matching)
+    hit = matching.true_positive
+    unmatched = np.ones(len(matching.gt_row), dtype=np.bool_)
+    unmatched[matching.assigned[hit]] = False
+    cause, candidates = _causes(matching, ground_truth, detections, unmatched, background)
 
-    cause = np.full(len(hit), -1)
-    to_class, to_box = [], []  # the pairs that count when these are put right
-    for begin in range(0, len(false), _CHUNK):
-        some = false[begin : begin + _CHUNK]
-        touching = _touching(matched, truth, found, some, background)
-        cause[some] = _causes(some, touching, iou)
-        of, is_free = cause[touching.found], free[touching.truth]
-        to_class.append(touching.only(is_free & (of == WRONG_CLASS) & (touching.overlap >= iou)))
-        to_box.append(touching.only(is_free & (of == POOR_BOX) & touching.own))
-
-    found_class = matched.found_class
-    num_truth = np.bincount(matched.truth_class, minlength=len(matched.classes))
-    price, saved = {}, np.zeros(len(free), dtype=np.bool_)
+    # Correct one cause at a time. Detections of the cause that stay false positives are removed.
+    num_gt, gain = matching.num_gt, {}
+    recoverable = np.zeros(len(unmatched), dtype=np.bool_)
     for number, name in enumerate(CAUSES[:-1]):
-        claimed = _put_right(matched, {WRONG_CLASS: to_class, POOR_BOX: to_box}.get(number, []))
-        won = np.flatnonzero(claimed >= 0)
-        saved[claimed[won]] = True
-        moved, right = found_class.copy(), hit.copy()
-        moved[won], right[won] = matched.truth_class[claimed[won]], True
-        kept = (cause != number) | right
-        price[name] = _mean_ap(matched, num_truth, moved, right, kept) - score.mAP
-    missed = free & ~saved
-    fewer = num_truth - np.bincount(matched.truth_class[missed], minlength=len(num_truth))
-    price["missed"] = _mean_ap(matched, fewer, found_class, hit, np.ones_like(hit)) - score.mAP
+        corrected = _correct(matching, candidates.get(number, []))
+        moved = np.flatnonzero(corrected >= 0)
+        recoverable[corrected[moved]] = True
+        det_class, right = matching.det_class.copy(), hit.copy()
+        det_class[moved], right[moved] = matching.gt_class[corrected[moved]], True
+        gain[name] = _mAP(matching, num_gt, det_class, right, (cause != number) | right) - score.mAP
+    # Missed boxes, which no correction recovers, are removed from the ground truth instead.
+    missed = np.bincount(matching.gt_class[unmatched & ~recoverable], minlength=len(num_gt))
+    all_kept = np.ones_like(hit)
+    gain["missed"] = _mAP(matching, num_gt - missed, matching.det_class, hit, all_kept) - score.mAP
 
-    table = np.zeros((len(num_truth), len(CAUSES)), dtype=np.int64)
-    np.add.at(table, (found_class[false], cause[false]), 1)
-    table[:, -1] = num_truth - fewer
+    table = np.zeros((len(num_gt), len(CAUSES)), dtype=np.int64)
+    np.add.at(table, (matching.det_class[~hit], cause[~hit]), 1)
+    table[:, MISSED] = missed
     return ErrorBudget(
         score=score,
         count=dict(zip(CAUSES, table.sum(axis=0).tolist(), strict=True)),
-        price=price,
+        mAP_gain=gain,
         class_count={
             class_id: dict(zip(CAUSES, row, strict=True))
-            for class_id, row in zip(matched.classes, table.tolist(), strict=True)
+            for class_id, row in zip(matching.classes, table.tolist(), strict=True)
         },
         background=background,
     )
 
 
-@dataclass(frozen=True)
-class _Touching:
-    """Pairs of a false detection and a true box of its frame that it touches, each (P,)."""
+def _causes(
+    matching: Matching, ground_truth: GroundTruth, detections: Detections, unmatched: Bools, background: float
+) -> tuple[Ints, dict[int, list[Pairs]]]:
+    """The cause of each detection, (m,), -1 for true positives; the pairs that count when corrected."""
+    cause = np.full(len(matching.det_row), -1)
+    candidates: dict[int, list[Pairs]] = {WRONG_CLASS: [], POOR_BOX: []}
+    false_positive = np.flatnonzero(~matching.true_positive)
+    iou = matching.rules.iou
+    for begin in range(0, len(false_positive), _CHUNK):
+        rows = false_positive[begin : begin + _CHUNK]
+        pairs = _overlapping(matching, ground_truth, detections, rows, background)
+        same_class = matching.det_class[pairs.det] == matching.gt_class[pairs.gt]
+        at = np.searchsorted(rows, pairs.det)
+        best_same, best = np.zeros(len(rows)), np.zeros(len(rows))
+        np.maximum.at(best, at, pairs.iou)
+        np.maximum.at(best_same, at[same_class], pairs.iou[same_class])
+        # The first condition that holds decides: localisation before class.
+        cause[rows] = np.select(
+            [best_same >= iou, best >= iou, best_same > 0, best > 0],
+            [DUPLICATE, WRONG_CLASS, POOR_BOX, BOTH],
+            BACKGROUND,
+        )
+        of, free = cause[pairs.det], unmatched[pairs.gt]
+        candidates[WRONG_CLASS].append(pairs.take(free & (of == WRONG_CLASS) & (pairs.iou >= iou)))
+        candidates[POOR_BOX].append(pairs.take(free & (of == POOR_BOX) & same_class))
+    return cause, candidates
 
-    found: Ints  # index into the rows of the matching
-    truth: Ints
-    overlap: Floats
-    own: Bools  # the box is of the detection's class
 
-    def only(self, kept: Bools) -> "_Touching":
-        return _Touching(self.found[kept], self.truth[kept], self.overlap[kept], self.own[kept])
-
-
-def _touching(
-    matched: Matched, truth: GroundTruth, found: Detections, rows: Ints, background: float
-) -> _Touching:
-    at, there = meetings(matched.truth_frame, matched.found_frame[rows])
-    seen = rows[at]
-    overlap = box_iou(
-        found.box[matched.found_row[seen]],
-        truth.box[matched.truth_row[there]],
-        plus_one=RULES[matched.protocol].plus_one or matched.plus_one,
+def _overlapping(
+    matching: Matching, ground_truth: GroundTruth, detections: Detections, rows: Ints, background: float
+) -> Pairs:
+    """Pairs of the given detections and the boxes of their frame, of any class, from IoU `background`."""
+    at, gt = pair_groups(matching.gt_frame, matching.det_frame[rows])
+    det = rows[at]
+    iou = box_iou(
+        detections.box[matching.det_row[det]],
+        ground_truth.box[matching.gt_row[gt]],
+        plus_one=matching.rules.iou_plus_one,
     )
-    own = matched.found_class[seen] == matched.truth_class[there]
-    return _Touching(seen, there, overlap, own).only(overlap >= background)
+    return Pairs(det, gt, iou).take(iou >= background)
 
 
-def _causes(rows: Ints, touching: _Touching, iou: float) -> Ints:
-    """The cause of each of these false detections, an index into CAUSES."""
-    at = np.searchsorted(rows, touching.found)
-    own, best = np.zeros(len(rows)), np.zeros(len(rows))
-    np.maximum.at(best, at, touching.overlap)
-    np.maximum.at(own, at[touching.own], touching.overlap[touching.own])
-    conditions = [own >= iou, best >= iou, own > 0, best > 0]
-    return np.select(conditions, [DUPLICATE, WRONG_CLASS, POOR_BOX, BOTH], BACKGROUND)
+def _correct(matching: Matching, candidates: list[Pairs]) -> Ints:
+    """The unmatched ground-truth box that each detection gets, (m,); -1 for none."""
+    if not candidates:
+        return np.full(len(matching.det_row), -1, dtype=np.int64)
+    det, gt, iou = zip(*candidates, strict=True)
+    pairs = Pairs(np.concatenate(det), np.concatenate(gt), np.concatenate(iou))
+    return match_unmatched(pairs, matching.det_frame, matching.score, iou=0.0)
 
 
-def _put_right(matched: Matched, pairs: list[_Touching]) -> Ints:
-    """Which free true box each detection gets, (m,); -1 for none."""
-    if not pairs:
-        return np.full(len(matched.found_row), -1, dtype=np.int64)
-    seen, there, overlap = (
-        np.concatenate([getattr(part, name) for part in pairs]) for name in ("found", "truth", "overlap")
-    )
-    return claim_remaining(seen, there, overlap, matched.found_frame, matched.score, iou=0.0)
-
-
-def _mean_ap(matched: Matched, num_truth: Ints, found_class: Ints, hit: Bools, kept: Bools) -> float:
-    ap = class_ap(num_truth, found_class[kept], matched.score[kept], hit[kept], RULES[matched.protocol])
-    counted = ap[~np.isnan(ap)]
-    return float(counted.mean()) if len(counted) else nan
+def _mAP(matching: Matching, num_gt: Ints, det_class: Ints, hit: Bools, kept: Bools) -> float:
+    protocol = matching.rules.protocol_rules
+    return mean_ap(class_ap(num_gt, det_class[kept], matching.score[kept], hit[kept], protocol))

@@ -1,10 +1,10 @@
-"""Are the people found, whatever they do? Precision and recall of actors at a confidence theta.
+"""Precision and recall of actors at a confidence theta, whatever action they perform.
 
-This is the paper's Table 2b question: p(alpha), the probability that a candidate is an actor,
-against a threshold. The labels of the predictions play no part.
+This is the question of the paper's Table 2b: p(alpha), the probability that a candidate is an
+actor, against a threshold. The labels of the detections play no part.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
 from typing import NamedTuple
@@ -12,24 +12,22 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluators.frame_map import (
-    Bools,
+    STANDARD_RULES,
     Detections,
-    Floats,
+    EvalRules,
     GroundTruth,
-    Ints,
-    check_task,
+    Protocol,
+    check_inputs,
     frame_keys,
-    lookup,
-    match,
-    right_way_round,
 )
+from evaluators.matching import Bools, Floats, Ints, has_positive_area, lookup, match
 
 
 @dataclass(frozen=True)
 class ActorScore:
     """Precision and recall at one theta, pooled over frames. Fractions in [0, 1]."""
 
-    precision: float  # NaN without predictions above theta
+    precision: float  # NaN without detections above theta
     recall: float  # NaN without actors
     true_positives: int
     false_positives: int
@@ -47,27 +45,27 @@ class ActorCurve(NamedTuple):
 
 
 def actor_precision_recall(
-    truth: GroundTruth,
+    ground_truth: GroundTruth,
     persons: Detections,
     classes: Mapping[int, str],
     *,
+    rules: EvalRules = STANDARD_RULES,
     theta: float = 0.2,
-    excluded: Set[tuple[str, int]] = frozenset(),
-    iou: float = 0.5,
 ) -> ActorScore:
-    """Score the predictions with p(alpha) > theta (strictly) against the actors.
+    """Score the detections with p(alpha) > theta (strictly) against the actors.
 
-    Actors are the distinct (video, frame, box) of `truth` with at least one evaluated label, on
-    frames that are not excluded. `persons` holds one row per predicted person, its score p(alpha);
-    its labels are ignored. Matching is that of AVA frame-mAP with all actors as one class: one
-    target each, the surest claimant wins it.
+    Actors are the distinct (video, frame, box) of the ground truth with at least one evaluated
+    label, on frames that are not excluded. `persons` has one row per detected person, its score
+    p(alpha); its labels are ignored. Matching is that of AVA frame-mAP with all actors as one
+    class: a detection's only target is the actor it overlaps most, and the first by score is the
+    true positive. Of `rules`, iou and excluded apply; the protocol is STANDARD.
 
-    ValueError: no classes, iou out of range, an inverted ground-truth box, theta NaN.
+    ValueError: no classes, another protocol, an inverted or empty ground-truth box, theta NaN.
     """
     if np.isnan(theta):
         raise ValueError("theta is NaN; give a number, such as 0.2")
-    hit, score, actors = _claims(truth, persons, classes, excluded, iou)
-    # Cutting after matching is right: a claim can only be lost to a higher-scored claimant.
+    hit, score, actors = _match_actors(ground_truth, persons, classes, rules)
+    # Thresholding after matching is exact: only a detection of higher score can take a match away.
     above = score > theta
     true_positives = int((hit & above).sum())
     predictions = int(above.sum())
@@ -78,25 +76,25 @@ def actor_precision_recall(
         false_positives=predictions - true_positives,
         actors=actors,
         theta=theta,
-        iou=iou,
+        iou=rules.iou,
     )
 
 
 def actor_curve(
-    truth: GroundTruth,
+    ground_truth: GroundTruth,
     persons: Detections,
     classes: Mapping[int, str],
     *,
-    excluded: Set[tuple[str, int]] = frozenset(),
-    iou: float = 0.5,
+    rules: EvalRules = STANDARD_RULES,
 ) -> ActorCurve:
-    """(theta, precision, recall), each (K,): every theta at which the numbers change, ascending.
+    """Compute (theta, precision, recall), each (K,), at every theta at which they change, ascending.
 
-    The thetas are the K distinct scores of the scored predictions. At each the numbers are exactly
-    those of `actor_precision_recall` there, so the prediction scored theta is itself out, and the
-    last precision is NaN. For "everything in", ask `actor_precision_recall` below the least score.
+    The thetas are the K distinct scores of the detections that count. At each, the numbers are exactly
+    those of `actor_precision_recall`: the detection scored theta is itself below the threshold, so
+    the last precision is NaN. To include all detections, call `actor_precision_recall` with a theta
+    below the least score. Arguments and errors as there.
     """
-    hit, score, actors = _claims(truth, persons, classes, excluded, iou)
+    hit, score, actors = _match_actors(ground_truth, persons, classes, rules)
     order = np.argsort(-score, kind="stable")
     theta = np.unique(score)
     predictions = len(score) - np.searchsorted(np.sort(score), theta, side="right")  # above theta
@@ -107,25 +105,26 @@ def actor_curve(
     return ActorCurve(theta, precision, recall)
 
 
-def _claims(
-    truth: GroundTruth,
-    persons: Detections,
-    classes: Mapping[int, str],
-    excluded: Set[tuple[str, int]],
-    iou: float,
+def _match_actors(
+    ground_truth: GroundTruth, persons: Detections, classes: Mapping[int, str], rules: EvalRules
 ) -> tuple[Bools, Floats, int]:
-    """Match all predictions, whatever their score: true positive (K,), p(alpha) (K,), actors."""
-    check_task(truth, classes, iou)
-    truth_frame, found_frame, excluded_frame = frame_keys(truth, persons, excluded)
+    """Match all detections, whatever their score: true positive (K,), p(alpha) (K,), number of actors."""
+    if rules.protocol != Protocol.STANDARD:
+        raise ValueError(
+            f"actors are matched by protocol standard, not by {rules.protocol}; pass iou and excluded only"
+        )
+    check_inputs(ground_truth, classes)
+    gt_frame, det_frame, excluded_frame = frame_keys(ground_truth, persons, rules.excluded)
     ids = np.array(sorted(classes), dtype=np.int64)
-    evaluated = (lookup(ids, truth.label) >= 0) & (lookup(excluded_frame, truth_frame) < 0)
-    actor = _distinct(truth_frame, truth.box, np.flatnonzero(evaluated))
-    kept = (lookup(excluded_frame, found_frame) < 0) & right_way_round(persons.box)
+    # Actors: distinct boxes with an evaluated label on frames that are not excluded.
+    evaluated = (lookup(ids, ground_truth.label) >= 0) & (lookup(excluded_frame, gt_frame) < 0)
+    actor = _distinct(gt_frame, ground_truth.box, np.flatnonzero(evaluated))
+    kept = (lookup(excluded_frame, det_frame) < 0) & has_positive_area(persons.box)
     score = persons.score[kept]
-    claimed = match(
-        truth_frame[actor], truth.box[actor], found_frame[kept], persons.box[kept], score, iou=iou
+    assigned = match(
+        gt_frame[actor], ground_truth.box[actor], det_frame[kept], persons.box[kept], score, iou=rules.iou
     )
-    return claimed >= 0, score, len(actor)
+    return assigned >= 0, score, len(actor)
 
 
 def _distinct(frame: Ints, box: Floats, rows: Ints) -> Ints:

@@ -1,10 +1,10 @@
-"""The other two verbs: every result can be summarised as text and plotted.
+"""Text and figures of results: `summarise` and `plot` accept any result of this package.
 
-    score = frame_map(truth, found, classes)
+    score = frame_map(ground_truth, detections, classes)
     print(summarise(score))
     plot(score).savefig("ap.svg")
 
-Both take any result of this package. Matplotlib is imported by `plot`, and no display is needed.
+Matplotlib is imported by `plot`, and no display is needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,24 +27,53 @@ if TYPE_CHECKING:
 
 @singledispatch
 def summarise(result: object) -> str:
-    """A few lines for people: numbers in per cent, with the rules they were made by. TypeError: no result."""
+    """Summarise a result in a few lines: numbers in per cent, with protocol and threshold.
+
+    TypeError: not a result of an evaluator.
+    """
     raise TypeError(f"{type(result).__name__} is not a result of an evaluator")
 
 
 @singledispatch
 def plot(result: object) -> "Figure":
-    """A figure of the result, to show or save. TypeError: no result of an evaluator."""
+    """Draw a figure of the result, to show or save. TypeError: not a result of an evaluator."""
     raise TypeError(f"{type(result).__name__} is not a result of an evaluator")
 
 
 def class_table(columns: Mapping[str, Mapping[int, float]], classes: Mapping[int, str]) -> str:
-    """One line per class: id, name, then the columns in per cent; a dash for NaN."""
+    """Table with one line per class: id, name, then the columns in per cent; a dash for NaN."""
     width = max(5, *(len(name) for name in classes.values()))
     lines = [f"{'id':>5}  {'class':<{width}}" + "".join(f"  {name:>8}" for name in columns)]
     for class_id, name in classes.items():
-        numbers = "".join(f"  {_percent(values[class_id]):>8}" for values in columns.values())
+        numbers = "".join(f"  {percent(values[class_id]):>8}" for values in columns.values())
         lines.append(f"{class_id:>5}  {name:<{width}}" + numbers)
     return "\n".join(lines)
+
+
+def comparison_table(result: Comparison) -> str:
+    """Table of a comparison with one line per class in the ground truth, the greatest gain first."""
+    known = [i for i, value in result.class_difference.items() if not isnan(value)]
+    known.sort(key=lambda i: -result.class_difference[i])
+    names = result.first.classes
+    width = max([5, *(len(names[i]) for i in known)])
+    lines = [
+        f"{'id':>5}  {'class':<{width}}  {'first':>6}  {'second':>6}  {'change':>7}  "
+        f"{f'{100 * result.level:g} % interval':>17}  {'p':>6}"
+    ]
+    for i in known:
+        interval = f"[{100 * result.class_low[i]:+.2f}, {100 * result.class_high[i]:+.2f}]"
+        star = " *" if result.class_p_value[i] < 1 - result.level else ""
+        lines.append(
+            f"{i:>5}  {names[i]:<{width}}  {percent(result.first.ap[i]):>6}  "
+            f"{percent(result.second.ap[i]):>6}  {100 * result.class_difference[i]:>+7.2f}  {interval:>17}  "
+            f"{result.class_p_value[i]:>6.3f}{star}"
+        )
+    return "\n".join(lines)
+
+
+def percent(value: float | None) -> str:
+    """A fraction in per cent with two decimals; a dash for NaN and None."""
+    return "-" if value is None or isnan(value) else f"{100 * value:.2f}"
 
 
 # --- text ----------------------------------------------------------------------------------------
@@ -53,7 +82,7 @@ def class_table(columns: Mapping[str, Mapping[int, float]], classes: Mapping[int
 @summarise.register(FrameMap)
 def _(score: FrameMap) -> str:
     return (
-        f"frame-mAP {_percent(score.mAP)} %   ({_rules(score)}, mean of {score.num_classes} classes)\n"
+        f"frame-mAP {percent(score.mAP)} %   ({_rules(score)}, mean of {score.num_classes} classes)\n"
         f"{score.num_ground_truth:,} ground-truth boxes, {score.num_detections:,} detections, "
         f"{score.num_true_positives:,} true positives"
     )
@@ -61,24 +90,24 @@ def _(score: FrameMap) -> str:
 
 @summarise.register(VideoMap)
 def _(score: VideoMap) -> str:
-    numbers = [f"@{threshold:g} {_percent(score.mAP[threshold])}" for threshold in _shown(score)]
+    numbers = [f"@{threshold:g} {percent(score.mAP[threshold])}" for threshold in _shown(score)]
     if not isnan(score.mAP_50_95):
-        numbers.append(f"@0.5:0.95 {_percent(score.mAP_50_95)}")
-    linked = "linked here" if score.linking else "as given"
+        numbers.append(f"@0.5:0.95 {percent(score.mAP_50_95)}")
+    source = "linked from frame detections" if score.linking else "as given"
     return (
         f"video-mAP {'   '.join(numbers)} %   (protocol {score.protocol}, mean of {score.num_classes} "
-        f"classes)\n{score.num_ground_truth:,} ground-truth tubes, {score.num_detections:,} tubes found, "
-        f"{linked}"
+        f"classes)\n{score.num_ground_truth:,} ground-truth tubes, {score.num_detections:,} detected tubes, "
+        f"{source}"
     )
 
 
 @summarise.register(ActorScore)
 def _(score: ActorScore) -> str:
     return (
-        f"actors at theta {score.theta:g}: precision {_percent(score.precision)} %, recall "
-        f"{_percent(score.recall)} %   (IoU {score.iou:g})\n"
-        f"{score.actors:,} actors, {score.true_positives:,} found, {score.false_positives:,} predictions "
-        f"of nobody"
+        f"actors at theta {score.theta:g}: precision {percent(score.precision)} %, recall "
+        f"{percent(score.recall)} %   (IoU {score.iou:g})\n"
+        f"{score.actors:,} actors, {score.true_positives:,} true positives, {score.false_positives:,} "
+        f"false positives"
     )
 
 
@@ -87,7 +116,7 @@ def _(curve: ActorCurve) -> str:
     shown = [i for i in _spread(len(curve.theta), 10) if not isnan(curve.precision[i])]
     lines = [f"{'theta':>8}  {'precision':>9}  {'recall':>9}"]
     lines += [
-        f"{curve.theta[i]:>8.4f}  {_percent(curve.precision[i]):>9}  {_percent(curve.recall[i]):>9}"
+        f"{curve.theta[i]:>8.4f}  {percent(curve.precision[i]):>9}  {percent(curve.recall[i]):>9}"
         for i in shown
     ]
     return "\n".join(lines)
@@ -97,21 +126,21 @@ def _(curve: ActorCurve) -> str:
 def _(budget: ErrorBudget) -> str:
     width = max(len(cause) for cause in CAUSES)
     lines = [
-        f"what the errors cost   ({_rules(budget.score)}, touching from IoU {budget.background:g}; each "
-        "put right alone)"
+        f"error budget: mAP gain if one cause alone is corrected   ({_rules(budget.score)}, background "
+        f"below IoU {budget.background:g})"
     ]
     for cause in CAUSES:
-        what = "true boxes" if cause == "missed" else "detections"
-        cost = "-" if isnan(budget.price[cause]) else f"{100 * budget.price[cause]:+.2f}"
-        lines.append(f"  {cause:<{width}}  {cost:>7} mAP   {budget.count[cause]:>11,} {what}")
+        what = "ground-truth boxes" if cause == "missed" else "detections"
+        gain = "-" if isnan(budget.mAP_gain[cause]) else f"{100 * budget.mAP_gain[cause]:+.2f}"
+        lines.append(f"  {cause:<{width}}  {gain:>7} mAP   {budget.count[cause]:>11,} {what}")
     return "\n".join(lines)
 
 
 @summarise.register(Bootstrap)
 def _(result: Bootstrap) -> str:
     return (
-        f"frame-mAP, {100 * result.level:g} % interval: {_percent(result.low)} to {_percent(result.high)}   "
-        f"(bootstrap over {result.num_videos} videos, {result.samples} draws, seed {result.seed})"
+        f"frame-mAP, {100 * result.level:g} % interval: {percent(result.low)} to {percent(result.high)}   "
+        f"(bootstrap over {result.num_videos} videos, {result.samples} samples, seed {result.seed})"
     )
 
 
@@ -120,18 +149,18 @@ def _(result: Comparison) -> str:
     known = {i: p for i, p in result.class_p_value.items() if not isnan(p)}
     better = sum(p < 1 - result.level and result.class_difference[i] > 0 for i, p in known.items())
     worse = sum(p < 1 - result.level and result.class_difference[i] < 0 for i, p in known.items())
-    numbers = f"{_percent(result.first.mAP)} -> {_percent(result.second.mAP)}"
+    numbers = f"{percent(result.first.mAP)} -> {percent(result.second.mAP)}"
     return (
         f"frame-mAP {numbers} %   ({_rules(result.first)})\n"
         f"difference {100 * result.difference:+.2f}, {100 * result.level:g} % interval "
         f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}], p = {result.p_value:.3g}   "
-        f"(paired bootstrap over {result.num_videos} videos, {result.samples} draws, seed {result.seed})\n"
+        f"(paired bootstrap over {result.num_videos} videos, {result.samples} samples, seed {result.seed})\n"
         f"classes with p < {1 - result.level:.2g}: {better} better, {worse} worse, of {len(known)}; about "
         f"{(1 - result.level) * len(known):.1f} are expected by chance"
     )
 
 
-# --- pictures ------------------------------------------------------------------------------------
+# --- figures -------------------------------------------------------------------------------------
 
 
 @plot.register(FrameMap)
@@ -139,7 +168,7 @@ def _(score: FrameMap) -> "Figure":
     figure, axes = _axes(len(score.ap))
     _bars(axes, score.ap, score.classes)
     axes.axvline(100 * score.mAP, color="0.3", linestyle="--", linewidth=1)
-    axes.set_xlabel(f"AP in % (mean {_percent(score.mAP)}; {_rules(score)})")
+    axes.set_xlabel(f"AP in % (mean {percent(score.mAP)}; {_rules(score)})")
     return figure
 
 
@@ -151,7 +180,7 @@ def _(result: Bootstrap) -> "Figure":
     axes.axvspan(100 * result.low, 100 * result.high, color="0.85", zorder=0)
     axes.set_xlabel(
         f"AP in %, {100 * result.level:g} % intervals over {result.num_videos} videos; grey: mAP "
-        f"[{_percent(result.low)}, {_percent(result.high)}]"
+        f"[{percent(result.low)}, {percent(result.high)}]"
     )
     return figure
 
@@ -170,8 +199,8 @@ def _(result: Comparison) -> "Figure":
 def _(budget: ErrorBudget) -> "Figure":
     figure, axes = _axes(len(CAUSES))
     named = dict(enumerate(CAUSES))
-    _bars(axes, {i: budget.price[cause] for i, cause in named.items()}, named, ordered=False)
-    axes.set_xlabel(f"mAP that putting it right would add, points ({_rules(budget.score)})")
+    _bars(axes, {i: budget.mAP_gain[cause] for i, cause in named.items()}, named, ordered=False)
+    axes.set_xlabel(f"mAP gain if corrected, points ({_rules(budget.score)})")
     return figure
 
 
@@ -179,7 +208,7 @@ def _(budget: ErrorBudget) -> "Figure":
 def _(score: VideoMap) -> "Figure":
     figure, axes = _axes(8)
     axes.plot(list(score.mAP), [100 * value for value in score.mAP.values()], marker="o")
-    axes.set_xlabel("least overlap of tubes")
+    axes.set_xlabel("threshold of tube overlap")
     axes.set_ylabel("video-mAP in %")
     axes.set_ylim(0, 100)
     return figure
@@ -225,7 +254,7 @@ def _bars(
     *,
     ordered: bool = True,
 ) -> None:
-    """Horizontal bars in per cent, the greatest on top; what is NaN is left out."""
+    """Horizontal bars in per cent, the greatest on top; NaN are left out."""
     known = [i for i, value in values.items() if not isnan(value)]
     if ordered:
         known.sort(key=lambda i: -values[i])
@@ -240,16 +269,12 @@ def _bars(
     axes.margins(y=0.01)
 
 
-# --- words ---------------------------------------------------------------------------------------
+# --- helpers -------------------------------------------------------------------------------------
 
 
 def _rules(score: FrameMap) -> str:
     pixel = " with +1 pixel" if score.plus_one else ""
     return f"protocol {score.protocol}{pixel}, IoU {score.iou:g}"
-
-
-def _percent(value: float) -> str:
-    return "-" if isnan(value) else f"{100 * value:.2f}"
 
 
 def _shown(score: VideoMap) -> Sequence[float]:

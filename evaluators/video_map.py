@@ -1,60 +1,66 @@
-"""Video-mAP of tubes, by ACT's and MOC's rules: link frame detections, score tubes against tubes.
+"""Video-mAP of tubes, by ACT's and MOC's rules: link frame detections to tubes, then score tubes.
 
-`video_map` is the whole of it, `link` its first half. Letters: T tubes, R rows of tubes (one per
-frame), P pairs. Boxes count as in ACT, a pixel wider and higher than x2 - x1 and y2 - y1.
+`video_map` is the entry point, `link` its first half. Letters: T tubes, R rows of tubes (one per
+frame), P pairs. Boxes are one pixel wider and higher than x2 - x1 and y2 - y1, as in ACT.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import nan
 
 import numpy as np
 
 from evaluators.frame_map import (
     FRAME_LIMIT,
-    RULES,
+    PROTOCOL_RULES,
     Detections,
+    GroundTruthTubes,
+    Protocol,
+    check_inputs,
+    check_iou,
+    class_ap,
+)
+from evaluators.matching import (
+    Bools,
     Floats,
     Ints,
-    Protocol,
-    TubeTruth,
+    Pairs,
     box_iou,
-    check_task,
-    claim_remaining,
-    class_ap,
+    candidate_pairs,
     lookup,
-    meetings,
-    pairs,
-    starts,
+    match_unmatched,
+    pair_groups,
+    run_starts,
 )
 
 AVERAGED = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))  # 0.5:0.95
 THRESHOLDS = (0.2, *AVERAGED)
-_CHUNK = 2_000_000  # frames of tube pairs looked at together; bounds the memory
+_CHUNK = 2_000_000  # frames of tube pairs per step; bounds the memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Linking:
-    """How frame detections become tubes, class by class. The defaults are ACT's.
+    """How frame detections are linked to tubes, class by class. The defaults are ACT's.
 
-    From frame to frame the tube with the best mean score chooses first: of the detections that
-    overlap its last box by link_iou, the surest. What no tube takes begins one. A tube found on no
-    frame for `gap` frames has ended. Frames without a detection inside a tube get the box half way
-    (a third, ..) between its neighbours; ACT has none such, its detector gives six frames at once.
+    From frame to frame, tubes choose in order of their mean score: each takes the best-scored
+    detection that overlaps its last box by link_iou. A detection that no tube takes starts one. A
+    tube ends when it takes no detection for `gap` frames. Frames without a detection inside a tube
+    get the box interpolated linearly between its neighbours; ACT needs none, since its detector
+    outputs six frames at once.
     """
 
-    box_nms: float = 0.3  # in a frame, boxes that overlap a surer one by more are dropped
-    keep: int = 10  # and of the others these many are kept, the surest
+    box_nms: float = 0.3  # in a frame, drop boxes whose IoU with a better-scored one is above this
+    keep: int = 10  # and keep at most this many of the others, best first
     link_iou: float = 0.2
     gap: int = 5
     least_score: float = 0.01  # of a tube: the mean over its detections
     least_frames: int = 15  # of a tube, from its first to its last
-    tube_nms: float = 0.3  # in a video, tubes that overlap a surer one by more are dropped
+    tube_nms: float = 0.3  # in a video, drop tubes whose overlap with a better-scored one is above this
 
 
 @dataclass(frozen=True, eq=False)
 class Tubes:
-    """What was found, linked over time: T tubes of R boxes.
+    """Detected tubes, boxes linked over time: T tubes of R boxes.
 
     videos              names
     video, label        (T,) int64, index into `videos`; class id
@@ -95,65 +101,65 @@ class Tubes:
 
 @dataclass(frozen=True)
 class VideoMap:
-    """Video-mAP at each overlap of tubes asked for. Fractions in [0, 1], not per cent."""
+    """Video-mAP at each threshold of tube overlap. Fractions in [0, 1], not per cent."""
 
     mAP: dict[float, float]  # by threshold
-    mAP_50_95: float  # over 0.5, 0.55, .., 0.95 ("0.5:0.95"); NaN unless all ten were asked for
+    mAP_50_95: float  # mean over 0.5, 0.55, .., 0.95 ("0.5:0.95"); NaN unless all ten were requested
     ap: dict[float, dict[int, float]]  # by threshold, then class id; 0 without ground truth
     classes: dict[int, str]
     num_classes: int
     num_ground_truth: int  # tubes
-    num_detections: int  # tubes, after all of the linking
-    linking: Linking | None = field(default_factory=Linking)  # None: the tubes came ready made
+    num_detections: int  # tubes, after linking
+    linking: Linking | None = field(default_factory=Linking)  # None: tubes were given
     protocol: Protocol = Protocol.ACT
 
 
 def video_map(
-    truth: TubeTruth,
-    found: Detections | Tubes,
+    ground_truth: GroundTruthTubes,
+    detections: Detections | Tubes,
     classes: Mapping[int, str],
     *,
     thresholds: tuple[float, ...] = THRESHOLDS,
     linking: Linking | None = None,
 ) -> VideoMap:
-    """Video-mAP of frame detections, which are linked here, or of tubes.
+    """Compute video-mAP of frame detections, which are linked first, or of given tubes.
 
     classes     id -> name of the evaluated classes
-    thresholds  least overlap of tubes that are the same; the overlap is the mean IoU of their
+    thresholds  least overlap of a true positive; the overlap of two tubes is the mean IoU of their
                 boxes over the frames both have, times the IoU of their frames
-    linking     for frame detections; None is ACT's. Tubes are taken as they are
+    linking     for frame detections; None is ACT's. Given tubes are used as they are
 
-    A tube claims the best of the ground-truth tubes still free, surest first; AP is the area under
-    the raw curve, and the mean is over all classes, as in frame-mAP's protocol ACT.
+    By descending score, a tube is matched with the best ground-truth tube that is still unmatched;
+    AP is the area under the raw curve, and the mean is over all classes, as in frame-mAP's
+    protocol ACT.
 
     ValueError: no classes, a threshold out of range, rows of a tube in several videos or classes.
     """
+    check_inputs(ground_truth, classes, allow_inverted=True)
     for threshold in thresholds:
-        check_task(truth, classes, threshold, inside_out=True)
+        check_iou(threshold)
     ids = np.array(sorted(classes), dtype=np.int64)
-    there = _truth_tubes(truth, ids)
-    if isinstance(found, Detections):
+    gt = _ground_truth_tubes(ground_truth, ids)
+    if isinstance(detections, Detections):
         linking = linking or Linking()
-        found = link(_of_labels(found, ids), linking)
+        det = link(detections.take(lookup(ids, detections.label) >= 0), linking)
     else:
-        linking = None
+        linking, det = None, detections
 
-    number = {name: i for i, name in enumerate(dict.fromkeys(truth.videos + found.videos))}
-    groups = []
-    for tubes in (there, found):
-        video = np.array([number[name] for name in tubes.videos], dtype=np.int64)[tubes.video]
-        groups.append(video * (len(ids) + 1) + lookup(ids, tubes.label) + 1)
-    counted = np.flatnonzero(lookup(ids, found.label) >= 0)  # tubes of other classes are left out
-    found_class = lookup(ids, found.label)[counted]
-    group, score = groups[1][counted], found.score[counted]
-    found_row, truth_row = meetings(groups[0], group)
-    overlap = tube_iou(found, counted[found_row], there, truth_row)
+    det_class = lookup(ids, det.label)
+    counted = np.flatnonzero(det_class >= 0)  # given tubes of other classes are left out
+    det_class, score = det_class[counted], det.score[counted]
+    gt_group, det_group = _class_groups(gt, det, ids)
+    det_group = det_group[counted]
+    # The overlaps do not depend on the threshold: compute them once for all pairs of a class and video.
+    row, gt_row = pair_groups(gt_group, det_group)
+    pairs = Pairs(row, gt_row, tube_iou(det, counted[row], gt, gt_row))
 
-    num_truth = np.bincount(lookup(ids, there.label), minlength=len(ids))
+    num_gt = np.bincount(lookup(ids, gt.label), minlength=len(ids))
     ap = {}
     for threshold in thresholds:
-        claimed = claim_remaining(found_row, truth_row, overlap, group, score, iou=threshold)
-        values = class_ap(num_truth, found_class, score, claimed >= 0, RULES[Protocol.ACT])
+        hit = match_unmatched(pairs, det_group, score, iou=threshold) >= 0
+        values = class_ap(num_gt, det_class, score, hit, PROTOCOL_RULES[Protocol.ACT])
         ap[threshold] = dict(zip(ids.tolist(), values.tolist(), strict=True))
     mean_ap = {threshold: float(np.mean(list(values.values()))) for threshold, values in ap.items()}
     averaged = [mean_ap[threshold] for threshold in AVERAGED if threshold in mean_ap]
@@ -163,51 +169,51 @@ def video_map(
         ap=ap,
         classes={class_id: classes[class_id] for class_id in ids.tolist()},
         num_classes=len(ids),
-        num_ground_truth=len(there.video),
+        num_ground_truth=len(gt.video),
         num_detections=len(counted),
         linking=linking,
     )
 
 
-def link(found: Detections, linking: Linking | None = None) -> Tubes:
-    """Frame detections to tubes, each class of each video by itself. See `Linking` for the rules.
+def link(detections: Detections, linking: Linking | None = None) -> Tubes:
+    """Link frame detections to tubes, each class of each video by itself. See `Linking` for the rules.
 
-    All videos advance together, frame by frame: that is what makes it quick. Equal scores keep the
-    order of the rows, equal tubes the order they began in.
+    All videos advance together, frame by frame, which is what makes it fast. Equal scores keep the
+    order of the rows, equal tubes the order in which they started.
     """
     rules = linking or Linking()
-    group = _class_of_video(found)
-    kept = _suppress_boxes(found, group, rules)
-    group, frame, score = group[kept], found.frame[kept], found.score[kept]
-    tube = _link_rows(group, frame, found.box[kept], score, rules)
+    group = _class_of_video(detections)
+    kept = _suppress_boxes(detections, group, rules)
+    dets, group = detections.take(kept), group[kept]
+    tube = _link_rows(group, dets, rules)
 
-    order = np.lexsort((frame, tube))
-    rows, tube, frame, score = kept[order], tube[order], frame[order], score[order]
-    first = np.flatnonzero(starts(tube))
+    # Rows tube by tube: the score of a tube is the mean over its detections, before interpolation.
+    order = np.lexsort((dets.frame, tube))
+    dets, tube = dets.take(order), tube[order]
+    first = np.flatnonzero(run_starts(tube))
     last = np.append(first[1:], len(tube)) - 1 if len(first) else first
     size = last - first + 1
-    mean = np.add.reduceat(score, first) / size if len(first) else np.zeros(0)
-    good = (mean >= rules.least_score) & (frame[last] - frame[first] + 1 >= rules.least_frames)
+    mean = np.add.reduceat(dets.score, first) / size if len(first) else np.zeros(0)
+    length = dets.frame[last] - dets.frame[first] + 1
+    good = (mean >= rules.least_score) & (length >= rules.least_frames)
     of_good = np.repeat(good, size)
-    tubes = _filled(
-        Tubes(
-            found.videos,
-            found.video[rows[first[good]]],
-            found.label[rows[first[good]]],
-            mean[good],
-            np.repeat(np.arange(int(good.sum())), size[good]),
-            frame[of_good],
-            found.box[rows[of_good]],
-        )
+    tubes = Tubes(
+        dets.videos,
+        dets.video[first[good]],
+        dets.label[first[good]],
+        mean[good],
+        np.repeat(np.arange(int(good.sum())), size[good]),
+        dets.frame[of_good],
+        dets.box[of_good],
     )
-    return _suppress_tubes(tubes, rules.tube_nms)
+    return _suppress_tubes(_interpolate(tubes), rules.tube_nms)
 
 
 def tube_iou(a: Tubes, a_tube: Ints, b: Tubes, b_tube: Ints) -> Floats:
     """Overlap of pairs of tubes, (P,): a_tube (P,) of `a` with b_tube (P,) of `b`.
 
-    Mean IoU over the shared frames, times shared frames over all frames of either, which is the
-    sum of the IoUs over all frames of either.
+    Mean IoU over the shared frames, times the share of shared frames among the frames of either: the
+    sum of the IoUs divided by the number of frames of either.
     """
     stride = 1 + max(int(tubes.frame.max(initial=0)) for tubes in (a, b))
     b_key = b.tube * stride + b.frame
@@ -228,129 +234,112 @@ def tube_iou(a: Tubes, a_tube: Ints, b: Tubes, b_tube: Ints) -> Floats:
     return overlap
 
 
-def _truth_tubes(truth: TubeTruth, ids: Ints) -> Tubes:
+def _ground_truth_tubes(ground_truth: GroundTruthTubes, ids: Ints) -> Tubes:
     """The ground truth of the evaluated classes, tube by tube."""
-    kept = np.flatnonzero(lookup(ids, truth.label) >= 0)
-    order = kept[np.lexsort((truth.frame[kept], truth.tube[kept]))]
-    number = truth.tube[order]
-    first = starts(number)
-    for name, values in (("video", truth.video[order]), ("label", truth.label[order])):
-        moved = np.flatnonzero(~first & (values != np.roll(values, 1)))
-        if len(moved):
-            raise ValueError(f"ground-truth tube {number[moved[0]]} has rows of more than one {name}")
-    twice = np.flatnonzero(~first & (truth.frame[order] == np.roll(truth.frame[order], 1)))
-    if len(twice):
-        row = order[twice[0]]
-        raise ValueError(f"ground-truth tube {truth.tube[row]} has two boxes on frame {truth.frame[row]}")
-    begins = order[first]
+    kept = ground_truth.take(lookup(ids, ground_truth.label) >= 0)
+    rows = kept.take(np.lexsort((kept.frame, kept.tube)))
+    first = run_starts(rows.tube)
+    for name, values in (("video", rows.video), ("label", rows.label)):
+        changed = np.flatnonzero(~first & (values != np.roll(values, 1)))
+        if len(changed):
+            raise ValueError(f"ground-truth tube {rows.tube[changed[0]]} has rows of more than one {name}")
+    repeated = np.flatnonzero(~first & (rows.frame == np.roll(rows.frame, 1)))
+    if len(repeated):
+        row = repeated[0]
+        raise ValueError(f"ground-truth tube {rows.tube[row]} has two boxes on frame {rows.frame[row]}")
+    score = np.ones(int(first.sum()))
     return Tubes(
-        truth.videos,
-        truth.video[begins],
-        truth.label[begins],
-        np.ones(len(begins)),
-        np.cumsum(first) - 1,
-        truth.frame[order],
-        truth.box[order],
+        rows.videos, rows.video[first], rows.label[first], score, np.cumsum(first) - 1, rows.frame, rows.box
     )
 
 
-def _of_labels(found: Detections, ids: Ints) -> Detections:
-    kept = np.flatnonzero(lookup(ids, found.label) >= 0)
-    return Detections(
-        found.videos,
-        found.video[kept],
-        found.frame[kept],
-        found.box[kept],
-        found.label[kept],
-        found.score[kept],
-    )
-
-
-def _suppress_boxes(found: Detections, group: Ints, rules: Linking) -> Ints:
+def _suppress_boxes(detections: Detections, group: Ints, rules: Linking) -> Ints:
     """The rows that box NMS leaves, in file order. In round k every frame keeps its k-th box."""
-    order = np.lexsort((-found.score, found.frame, group))
-    place = group[order] * (1 + int(found.frame.max(initial=0))) + found.frame[order]
+    order = np.lexsort((-detections.score, detections.frame, group))
+    stride = 1 + int(detections.frame.max(initial=0))
+    frame = group[order] * stride + detections.frame[order]  # one number per class of a frame
     left = np.arange(len(order))
     kept = [left[:0]]
     for _ in range(rules.keep):
         if len(left) == 0:
             break
-        best, of_best = _leaders(place[left])
+        best, leader = _leaders(frame[left])
         kept.append(order[left[best]])
-        overlap = box_iou(found.box[order[left]], found.box[order[left[of_best]]], plus_one=True)
-        left = left[(overlap <= rules.box_nms) & ~best]
+        iou = box_iou(detections.box[order[left]], detections.box[order[left[leader]]], plus_one=True)
+        left = left[(iou <= rules.box_nms) & ~best]
     return np.sort(np.concatenate(kept))
 
 
-def _link_rows(group: Ints, frame: Ints, box: Floats, score: Floats, rules: Linking) -> Ints:
+def _link_rows(group: Ints, dets: Detections, rules: Linking) -> Ints:
     """The tube of each detection, (K,)."""
+    frame, score = dets.frame, dets.score
     tube = np.full(len(group), -1, dtype=np.int64)
     by_frame = np.argsort(frame, kind="stable")
-    borders = np.flatnonzero(starts(frame[by_frame]))
-    # The tubes that may go on, one entry each: their last row, the sum and number of their scores.
+    borders = np.flatnonzero(run_starts(frame[by_frame]))
+    # Active tubes, one entry each: their last row, the sum and the number of their scores.
     last, total, count = np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64)
-    begun = 0
+    num_tubes = 0
     for rows in np.split(by_frame, borders[1:]) if len(borders) else []:
-        going = frame[rows[0]] - frame[last] <= rules.gap
-        last, total, count = last[going], total[going], count[going]
-        new, old, overlap = pairs(group[last], box[last], group[rows], box[rows], plus_one=True)
-        good = overlap >= rules.link_iou
-        new, old = _agreed(new[good], old[good], -score[rows], -total / count)
+        active = frame[rows[0]] - frame[last] <= rules.gap
+        last, total, count = last[active], total[active], count[active]
+        # Detections of this frame against the last box of each active tube of the same class and video.
+        pairs = candidate_pairs(group[last], dets.box[last], group[rows], dets.box[rows], plus_one=True)
+        near = pairs.iou >= rules.link_iou
+        new, old = _link_pairs(pairs.det[near], pairs.gt[near], -score[rows], -total / count)
         tube[rows[new]] = tube[last[old]]
         last[old] = rows[new]
         total[old] += score[rows[new]]
         count[old] += 1
 
-        fresh = rows[tube[rows] < 0]
-        tube[fresh] = begun + np.arange(len(fresh))
-        begun += len(fresh)
-        last = np.concatenate([last, fresh])
-        total = np.concatenate([total, score[fresh]])
-        count = np.concatenate([count, np.ones(len(fresh), np.int64)])
+        started = rows[tube[rows] < 0]  # detections that no tube took
+        tube[started] = num_tubes + np.arange(len(started))
+        num_tubes += len(started)
+        last = np.concatenate([last, started])
+        total = np.concatenate([total, score[started]])
+        count = np.concatenate([count, np.ones(len(started), np.int64)])
     return tube
 
 
-def _agreed(new: Ints, old: Ints, new_key: Floats, old_key: Floats) -> tuple[Ints, Ints]:
-    """Of the pairs (new, old) that may link, those that do: old by old in order of its key, each
-    takes what is left with the least new key; equal keys in order of number.
+def _link_pairs(new: Ints, old: Ints, new_key: Floats, old_key: Floats) -> tuple[Ints, Ints]:
+    """Of the pairs (new detection, old tube) that may link, those that do.
 
-    All olds want the same news first and all news would go to the same olds first. So a pair that
-    is the first choice of both is settled, and rounds of settling give what going one by one does.
+    The rule is sequential: tube by tube in order of its key, each takes the remaining detection of
+    least key; equal keys in order of number. All tubes rank the detections alike and all detections
+    rank the tubes alike, so a pair that is the first choice of both is final, and rounds of such
+    pairs give the sequential result.
     """
     rank_new, rank_old = _ranks(new_key), _ranks(old_key)
-    settled = [np.stack([new[:0], old[:0]])]
+    linked = [np.stack([new[:0], old[:0]])]
     while len(new):
-        choice_new = np.lexsort((rank_old[old], new))
-        choice_old = np.lexsort((rank_new[new], old))
-        both = np.zeros(len(new), dtype=np.int64)
-        both[choice_new[starts(new[choice_new])]] += 1
-        both[choice_old[starts(old[choice_old])]] += 1
-        done = both == 2
-        settled.append(np.stack([new[done], old[done]]))
-        left = ~np.isin(new, new[done]) & ~np.isin(old, old[done])
+        by_new = np.lexsort((rank_old[old], new))
+        by_old = np.lexsort((rank_new[new], old))
+        first_choices = np.zeros(len(new), dtype=np.int64)
+        first_choices[by_new[run_starts(new[by_new])]] += 1
+        first_choices[by_old[run_starts(old[by_old])]] += 1
+        final = first_choices == 2
+        linked.append(np.stack([new[final], old[final]]))
+        left = ~np.isin(new, new[final]) & ~np.isin(old, old[final])
         new, old = new[left], old[left]
-    together = np.concatenate(settled, axis=1)
-    return together[0], together[1]
+    pairs = np.concatenate(linked, axis=1)
+    return pairs[0], pairs[1]
 
 
-def _filled(tubes: Tubes) -> Tubes:
-    """Tubes without holes: a box on every frame from the first to the last, straight in between."""
+def _interpolate(tubes: Tubes) -> Tubes:
+    """Tubes with a box on every frame from the first to the last, linear between detections."""
     if len(tubes.tube) == 0:
         return tubes
     after = np.minimum(np.arange(len(tubes.tube)) + 1, len(tubes.tube) - 1)
-    goes_on = tubes.tube[after] == tubes.tube
-    goes_on[-1] = False
-    step = np.where(goes_on, tubes.frame[after] - tubes.frame, 1)
+    continues = tubes.tube[after] == tubes.tube
+    continues[-1] = False
+    step = np.where(continues, tubes.frame[after] - tubes.frame, 1)
     row = np.repeat(np.arange(len(step)), step)
     along = np.arange(len(row)) - np.repeat(np.cumsum(step) - step, step)
     share = (along / step[row])[:, None]
     box = tubes.box[row] + share * (tubes.box[after[row]] - tubes.box[row])
-    return Tubes(
-        tubes.videos, tubes.video, tubes.label, tubes.score, tubes.tube[row], tubes.frame[row] + along, box
-    )
+    return replace(tubes, tube=tubes.tube[row], frame=tubes.frame[row] + along, box=box)
 
 
-def _suppress_tubes(tubes: Tubes, least: float) -> Tubes:
+def _suppress_tubes(tubes: Tubes, threshold: float) -> Tubes:
     """The tubes that NMS over space and time leaves; in round k every class keeps its k-th."""
     group = _class_of_video(tubes)
     left = np.lexsort((-tubes.score, group))
@@ -359,7 +348,7 @@ def _suppress_tubes(tubes: Tubes, least: float) -> Tubes:
         best, of_best = _leaders(group[left])
         kept.append(left[best])
         left, leader = left[~best], left[of_best[~best]]
-        left = left[tube_iou(tubes, left, tubes, leader) <= least]
+        left = left[tube_iou(tubes, left, tubes, leader) <= threshold]
     keep = np.sort(np.concatenate(kept))
     number = lookup(keep, tubes.tube)
     rows = number >= 0
@@ -374,15 +363,27 @@ def _suppress_tubes(tubes: Tubes, least: float) -> Tubes:
     )
 
 
+def _class_groups(gt: Tubes, det: Tubes, ids: Ints) -> tuple[Ints, Ints]:
+    """One number per (video name, class), the same on both sides; other classes count as class -1."""
+    number = {name: i for i, name in enumerate(dict.fromkeys(gt.videos + det.videos))}
+    gt_group, det_group = (
+        np.array([number[name] for name in tubes.videos], dtype=np.int64)[tubes.video] * (len(ids) + 1)
+        + lookup(ids, tubes.label)
+        + 1
+        for tubes in (gt, det)
+    )
+    return gt_group, det_group
+
+
 def _class_of_video(rows: Detections | Tubes) -> Ints:
     """One number per (video, label)."""
     labels, label = np.unique(rows.label, return_inverse=True)
     return rows.video * len(labels) + label
 
 
-def _leaders(ordered: Ints) -> tuple[np.ndarray, Ints]:
-    """Of runs of equal numbers: which entries begin one (K,), and each entry's run's beginning (K,)."""
-    best = starts(ordered)
+def _leaders(ordered: Ints) -> tuple[Bools, Ints]:
+    """Of runs of equal numbers: which entries begin a run (K,), and where the run of each begins (K,)."""
+    best = run_starts(ordered)
     return best, np.flatnonzero(best)[np.cumsum(best) - 1]
 
 
@@ -398,6 +399,6 @@ def _chunks(sizes: Ints) -> Iterator[slice]:
     at = 0
     while at < len(sizes):
         done = ends[at - 1] if at else 0
-        upto = max(at + 1, int(np.searchsorted(ends, done + _CHUNK, side="right")))
-        yield slice(at, upto)
-        at = upto
+        end = max(at + 1, int(np.searchsorted(ends, done + _CHUNK, side="right")))
+        yield slice(at, end)
+        at = end

@@ -117,7 +117,7 @@ def table(found: Any) -> object:
 
 
 def text_kinds() -> list[Kind]:
-    from evaluators import ava_csv
+    from evaluators import ava_csv, files
 
     rows = [(f"v{i % 3}", 902 + i, 0.1 + i / 100, 0.2, 0.5 + i / 100, 0.75, 1 + i % 80) for i in range(9)]
     truth = "".join(",".join(map(str, row)) + f",{i}\n" for i, row in enumerate(rows)).encode()
@@ -127,7 +127,7 @@ def text_kinds() -> list[Kind]:
         b'item {\n  name: "stand"\n  id: 12\n}\n# a comment\n'
         b'label { name: "say \\"no\\"" label_id: 7 label_type: X }\n'
     )
-    data_error = (ava_csv.DataFileError,)
+    data_error = (files.DataFileError,)
     return [
         Kind("ground truth", ".csv", [truth, truth.replace(b"\n", b"\r\n")],
              lambda path: table(ava_csv.read_groundtruth(path)), data_error, slow_table(8, False), 3),
@@ -154,7 +154,7 @@ class _Runs:
 
 def pickle_kinds() -> list[Kind]:
     from evaluators.act_pickle import read_act, read_act_detections
-    from evaluators.ava_csv import DataFileError
+    from evaluators.files import DataFileError
 
     tube = np.column_stack([np.arange(1, 5), np.tile([10, 20, 110, 220], (4, 1))]).astype(np.float32)
     content = {

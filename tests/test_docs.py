@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluators import Detections, read_act, split_truth, write_frame_detections
+from evaluators import Detections, read_act, split_ground_truth, write_frame_detections
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -169,7 +169,7 @@ def test_real_data_on_small_trees(tmp_path):
 
     annotations = read_act(tmp_path / "data/jhmdb/JHMDB-GT.pkl")
     for split in (1, 2, 3):
-        here = split_truth(annotations, split)
+        here = split_ground_truth(annotations, split)
         sure = np.full(len(here.video), 0.5)
         rows = Detections(here.videos, here.video, here.frame, here.box, here.label, sure)
         write_frame_detections(tmp_path / f"{split}.csv", rows)

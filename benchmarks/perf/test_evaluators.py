@@ -21,8 +21,9 @@ import evaluators
 from evaluators import (
     UCF_PROTOCOLS,
     Detections,
+    EvalRules,
     GroundTruth,
-    TubeTruth,
+    GroundTruthTubes,
     audit,
     bootstrap,
     error_budget,
@@ -32,7 +33,7 @@ from evaluators import (
     video_map,
     write_detections,
 )
-from evaluators.frame_map import box_iou, meetings
+from evaluators.matching import box_iou, pair_groups
 
 VIDEOS, SECONDS = 64, np.arange(902, 1799)  # 57,408 keyframes
 CLASSES = {i: f"action {i}" for i in range(1, 61)}
@@ -100,7 +101,7 @@ def ucf_like(videos=910, length=175, seed=0):
     corner = rng.uniform(0, 150, (len(tube_video), 2))
     box = np.concatenate([corner, corner + rng.uniform(40, 90, corner.shape)], axis=1)[row]
     label = (tube_video % 24)[row]
-    truth = TubeTruth(names, tube_video[row], frame, box, label, row)
+    truth = GroundTruthTubes(names, tube_video[row], frame, box, label, row)
 
     of = np.repeat(np.arange(len(row)), 6)
     seen_box = box[of] + rng.normal(0, 6, (len(of), 4))
@@ -357,7 +358,7 @@ def test_ucf_at_its_size():
     classes = {i: str(i) for i in range(24)}
     print(f"\n{len(truth.video):,} boxes, {len(found.video):,} detections")
     for protocol in UCF_PROTOCOLS:
-        seconds, score = cpu(frame_map, truth, found, classes, protocol=protocol, times=3)
+        seconds, score = cpu(frame_map, truth, found, classes, rules=EvalRules(protocol), times=3)
         print(f"{protocol:12} {seconds:.2f} CPU s, mAP {score.mAP:.4f}")
         assert seconds < 2
     seconds, score = cpu(video_map, truth, found, classes)
@@ -373,7 +374,7 @@ def test_which_iou_is_quicker(whole):
     seen = np.flatnonzero(kept)
 
     def in_numpy():
-        found_row, truth_row = meetings(group[0], group[1][seen])
+        found_row, truth_row = pair_groups(group[0], group[1][seen])
         return box_iou(found.box[seen][found_row], truth.box[truth_row])
 
     def in_c():

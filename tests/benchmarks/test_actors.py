@@ -11,7 +11,7 @@ from actloc_core.structures import Predictions
 from benchmarks import data
 from benchmarks.actors import FoundActors, above, detections
 from benchmarks.data import frame_ap
-from evaluators.frame_map import Detections, GroundTruth, frame_map
+from evaluators.frame_map import Detections, EvalRules, GroundTruth, frame_map
 
 BOXES = np.array([[0.1, 0.1, 0.3, 0.3], [0.6, 0.6, 0.9, 0.9]])
 TWO = FoundActors(
@@ -84,8 +84,8 @@ def test_a_few_classes_at_a_time_score_as_all_together(protocol, at_once, monkey
         ground_truth=truth, evaluated={i: str(i) for i in (8, 1, 2, 3, 4, 5, 6)}, excluded={("a", 2)}
     )
     monkeypatch.setattr(data, "ROWS_AT_ONCE", at_once)
-    rules = {"excluded": split.excluded, "protocol": protocol}
-    whole = frame_map(truth, detections(found), split.evaluated, **rules)
+    rules = EvalRules(protocol, excluded=split.excluded)
+    whole = frame_map(truth, detections(found), split.evaluated, rules=rules)
     assert repr(frame_ap(split, found, protocol)) == repr(whole), "to the last digit, NaN where there is none"
     assert 0 < whole.mAP < 1
     assert whole.num_true_positives > 20

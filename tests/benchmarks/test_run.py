@@ -15,7 +15,7 @@ from benchmarks.results import Result, read_result, save
 from benchmarks.run import TooManyError, _refuse_masses, run
 from datasets import ava, synthetic
 from evaluators.ava_csv import read_detections, read_persons
-from evaluators.frame_map import Detections, frame_map
+from evaluators.frame_map import Detections, EvalRules, frame_map
 from evaluators.precision_recall import actor_precision_recall
 
 EXP = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.1)
@@ -97,11 +97,10 @@ def test_the_numbers_can_be_had_again_from_the_files(finished, small_benchmark):
     result, folder, _ = finished
     test = ava.load(small_benchmark, "test", frames=4, stride=4, crop=32, fps=synthetic.FPS)
     found = read_detections(folder / "detections.csv")
-    again = frame_map(test.ground_truth, found, test.evaluated, excluded=test.excluded)
+    again = frame_map(test.ground_truth, found, test.evaluated, rules=EvalRules(excluded=test.excluded))
     assert again.mAP == pytest.approx(result.mAP, abs=1e-9)
-    actors = actor_precision_recall(
-        test.ground_truth, read_persons(folder / "persons.csv"), test.evaluated, excluded=test.excluded
-    )
+    persons, rules = read_persons(folder / "persons.csv"), EvalRules(excluded=test.excluded)
+    actors = actor_precision_recall(test.ground_truth, persons, test.evaluated, rules=rules)
     assert actors.recall == pytest.approx(result.recall)
 
 

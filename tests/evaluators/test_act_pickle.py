@@ -1,4 +1,4 @@
-"""ACT's pickle and MOC's array: what is read, what is refused and in which words, what never runs."""
+"""ACT's pickle and MOC's array: what is read, what is refused with which message; nothing is executed."""
 
 import copyreg
 import pickle
@@ -14,11 +14,11 @@ from evaluators import (
     ActFileError,
     AvaFileError,
     Detections,
+    EvalRules,
     frame_map,
-    only_videos,
     read_act,
     read_act_detections,
-    split_truth,
+    split_ground_truth,
     split_videos,
     write_frame_detections,
 )
@@ -31,7 +31,7 @@ def tube(first, last, box=(10, 20, 110, 220), dtype=np.float32):
 
 
 def annotations(**change):
-    """Three videos of two classes in two splits; the second video has two people."""
+    """Three videos of two classes in two splits; the second video has two tubes."""
     content = {
         "labels": ["run", "sit"],
         "gttubes": {
@@ -61,20 +61,20 @@ def pickled(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_split_is_its_test_videos_in_the_files_order(pickled, protocol):
+def test_split_has_its_test_videos_in_the_order_of_the_file(pickled, protocol):
     act = read_act(pickled(annotations(), protocol))
     assert act.classes == {0: "run", 1: "sit"}
     assert act.resolution["run/a"] == (240, 320)
-    truth = split_truth(act, 1)
-    assert truth.videos == split_videos(act, 1) == ("run/b", "sit/c")
-    assert truth.video.tolist() == [0] * 7 + [1] * 2
-    assert truth.frame.tolist() == [2, 3, 1, 2, 3, 4, 5, 1, 2]
-    assert truth.label.tolist() == [0] * 7 + [1] * 2
-    assert truth.tube.tolist() == [1, 1, 2, 2, 2, 2, 2, 3, 3]
-    assert truth.box[0].tolist() == [10, 20, 110, 220]
-    assert type(truth.box) is np.ndarray
-    assert split_truth(act, 2).videos == ("sit/c", "run/a")
-    assert split_truth(act, 2).video.tolist() == [0] * 2 + [1] * 4
+    ground_truth = split_ground_truth(act, 1)
+    assert ground_truth.videos == split_videos(act, 1) == ("run/b", "sit/c")
+    assert ground_truth.video.tolist() == [0] * 7 + [1] * 2
+    assert ground_truth.frame.tolist() == [2, 3, 1, 2, 3, 4, 5, 1, 2]
+    assert ground_truth.label.tolist() == [0] * 7 + [1] * 2
+    assert ground_truth.tube.tolist() == [1, 1, 2, 2, 2, 2, 2, 3, 3]
+    assert ground_truth.box[0].tolist() == [10, 20, 110, 220]
+    assert type(ground_truth.box) is np.ndarray
+    assert split_ground_truth(act, 2).videos == ("sit/c", "run/a")
+    assert split_ground_truth(act, 2).video.tolist() == [0] * 2 + [1] * 4
 
 
 PYTHON_2 = rb"""(dp0
@@ -153,56 +153,56 @@ g6
 aas."""
 
 
-def test_a_pickle_of_python_2_is_read_as_latin_1(pickled):
+def test_pickle_of_python_2_is_read_as_latin_1(pickled):
     act = read_act(pickled(PYTHON_2))
     assert act.labels == ("café",)
-    truth = split_truth(act)
-    assert (truth.frame.tolist(), truth.box.tolist()) == ([3], [[1, 2, 256, 255]])  # big-endian
+    ground_truth = split_ground_truth(act)
+    assert (ground_truth.frame.tolist(), ground_truth.box.tolist()) == ([3], [[1, 2, 256, 255]])  # big-endian
 
 
-def test_the_corrected_variant_is_widened_before_x_and_width_are_added(pickled):
-    # 200 + 100 is 44 in uint8: the box would turn inside out.
+def test_uint8_boxes_are_cast_before_x_and_width_are_added(pickled):
+    # 200 + 100 is 44 in uint8: the box would be inverted.
     content = annotations(
         gttubes={video: {0: [tube(1, 2, (200, 20, 100, 40), np.uint8)]} for video in annotations()["nframes"]}
     )
     act = read_act(pickled(content), boxes="xywh")
-    assert act.truth.box[0].tolist() == [200, 20, 300, 60]
+    assert act.ground_truth.box[0].tolist() == [200, 20, 300, 60]
     with pytest.raises(ActFileError, match=r"gttubes\['run/a'\]\[0\]\[0\]: it is of uint8, as in the corr"):
         read_act(pickled(content))
 
 
-def test_boxes_in_the_wrong_form_are_recognised_by_their_number(pickled):
+def test_wrong_box_columns_are_recognised_by_the_share_of_inverted_boxes(pickled):
     widths = annotations(
         gttubes={video: {0: [tube(1, 50, (200, 20, 100, 40))]} for video in annotations()["nframes"]}
     )
     with pytest.raises(ActFileError, match=r"150 of 150 boxes have x2 < x1 .* with boxes \"xywh\""):
         read_act(pickled(widths))
-    one = tube(1, 200)
-    one[7, 3] = 5  # a slip, as the published files have
+    tube_with_error = tube(1, 200)
+    tube_with_error[7, 3] = 5  # an error as in the published files
     content = annotations()
-    content["gttubes"]["run/a"] = {0: [one]}
-    assert read_act(pickled(content)).truth.box[7].tolist() == [10, 20, 5, 220]
+    content["gttubes"]["run/a"] = {0: [tube_with_error]}
+    assert read_act(pickled(content)).ground_truth.box[7].tolist() == [10, 20, 5, 220]
 
 
-def test_a_tube_may_outlast_its_video(pickled):
+def test_tube_may_end_after_its_video(pickled):
     content = annotations()
     content["gttubes"]["run/a"] = {0: [tube(1, 9)]}
-    assert split_truth(read_act(pickled(content)), 2).frame.max() == 9
+    assert split_ground_truth(read_act(pickled(content)), 2).frame.max() == 9
 
 
-def test_a_number_may_stand_in_an_array_of_its_own(pickled):
-    """As MATLAB's files have them; one of two is none."""
+def test_number_may_be_an_array_of_one_element(pickled):
+    """As in MATLAB's files; two elements are not a number."""
     act = read_act(pickled(annotations(nframes={"run/a": np.array([[4]]), "run/b": 5, "sit/c": np.array(2)})))
     assert act.nframes == {"run/a": 4, "run/b": 5, "sit/c": 2}
     with pytest.raises(ActFileError, match=r"nframes\['run/a'\]: found array\(\[4, 4\]\)"):
         read_act(pickled(annotations(nframes={"run/a": np.array([4, 4]), "run/b": 5, "sit/c": 2})))
 
 
-def test_a_file_may_have_nothing_to_train_on(pickled):
+def test_training_list_may_be_empty(pickled):
     assert read_act(pickled(annotations(train_videos=[[], []]))).train_videos == ((), ())
 
 
-def test_plain_things_of_every_sort_are_plain(pickled):
+def test_plain_data_of_every_type_is_loaded_by_every_pickle_protocol(pickled):
     content = {
         "sets": [{1, 2}, frozenset({"a"})],
         "ordered": OrderedDict(a=1, b=None),
@@ -217,16 +217,16 @@ def test_plain_things_of_every_sort_are_plain(pickled):
         assert back["scalars"] == [0.5, -7, True]
         assert type(back["scalars"][0]) is float
         assert back["numbers"] == content["numbers"]
-        for ours, theirs in zip(back["arrays"], content["arrays"], strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-            assert ours.dtype.newbyteorder("=") == theirs.dtype.newbyteorder("=")
+        for loaded, expected in zip(back["arrays"], content["arrays"], strict=True):
+            np.testing.assert_array_equal(loaded, expected)
+            assert loaded.dtype.newbyteorder("=") == expected.dtype.newbyteorder("=")
 
 
-# --- what never runs -----------------------------------------------------------------------------
+# --- nothing is executed -------------------------------------------------------------------------
 
 
-class Runs:
-    """Pickles as a call."""
+class CallsOnLoad:
+    """An object that pickles as a call."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -240,7 +240,7 @@ def touch(path):
 
 
 def called(module, name, *arguments):
-    """A pickle that calls module.name(*arguments), whether or not there is such a thing."""
+    """A pickle that calls module.name(*arguments), whether or not it exists."""
     pushed = b"".join(pickle.dumps(argument, 0)[:-1] for argument in arguments)
     return b"c" + f"{module}\n{name}\n".encode() + b"(" + pushed + b"tR."
 
@@ -249,7 +249,7 @@ def called(module, name, *arguments):
 @pytest.mark.parametrize(
     "hidden_in", [lambda x: x, lambda x: [{"labels": (1, x)}], lambda x: annotations(labels=x)]
 )
-def test_a_call_is_refused_by_name_and_does_not_happen(pickled, tmp_path, protocol, hidden_in):
+def test_call_is_refused_by_name_and_not_executed(pickled, tmp_path, protocol, hidden_in):
     proof = tmp_path / "executed"
     for function, argument, name in (
         (eval, f"open({str(proof)!r}, 'w')", r"'(builtins|__builtin__)\.eval'"),
@@ -260,7 +260,7 @@ def test_a_call_is_refused_by_name_and_does_not_happen(pickled, tmp_path, protoc
         (getattr, "x", r"'(builtins|__builtin__)\.getattr'"),
     ):
         arguments = (argument, "upper") if function is getattr else (argument,)
-        path = pickled(hidden_in(Runs(function, *arguments)), protocol)
+        path = pickled(hidden_in(CallsOnLoad(function, *arguments)), protocol)
         with pytest.raises(ActFileError, match=f"GT.pkl: the pickle asks for {name}; annotations are plain"):
             read_act(path)
     assert not proof.exists()
@@ -288,14 +288,14 @@ def test_a_call_is_refused_by_name_and_does_not_happen(pickled, tmp_path, protoc
         (b"Pname\n.", "an object outside the file"),
     ],
 )
-def test_what_else_a_pickle_may_ask_for(pickled, data, asked_for):
+def test_other_requests_of_a_pickle_are_refused_by_name(pickled, data, asked_for):
     with pytest.raises(ActFileError) as caught:
         load_plain(pickled(data))
     assert f"the pickle asks for {asked_for}; annotations are plain data" in str(caught.value)
 
 
 def array_with(state):
-    """A pickle of an array whose state is ours to choose; `state` is opcodes."""
+    """A pickle of an array with the given state, in opcodes."""
     return (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR" + state + b"b."
     )  # fmt: skip
@@ -308,9 +308,9 @@ F8 = b"cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
     ("state", "message"),
     [
         (b"(I1\n(I3\nt" + F8 + b"I00\nS'12345678'\nt", "of shape (3,) and 8 bytes, which do not fit"),
-        (b"(I1\n(I-1\nt" + F8 + b"I00\nS'12345678'\nt", "an array of no shape"),
+        (b"(I1\n(I-1\nt" + F8 + b"I00\nS'12345678'\nt", "an array without a valid shape"),
         (b"(I1\n(L99999999999999999999L\nt" + F8 + b"I00\nS'12345678'\nt", "which do not fit"),
-        (b"(I1\nS'12'\n" + F8 + b"I00\nS'12345678'\nt", "an array of no shape"),
+        (b"(I1\nS'12'\n" + F8 + b"I00\nS'12345678'\nt", "an array without a valid shape"),
         (b"(I1\n(I1\nt" + F8 + b"I00\n(lI1\nat", "an array of objects, which is not plain data"),
         (b"(I1\n(I1\ntS'f8'\nI00\nS'12345678'\nt", "an array in an unknown state"),
         (b"(I1\nt", "an array in an unknown state"),
@@ -318,7 +318,7 @@ F8 = b"cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
         (b"(I1\n(I1\nt" + F8.replace(b"S'<'", b"S'x'") + b"I00\nS'12345678'\nt", "a dtype in an unknown"),
     ],
 )
-def test_an_array_whose_state_lies(pickled, state, message):
+def test_array_with_inconsistent_state_is_refused(pickled, state, message):
     good = array_with(b"(I1\n(I1\nt" + F8 + b"I00\nS'12345678'\nt")
     assert load_plain(pickled(good)).shape == (1,)
     with pytest.raises(ActFileError, match="the pickle asks for") as caught:
@@ -326,13 +326,13 @@ def test_an_array_whose_state_lies(pickled, state, message):
     assert message in str(caught.value)
 
 
-def test_an_array_of_objects_is_refused(pickled):
+def test_array_of_objects_is_refused(pickled):
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         with pytest.raises(ActFileError, match="an array of dtype 'O8', which is not a number's"):
-            load_plain(pickled(np.array([Runs(touch, "x")], dtype=object), protocol))
+            load_plain(pickled(np.array([CallsOnLoad(touch, "x")], dtype=object), protocol))
 
 
-def test_a_registered_extension_is_refused_like_any_name(pickled):
+def test_registered_extension_is_refused(pickled):
     copyreg.add_extension("os", "system", 0x70)
     try:
         with pytest.raises(ActFileError, match=r"the pickle asks for 'os\.system'"):
@@ -351,8 +351,8 @@ def test_a_registered_extension_is_refused_like_any_name(pickled):
         b"\x80\x63.",
         b"\x80\x02.",
         b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",  # a frame longer than any file
-        b"cnumpy\nndarray\n(I3\ntR.",  # the stand-in is not called
-        b"cnumpy\nndarray\n(dS'x'\nI1\nsb.",  # nor marked
+        b"cnumpy\nndarray\n(I3\ntR.",  # calls numpy.ndarray
+        b"cnumpy\nndarray\n(dS'x'\nI1\nsb.",  # sets its attributes
         b"c__builtin__\nset\n(I1\nI2\ntR.",
         b"(dp0\ng0\nI1\ns.",  # a dict for a key
         b"cnumpy\ndtype\nI1\n\x81.",
@@ -360,16 +360,16 @@ def test_a_registered_extension_is_refused_like_any_name(pickled):
         b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",  # a bytearray longer than any file
     ],
 )  # fmt: skip
-def test_damaged_files_are_one_error_like_any(pickled, data):
+def test_damaged_files_give_one_clear_error(pickled, data):
     with pytest.raises(ActFileError, match=r"GT\.pkl: (cannot be unpickled|the pickle asks for)"):
         load_plain(pickled(data))
 
 
-def test_a_file_that_claims_a_billion_memos_costs_nothing(pickled):
+def test_file_declaring_a_billion_memos_allocates_nothing(pickled):
     assert load_plain(pickled(b"\x80\x02Nr\xff\xff\xff\x7f.")) is None
 
 
-def test_lists_nested_with_malice_are_shown_in_short(pickled):
+def test_maliciously_nested_lists_are_shown_in_short(pickled):
     inner = []
     for _ in range(100):
         inner = [inner, inner]  # 2**100 lists to whoever prints it
@@ -383,7 +383,7 @@ def test_lists_nested_with_malice_are_shown_in_short(pickled):
     st.binary(max_size=60)
     | st.integers(0, 1500).flatmap(lambda at: st.tuples(st.just(at), st.binary(min_size=1, max_size=4)))
 )
-def test_noise_ends_in_the_error_or_in_plain_data(tmp_path_factory, noise):
+def test_random_bytes_give_the_error_or_plain_data(tmp_path_factory, noise):
     if isinstance(noise, tuple):
         at, bytes_ = noise
         good = pickle.dumps(annotations(), 2)
@@ -414,7 +414,7 @@ def nested(change):
         (nested(lambda c: c.pop("nframes")), "the file: it has no nframes; it has labels, gttubes, reso"),
         (annotations(labels="run"), "labels: found str; it is a list of names"),
         (annotations(labels=["run", 3]), "labels[1]: found 3; a name is needed"),
-        (annotations(labels=["run", "run"]), "labels: 'run' stands there twice"),
+        (annotations(labels=["run", "run"]), "labels: 'run' is listed twice"),
         (annotations(nframes={"run/a": "4"}), "nframes['run/a']: found '4'; a whole number from 1"),
         (annotations(nframes={"run/a": 0}), "nframes['run/a']: found 0; a whole number from 1"),
         (annotations(nframes=[4]), "nframes: found list; it is a dict"),
@@ -439,7 +439,7 @@ def nested(change):
         (annotations(gttubes={"run/a": {0: [tube(1, 2, (0, 0, np.nan, 1))]}}), "row 0 is [1.0, 0.0, 0.0, n"),
     ],
 )  # fmt: skip
-def test_another_schema_is_refused_with_the_entry(pickled, content, message):
+def test_another_schema_is_refused_naming_the_entry(pickled, content, message):
     path = pickled(content)
     with pytest.raises(ActFileError) as caught:
         read_act(path)
@@ -447,24 +447,24 @@ def test_another_schema_is_refused_with_the_entry(pickled, content, message):
     assert message in str(caught.value)
 
 
-def test_no_file_and_no_file_at_all(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere.pkl: there is no such file; check the path"):
+def test_missing_file_and_folder_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.pkl: file not found; check the path"):
         read_act(tmp_path / "nowhere.pkl")
     with pytest.raises(ActFileError, match="cannot be read"):
         read_act(tmp_path)
 
 
-def test_the_first_frame_and_the_last_are_frames(act, tmp_path):
+def test_first_and_last_frame_are_accepted(act, tmp_path):
     """run/b has five; frame 0 and 6 are refused below."""
     rows = [[0, frame, 0, 0.5, 1, 2, 3, 4] for frame in (1, 5)]
     assert read_act_detections(saved(tmp_path / "d.npy", rows), act).frame.tolist() == [1, 5]
 
 
-def test_a_split_that_is_not_there(pickled):
+def test_unknown_split_is_refused(pickled):
     act = read_act(pickled(annotations()))
     for split in (0, 3):
         with pytest.raises(ValueError, match=rf"GT.pkl has no split {split}; its splits are 1 to 2"):
-            split_truth(act, split)
+            split_ground_truth(act, split)
 
 
 # --- detections ----------------------------------------------------------------------------------
@@ -483,36 +483,43 @@ def saved(path, rows, dtype=np.float32):
     return path
 
 
-def test_array_and_text_are_the_same_detections(act, tmp_path):
+def test_array_and_text_give_the_same_detections(act, tmp_path):
     (tmp_path / "d.csv").write_text(TEXT)
     (tmp_path / "d.pkl").write_bytes(pickle.dumps(np.array(ROWS, dtype=np.float32), 4))
     saved(tmp_path / "d.npy", ROWS)
     for name in ("d.csv", "d.npy", "d.pkl"):
-        found = read_act_detections(tmp_path / name, act)
-        assert [found.videos[i] for i in found.video] == ["run/b", "sit/c", "sit/c"]
-        assert (found.frame.tolist(), found.label.tolist()) == ([2, 1, 2], [0, 1, 0])
-        np.testing.assert_allclose(found.score, [0.9, 0.8, 0.25], rtol=1e-7)
-        assert found.box[2].tolist() == [-5, 0, 8, 8]
-        assert frame_map(split_truth(act), found, act.classes, protocol="gurkirt").num_true_positives == 2
+        det = read_act_detections(tmp_path / name, act)
+        assert [det.videos[i] for i in det.video] == ["run/b", "sit/c", "sit/c"]
+        assert (det.frame.tolist(), det.label.tolist()) == ([2, 1, 2], [0, 1, 0])
+        np.testing.assert_allclose(det.score, [0.9, 0.8, 0.25], rtol=1e-7)
+        assert det.box[2].tolist() == [-5, 0, 8, 8]
+        assert (
+            frame_map(
+                split_ground_truth(act), det, act.classes, rules=EvalRules("gurkirt")
+            ).num_true_positives
+            == 2
+        )
 
 
-def test_the_video_index_is_into_the_splits_own_list(act, tmp_path):
+def test_video_index_is_into_the_list_of_the_split(act, tmp_path):
     path = saved(tmp_path / "d.npy", ROWS[1:2])
     assert read_act_detections(path, act, 2).videos[1] == "run/a"
 
 
-def test_an_empty_file_of_detections_is_nothing_found(act, tmp_path):
+def test_empty_file_has_no_detections(act, tmp_path):
     (tmp_path / "d.csv").write_text("")
     for path in (tmp_path / "d.csv", saved(tmp_path / "d.npy", np.zeros((0, 8)))):
-        found = read_act_detections(path, act)
-        assert len(found.video) == 0
-        assert frame_map(split_truth(act), found, act.classes, protocol="gurkirt").mAP == 0
+        det = read_act_detections(path, act)
+        assert len(det.video) == 0
+        assert frame_map(split_ground_truth(act), det, act.classes, rules=EvalRules("gurkirt")).mAP == 0
 
 
-def test_videos_of_other_splits_are_counted_and_left_out(act, tmp_path):
+def test_detections_in_videos_of_other_splits_are_dropped(act, tmp_path):
     (tmp_path / "d.csv").write_text(TEXT + "run/a,1,0,0.5,0,0,9,9\nelsewhere,99,0,0.5,0,0,9,9\n")
-    found, outside = only_videos(read_act_detections(tmp_path / "d.csv", act), split_videos(act, 1))
-    assert (len(found.video), outside, found.videos) == (3, 2, ("run/b", "sit/c"))
+    det = read_act_detections(tmp_path / "d.csv", act)
+    assert len(det.video) == 5
+    det = det.in_videos(split_videos(act, 1))
+    assert (len(det.video), det.videos) == (3, ("run/b", "sit/c"))
 
 
 def row(**change):
@@ -534,7 +541,7 @@ def row(**change):
         ({"y2": np.inf}, "row 1, column 7 (y2): found inf; the y2 must be a finite number"),
     ],
 )  # fmt: skip
-def test_a_bad_row_of_an_array_is_named(act, tmp_path, change, message):
+def test_malformed_row_of_an_array_is_named(act, tmp_path, change, message):
     path = saved(tmp_path / "d.npy", [ROWS[0], row(**change)])
     with pytest.raises(ActFileError) as caught:
         read_act_detections(path, act)
@@ -554,7 +561,7 @@ def test_a_bad_row_of_an_array_is_named(act, tmp_path, change, message):
         ("run/b,2,0,0.9,1,2,3,x", "line 2, column 8 (y2): found 'x'; a number is needed"),
     ],
 )  # fmt: skip
-def test_a_bad_line_of_text_is_named(act, tmp_path, line, message):
+def test_malformed_line_of_text_is_named(act, tmp_path, line, message):
     path = tmp_path / "d.csv"
     path.write_text(TEXT.splitlines()[0] + "\n" + line + "\n")
     with pytest.raises(AvaFileError) as caught:
@@ -562,7 +569,7 @@ def test_a_bad_line_of_text_is_named(act, tmp_path, line, message):
     assert str(caught.value).startswith(f"{path}, {message}")
 
 
-def test_arrays_that_are_none(act, tmp_path):
+def test_files_that_are_not_an_array_of_detections_are_refused(act, tmp_path):
     path = tmp_path / "d.npy"
     for content, message in (
         (
@@ -575,7 +582,7 @@ def test_arrays_that_are_none(act, tmp_path):
         np.save(path, content)
         with pytest.raises(ActFileError, match=message):
             read_act_detections(path, act)
-    np.save(path, np.array([Runs(touch, "x")], dtype=object), allow_pickle=True)
+    np.save(path, np.array([CallsOnLoad(touch, "x")], dtype=object), allow_pickle=True)
     with pytest.raises(
         ActFileError, match=r"cannot be read as an .npy array \(Object arrays cannot be loaded"
     ):
@@ -597,12 +604,12 @@ def test_arrays_that_are_none(act, tmp_path):
         read_act_detections(tmp_path / "nowhere.npy", act)
 
 
-def test_written_detections_come_back_surest_first(act, tmp_path):
+def test_written_detections_are_read_back_by_descending_score(act, tmp_path):
     box = np.array([[0, 0.1, 7, 8], [1, 2, 3, 4]], np.float32)
-    found = Detections(("sit/c", "run/b"), [0, 1], [1, 2], box, [1, 0], [0.1, 0.7])
-    write_frame_detections(tmp_path / "d.csv", found)
+    det = Detections(("sit/c", "run/b"), [0, 1], [1, 2], box, [1, 0], [0.1, 0.7])
+    write_frame_detections(tmp_path / "d.csv", det)
     assert (tmp_path / "d.csv").read_text().splitlines()[0] == "run/b,2,0,0.7,1,2,3,4"
     back = read_act_detections(tmp_path / "d.csv", act)
-    assert back.box.tolist() == found.box[::-1].tolist()
+    assert back.box.tolist() == det.box[::-1].tolist()
     with pytest.raises(ValueError, match="detection row 0 has label -1"):
         write_frame_detections(tmp_path / "d.csv", Detections(("v",), [0], [1], [[0, 0, 1, 1]], [-1], [0.5]))

@@ -1,4 +1,4 @@
-"""AVA's files: what is read, what is refused and in which words, and what is written."""
+"""AVA's files: what is read, what is refused with which message, and what is written."""
 
 import os
 import subprocess
@@ -14,6 +14,7 @@ import evaluators
 from evaluators import (
     AvaFileError,
     Detections,
+    EvalRules,
     GroundTruth,
     frame_map,
     read_annotations,
@@ -27,12 +28,12 @@ from evaluators import (
     write_persons,
 )
 
-TRUTH = b"""\
+GROUND_TRUTH = b"""\
 1j20qq1JyX4,0902,0.002,0.118,0.714,0.977,12,1
 1j20qq1JyX4,0902,0.002,0.118,0.714,0.977,79,1
 -5KQ66BBWC4,1798,0,.25,1.0,1,80,0
 """
-FOUND = b"""\
+DETECTIONS = b"""\
 a,0902,0.1,0.2,0.3,0.4,12,0.9
 b,0903,-0.1,0.2,1.3,0.4,80,1e-3
 a,0902,0.5,0.2,0.3,0.4,1,-2.5
@@ -41,12 +42,12 @@ PERSONS = b"a,0902,0.1,0.2,0.3,0.4,0.9\nb,0903,0.5,0.2,0.3,0.4,0.7\n"
 PUBLIC_PERSONS = b"a,0902,0.1,0.2,0.3,0.4,,0.9\nb,0903,0.5,0.2,0.3,0.4,,0.7\n"
 
 
-@pytest.fixture(params=["fast", "slow"])
-def road(request, monkeypatch):
-    """Every story that asks for it is told twice: Arrow reads, and Arrow refuses to."""
+@pytest.fixture(params=["arrow", "python"])
+def parser(request, monkeypatch):
+    """Each test that uses it runs twice: Arrow parses, and Arrow rejects the file."""
     module = sys.modules[read_groundtruth.__module__]
-    if request.param == "slow":
-        monkeypatch.setattr(module, "_fast_columns", lambda data, names: None)
+    if request.param == "python":
+        monkeypatch.setattr(module, "_arrow_columns", lambda data, names: None)
     return request.param
 
 
@@ -67,39 +68,39 @@ def names(rows):
 # --- what is read --------------------------------------------------------------------------------
 
 
-def test_ground_truth_with_person_ids(road, file):
-    truth, person = read_annotations(file(TRUTH))
-    assert truth.videos == ("1j20qq1JyX4", "-5KQ66BBWC4")
-    assert truth.video.tolist() == [0, 0, 1]
-    assert truth.frame.tolist() == [902, 902, 1798]
+def test_ground_truth_with_person_ids(parser, file):
+    ground_truth, person = read_annotations(file(GROUND_TRUTH))
+    assert ground_truth.videos == ("1j20qq1JyX4", "-5KQ66BBWC4")
+    assert ground_truth.video.tolist() == [0, 0, 1]
+    assert ground_truth.frame.tolist() == [902, 902, 1798]
     first = [0.002, 0.118, 0.714, 0.977]
-    assert truth.box.tolist() == [first, first, [0, 0.25, 1, 1]]
-    assert truth.label.tolist() == [12, 79, 80]
+    assert ground_truth.box.tolist() == [first, first, [0, 0.25, 1, 1]]
+    assert ground_truth.label.tolist() == [12, 79, 80]
     assert person.tolist() == [1, 1, 0]
 
 
-def test_older_ground_truth_has_seven_columns(road, file):
-    truth, person = read_annotations(file(b"a,0902,0.1,0.2,0.3,0.4,12\n"))
+def test_older_ground_truth_has_seven_columns(parser, file):
+    ground_truth, person = read_annotations(file(b"a,0902,0.1,0.2,0.3,0.4,12\n"))
     assert person is None
-    assert truth.label.tolist() == [12]
-    assert read_groundtruth(file(TRUTH)).label.tolist() == [12, 79, 80]
+    assert ground_truth.label.tolist() == [12]
+    assert read_groundtruth(file(GROUND_TRUTH)).label.tolist() == [12, 79, 80]
 
 
-def test_detections_are_taken_as_they_are(road, file):
-    found = read_detections(file(FOUND))
-    assert names(found) == ["a", "b", "a"]
-    assert found.frame.tolist() == [902, 903, 902]
-    assert found.box.tolist() == [
+def test_detections_are_read_unchanged(parser, file):
+    det = read_detections(file(DETECTIONS))
+    assert names(det) == ["a", "b", "a"]
+    assert det.frame.tolist() == [902, 903, 902]
+    assert det.box.tolist() == [
         [0.1, 0.2, 0.3, 0.4],
         [-0.1, 0.2, 1.3, 0.4],
-        [0.5, 0.2, 0.3, 0.4],  # inside out: for scoring to drop
+        [0.5, 0.2, 0.3, 0.4],  # inverted: scoring decides
     ]
-    assert found.label.tolist() == [12, 80, 1]
-    assert found.score.tolist() == [0.9, 0.001, -2.5]
+    assert det.label.tolist() == [12, 80, 1]
+    assert det.score.tolist() == [0.9, 0.001, -2.5]
 
 
 @pytest.mark.parametrize("data", [PERSONS, PUBLIC_PERSONS])
-def test_persons_in_our_form_and_in_avas(road, file, data):
+def test_persons_in_seven_and_in_eight_columns(parser, file, data):
     persons = read_persons(file(data))
     assert names(persons) == ["a", "b"]
     assert persons.box.tolist() == [[0.1, 0.2, 0.3, 0.4], [0.5, 0.2, 0.3, 0.4]]
@@ -107,21 +108,23 @@ def test_persons_in_our_form_and_in_avas(road, file, data):
     assert persons.label.tolist() == [0, 0]
 
 
-def test_a_second_without_its_zero_is_the_same_second(road, file):
-    truth = read_groundtruth(file(b"a,0902,0.1,0.2,0.3,0.4,12\nb,902,0.1,0.2,0.3,0.4,12\n"))
-    found = read_detections(file(b"a,902,0.1,0.2,0.3,0.4,12,0.9\nb,00902,0.1,0.2,0.3,0.4,12,0.8\n"))
-    assert frame_map(truth, found, {12: "stand"}).mAP == 1
+def test_leading_zeros_of_a_second_do_not_matter(parser, file):
+    ground_truth = read_groundtruth(file(b"a,0902,0.1,0.2,0.3,0.4,12\nb,902,0.1,0.2,0.3,0.4,12\n"))
+    det = read_detections(file(b"a,902,0.1,0.2,0.3,0.4,12,0.9\nb,00902,0.1,0.2,0.3,0.4,12,0.8\n"))
+    assert frame_map(ground_truth, det, {12: "stand"}).mAP == 1
     excluded = read_exclusions(file(b"b,902\n"))
-    assert frame_map(truth, found, {12: "stand"}, excluded=excluded).num_ground_truth == 1
+    assert (
+        frame_map(ground_truth, det, {12: "stand"}, rules=EvalRules(excluded=excluded)).num_ground_truth == 1
+    )
 
 
-def test_exclusions(road, file):
+def test_exclusions(parser, file):
     excluded = read_exclusions(file(b"a,0902\n-FLn0aeA6EU,0913\na,1184\na,902\n"))
     assert excluded == {("a", 902), ("-FLn0aeA6EU", 913), ("a", 1184)}
 
 
 @pytest.mark.parametrize("name", ["007", "1e5", "NA", "nan", "-5KQ66BBWC4", "null", "True", "0x1", "#"])
-def test_a_video_name_is_text_whatever_it_looks_like(road, file, name):
+def test_video_name_stays_text_even_if_it_looks_like_a_number(parser, file, name):
     row = f"{name},0902,0.1,0.2,0.3,0.4,12".encode()
     assert read_groundtruth(file(row)).videos == (name,)
     assert read_detections(file(row + b",0.5")).videos == (name,)
@@ -131,10 +134,10 @@ def test_a_video_name_is_text_whatever_it_looks_like(road, file, name):
 
 @pytest.mark.parametrize("read", [read_detections, read_persons])
 @pytest.mark.parametrize("data", [b"", b"\n\r\n", b"\xef\xbb\xbf"])
-def test_an_empty_file_of_findings_is_nothing_found(road, file, read, data):
-    found = read(file(data))
-    assert found.videos == ()
-    assert found.box.shape == (0, 4)
+def test_empty_file_has_no_detections(parser, file, read, data):
+    det = read(file(data))
+    assert det.videos == ()
+    assert det.box.shape == (0, 4)
     assert read_exclusions(file(data)) == frozenset()
 
 
@@ -151,38 +154,38 @@ def test_an_empty_file_of_findings_is_nothing_found(road, file, read, data):
     ],
     ids=["CRLF", "CR", "BOM", "blank lines at the end", "no last line end", "spaces", "signs"],
 )
-def test_what_changes_nothing(road, file, change):
-    plain, odd = read_detections(file(FOUND)), read_detections(file(change(FOUND)))
-    assert change(FOUND) != FOUND
-    assert odd.videos == plain.videos
+def test_line_ends_byte_order_mark_spaces_and_signs_are_accepted(parser, file, change):
+    plain, changed = read_detections(file(DETECTIONS)), read_detections(file(change(DETECTIONS)))
+    assert change(DETECTIONS) != DETECTIONS
+    assert changed.videos == plain.videos
     for field in ("video", "frame", "box", "label", "score"):
-        np.testing.assert_array_equal(getattr(odd, field), getattr(plain, field))
+        np.testing.assert_array_equal(getattr(changed, field), getattr(plain, field))
 
 
-def test_good_files_take_the_fast_road(file, monkeypatch):
-    def broken(*_):
-        raise AssertionError("the slow road was taken")
+def test_valid_files_are_parsed_by_arrow(file, monkeypatch):
+    def not_allowed(*_):
+        raise AssertionError("parsed in Python")
 
-    monkeypatch.setattr(sys.modules[read_groundtruth.__module__], "_slow_columns", broken)
-    assert len(read_groundtruth(file(TRUTH)).video) == 3
-    assert len(read_detections(file(FOUND.replace(b"\n", b"\r\n") + b"\n")).video) == 3
+    monkeypatch.setattr(sys.modules[read_groundtruth.__module__], "_python_columns", not_allowed)
+    assert len(read_groundtruth(file(GROUND_TRUTH)).video) == 3
+    assert len(read_detections(file(DETECTIONS.replace(b"\n", b"\r\n") + b"\n")).video) == 3
     assert len(read_persons(file(PUBLIC_PERSONS)).video) == 2
 
 
-def test_a_file_longer_than_one_block_of_arrow(road, file):
+def test_file_longer_than_one_block_of_arrow(parser, file):
     rows = [f"video {i // 4000},{i % 1800},0.1,0.2,0.3,0.4,{i % 80 + 1},{i}" for i in range(36_000)]
-    found = read_detections(file("\n".join(rows).encode()))
-    assert found.videos == tuple(f"video {i}" for i in range(9))
+    det = read_detections(file("\n".join(rows).encode()))
+    assert det.videos == tuple(f"video {i}" for i in range(9))
     expected = np.arange(36_000)
-    np.testing.assert_array_equal(found.video, expected // 4000)
-    np.testing.assert_array_equal(found.frame, expected % 1800)
-    np.testing.assert_array_equal(found.label, expected % 80 + 1)
-    np.testing.assert_array_equal(found.score, expected)
+    np.testing.assert_array_equal(det.video, expected // 4000)
+    np.testing.assert_array_equal(det.frame, expected % 1800)
+    np.testing.assert_array_equal(det.label, expected % 80 + 1)
+    np.testing.assert_array_equal(det.score, expected)
     rows[35_000] = rows[35_000].replace(",0.1,", ",?,")
     assert ", line 35001, column 3 (x1)" in refusal(read_detections, file("\n".join(rows).encode()))
 
 
-def test_other_action_ids_can_be_allowed(road, file):
+def test_other_action_ids_can_be_allowed(parser, file):
     row = b"a,0902,0.1,0.2,0.3,0.4,%d"
     assert read_groundtruth(file(row % 100), known_ids={5, 100}).label.tolist() == [100]
     assert read_detections(file(row % 0 + b",0.5"), known_ids=range(3)).label.tolist() == [0]
@@ -215,7 +218,7 @@ def test_both_forms_of_label_map(file):
     assert read_label_map(file(b"\xef\xbb\xbf" + LABELS.replace(b"\n", b"\r\n")))[2] == "crawl"
 
 
-# --- what is refused -----------------------------------------------------------------------------
+# --- invalid files -------------------------------------------------------------------------------
 
 ROW = "a,0902,0.1,0.2,0.3,0.4,12,1"
 
@@ -257,8 +260,11 @@ EVERYWHERE = [
     ("", "the line is empty; delete it"),
 ]
 GROUND_TRUTH_ONLY = [
-    (row(x1="-0.001"), "column 3 (x1): found '-0.001'; box coordinates lie in [0, 1], not in pix"),
-    (row(y2="320"), "column 6 (y2): found '320'; box coordinates lie in [0, 1], not in pixels"),
+    (row(x1="-0.001"), "column 3 (x1): found '-0.001'; box coordinates are fractions of the frame, in"),
+    (
+        row(y2="320"),
+        "column 6 (y2): found '320'; box coordinates are fractions of the frame, in [0, 1], not pixels",
+    ),
     (row(x1="0.3"), "column 5 (x2): found '0.3'; a box needs x1 < x2; correct or delete the row"),
     (row(y1="0.9"), "column 6 (y2): found '0.4'; a box needs y1 < y2; correct or delete the row"),
     (row(last="0.93"), "column 8 (person id): found '0.93'; column 8 of ground truth is the pers"),
@@ -284,14 +290,14 @@ def refusal(read, path):
         *[(read_detections, *case) for case in EVERYWHERE + DETECTIONS_ONLY],
     ],
 )
-def test_a_bad_row_is_named_with_its_line_and_field(road, file, read, bad, message):
+def test_malformed_row_is_named_with_line_and_field(parser, file, read, bad, message):
     path = file(f"{ROW}\n{ROW}\n{bad}\n{ROW}\n".encode())
-    told = refusal(read, path)
-    assert told.startswith(", line 3")
-    assert message in told
+    message_found = refusal(read, path)
+    assert message_found.startswith(", line 3")
+    assert message in message_found
 
 
-def test_what_is_refused_in_ground_truth_alone_is_read_in_detections(road, file):
+def test_detections_accept_boxes_that_ground_truth_refuses(parser, file):
     for bad, _ in GROUND_TRUTH_ONLY:
         assert len(read_detections(file(bad.encode())).video) == 1
 
@@ -304,14 +310,14 @@ def test_what_is_refused_in_ground_truth_alone_is_read_in_detections(road, file)
         (read_groundtruth, PERSONS[:27], ", line 1, column 7 (action id): found '0.9'"),
         (read_groundtruth, PUBLIC_PERSONS, ", line 1, column 7 (action id): the field is empty; t"),
         (read_groundtruth, b"a,0902\n", ", line 1: found 2 columns instead of 7 or 8; separate vi"),
-        (read_groundtruth, b"video,timestamp,x1,y1,x2,y2,id\n" + TRUTH, ", line 1: 'video,timest"),
-        (read_detections, TRUTH.replace(b",1\n", b"\n"), ", line 1: found 7 columns instead of 8;"),
-        (read_detections, PUBLIC_PERSONS, "this looks like a person-box file; those are read with"),
-        (read_detections, b"v,s,x1,y1,x2,y2,id,score\n" + FOUND, "looks like a header; the format"),
+        (read_groundtruth, b"video,timestamp,x1,y1,x2,y2,id\n" + GROUND_TRUTH, ", line 1: 'video,timest"),
+        (read_detections, GROUND_TRUTH.replace(b",1\n", b"\n"), ", line 1: found 7 columns instead of 8;"),
+        (read_detections, PUBLIC_PERSONS, "this looks like a person-box file; read those with"),
+        (read_detections, b"v,s,x1,y1,x2,y2,id,score\n" + DETECTIONS, "looks like a header; the format"),
         (read_detections, b'"v","s","x","y","x","y","id","p"\n', "looks like a header"),
-        (read_detections, b"\n" + FOUND, ", line 1: the line is empty; delete it"),
+        (read_detections, b"\n" + DETECTIONS, ", line 1: the line is empty; delete it"),
         (read_persons, b"video,second,x1,y1,x2,y2,score\n" + PERSONS, ", line 1: 'video,second,x1"),
-        (read_persons, FOUND, ", line 1, column 7 (action id): found '12'; person boxes have no a"),
+        (read_persons, DETECTIONS, ", line 1, column 7 (action id): found '12'; person boxes have no a"),
         (read_persons, PERSONS + b"a,0902\n", ", line 3: found 2 columns instead of 7"),
         (read_persons, PERSONS + b"a,x,0,0,1,1,0.1", ", line 3, column 2 (second): found 'x'; the"),
         (read_persons, PERSONS + b"a,2147483648,0,0,1,1,0.1", ", line 3, column 2 (second): foun"),
@@ -322,22 +328,22 @@ def test_what_is_refused_in_ground_truth_alone_is_read_in_detections(road, file)
         (read_exclusions, b"a,0902\n,7\n", ", line 2, column 1 (video): the field is empty; a vid"),
     ],
 )
-def test_the_wrong_file_is_recognised(road, file, read, data, message):
+def test_file_of_another_kind_is_recognised(parser, file, read, data, message):
     assert message in refusal(read, file(data))
 
 
 @pytest.mark.parametrize("read", [read_groundtruth, read_detections, read_persons, read_exclusions])
-def test_text_that_is_not_utf8(road, file, read):
+def test_text_that_is_not_utf8_is_refused(parser, file, read):
     good = PERSONS if read is read_persons else ROW.encode() + b"\n"
     good = b"a,0902\n" if read is read_exclusions else good
     bad = good.replace(b"a", b"caf\xe9", 1)
-    told = refusal(read, file(good + bad + good))
+    message_found = refusal(read, file(good + bad + good))
     line = good.count(b"\n") + 1
-    assert f", line {line}: the byte 0xe9 is not UTF-8; save the file as UTF-8" in told
+    assert f", line {line}: the byte 0xe9 is not UTF-8; save the file as UTF-8" in message_found
     assert "UTF-16, not UTF-8; save" in refusal(read, file(good.decode().encode("utf-16")))
 
 
-def test_action_ids_outside_a_given_list(road, file):
+def test_action_ids_outside_a_given_list_are_refused(parser, file):
     path = file(ROW.encode())
     for read in (read_groundtruth, read_detections):
         with pytest.raises(AvaFileError, match=r"found '12'; the known action ids are 3, 5, 9; ids"):
@@ -360,11 +366,11 @@ ENTRY = b'item { name: "a" id: 1 }\n'
         (ENTRY + b"item { name: b id: 2 }", ", line 2: the entry has name b and id 2; give it a q"),
         (ENTRY + b'item { name: "b" id: 1 }', ", line 2: id 1 stands for 'a' and for 'b'; give ev"),
         (ENTRY + b'item { name: "b" id: 2', ", line 2: cannot read an entry that begins with 'ite"),
-        (TRUTH, ", line 1: cannot read an entry that begins with '1j20qq1JyX4,0902"),
+        (GROUND_TRUTH, ", line 1: cannot read an entry that begins with '1j20qq1JyX4,0902"),
         (ENTRY + b'item { name: "\xe9" id: 2 }', ", line 2: the byte 0xe9 is not UTF-8; save the"),
     ],
 )
-def test_label_maps_that_are_none(file, data, message):
+def test_malformed_label_maps_are_refused(file, data, message):
     assert message in refusal(read_label_map, file(data))
 
 
@@ -372,8 +378,8 @@ READERS = [read_groundtruth, read_detections, read_persons, read_exclusions, rea
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_no_file_and_no_file_at_all(tmp_path, read):
-    with pytest.raises(FileNotFoundError, match=r"nowhere.csv: there is no such file; check the p"):
+def test_missing_file_and_folder_are_refused(tmp_path, read):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.csv: file not found; check the p"):
         read(tmp_path / "nowhere.csv")
     assert "cannot be read" in refusal(read, tmp_path)
 
@@ -394,7 +400,7 @@ def detections(*rows):
     )
 
 
-def test_the_surest_comes_first_and_ties_keep_their_order(tmp_path):
+def test_rows_are_written_by_descending_score_and_ties_in_order(tmp_path):
     box = (0, 0.25, 0.5, 1)
     rows = [("b", 7, box, 3, 0.5), ("a", 902, box, 80, 0.75), ("a", 12345, box, 1, 0.5)]
     write_detections(tmp_path / "d.csv", detections(*rows))
@@ -407,28 +413,28 @@ def test_the_surest_comes_first_and_ties_keep_their_order(tmp_path):
     )
 
 
-def test_a_file_is_written_in_parts_as_in_one(tmp_path, monkeypatch):
+def test_file_written_in_chunks_is_identical(tmp_path, monkeypatch):
     random = np.random.default_rng(2)
     rows = [(v, int(s), (0, 0, 0.5, 1), 3, float(x)) for v in "ba" for s, x in zip(
         random.integers(900, 999, 40), random.integers(9, size=40) / 8, strict=True)]  # fmt: skip
     write_detections(tmp_path / "one.csv", detections(*rows))
-    monkeypatch.setattr(sys.modules[write_detections.__module__], "_WRITTEN_AT_ONCE", 7)
+    monkeypatch.setattr(sys.modules[write_detections.__module__], "_ROWS_PER_WRITE", 7)
     write_detections(tmp_path / "parts.csv", detections(*rows))
     assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
     assert (tmp_path / "one.csv").read_text().count("\n") == 80
 
 
 @pytest.mark.parametrize("write", [write_detections, write_frame_detections])
-def test_an_id_below_nought_is_not_written(tmp_path, write):
-    nought, below = (detections(("a", 7, (0, 0, 1, 1), i, 0.5)) for i in (0, -1))
-    write(tmp_path / "d.csv", nought)
+def test_negative_class_id_is_not_written(tmp_path, write):
+    zero, negative = (detections(("a", 7, (0, 0, 1, 1), i, 0.5)) for i in (0, -1))
+    write(tmp_path / "d.csv", zero)
     with pytest.raises(ValueError, match=r"detection row 0 has (action id|label) -1"):
-        write(tmp_path / "d.csv", below)
+        write(tmp_path / "d.csv", negative)
     assert len((tmp_path / "d.csv").read_text().splitlines()) == 1
 
 
 float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)
-anything = st.lists(
+any_rows = st.lists(
     st.tuples(
         st.sampled_from(["007", "NA", "-x", "\N{SNOWMAN}"]),
         st.integers(0, 2**31 - 1),
@@ -442,12 +448,12 @@ quick = settings(max_examples=50, deadline=None, database=None, derandomize=True
 
 
 @quick
-@given(anything)
-def test_every_number_comes_back_exactly(tmp_path_factory, rows):
+@given(any_rows)
+def test_every_number_is_read_back_exactly(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("written") / "file.csv"
     expected = sorted(rows, key=lambda r: -r[4])
     write_detections(path, detections(*rows))
-    for back in (read_detections(path), slowly(read_detections, path)):
+    for back in (read_detections(path), read_in_python(read_detections, path)):
         box, second = map(tuple, back.box.tolist()), back.frame.tolist()
         columns = (names(back), second, box, back.label.tolist(), back.score.tolist())
         assert list(zip(*columns, strict=True)) == expected
@@ -455,62 +461,62 @@ def test_every_number_comes_back_exactly(tmp_path_factory, rows):
     assert read_persons(path).score.tolist() == [r[4] for r in expected]
 
 
-def slowly(read, path):
+def read_in_python(read, path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules[read.__module__], "_fast_columns", lambda data, names: None)
+        patch.setattr(sys.modules[read.__module__], "_arrow_columns", lambda data, names: None)
         return read(path)
 
 
-def test_a_written_file_scores_as_the_arrays_did_and_slowfast_agrees(tmp_path):
+def test_written_file_scores_as_the_arrays_and_slowfast_agrees(tmp_path):
     rng = np.random.default_rng(0)
     boxes = np.array([(0, 0, 1, 1), (0, 0, 0.8, 1), (0.1, 0, 1, 0.9)])
-    truth = GroundTruth(
+    ground_truth = GroundTruth(
         ("a",), np.zeros(60, int), np.arange(60) // 2, boxes[rng.integers(3, size=60)],
         rng.integers(1, 3, size=60),
     )  # fmt: skip
-    found = Detections(
+    det = Detections(
         ("b", "a"), rng.integers(2, size=400), rng.integers(30, size=400),
         boxes[rng.integers(3, size=400)].astype(np.float32), rng.integers(1, 3, size=400),
         rng.integers(50, size=400).astype(np.float32) / 50,  # many ties
     )  # fmt: skip
     classes = {1: "run", 2: "sit"}
-    write_detections(tmp_path / "d.csv", found)
+    write_detections(tmp_path / "d.csv", det)
     back = read_detections(tmp_path / "d.csv")
-    standard = frame_map(truth, found, classes)
+    standard = frame_map(ground_truth, det, classes)
     assert 0 < standard.mAP < 1
-    assert frame_map(truth, back, classes).ap == standard.ap
-    assert frame_map(truth, back, classes, protocol="slowfast").ap == standard.ap
-    assert frame_map(truth, found, classes, protocol="slowfast").ap != standard.ap
+    assert frame_map(ground_truth, back, classes).ap == standard.ap
+    assert frame_map(ground_truth, back, classes, rules=EvalRules("slowfast")).ap == standard.ap
+    assert frame_map(ground_truth, det, classes, rules=EvalRules("slowfast")).ap != standard.ap
 
 
 @pytest.mark.parametrize("name", ["", "a,b", 'a"b', "a\nb", " a", "a\r"])
-def test_a_name_that_the_format_cannot_hold_is_not_written(tmp_path, name):
+def test_video_name_that_the_format_cannot_hold_is_not_written(tmp_path, name):
     for write in (write_detections, write_persons):
-        with pytest.raises(ValueError, match="cannot stand in an AVA csv file"):
+        with pytest.raises(ValueError, match="cannot be written to an AVA csv file"):
             write(tmp_path / "d.csv", detections((name, 1, (0, 0, 1, 1), 1, 0.5)))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_action_id_below_zero_is_not_written(tmp_path):
+def test_negative_action_id_is_named_with_its_row(tmp_path):
     with pytest.raises(ValueError, match="detection row 0 has action id -1"):
         write_detections(tmp_path / "d.csv", detections(("a", 1, (0, 0, 1, 1), -1, 0.5)))
 
 
-def test_a_failure_half_way_leaves_the_older_file_untouched(tmp_path, monkeypatch):
+def test_failed_write_leaves_the_older_file_untouched(tmp_path, monkeypatch):
     path = tmp_path / "d.csv"
     path.write_text("older")
 
-    def full(_):
+    def disk_full(_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", disk_full)
     with pytest.raises(OSError, match="no space left"):
         write_detections(path, detections(("a", 1, (0, 0, 1, 1), 1, 0.5)))
     assert path.read_text() == "older"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_writing_replaces_an_older_file_and_leaves_nothing_beside_it(tmp_path):
+def test_writing_replaces_an_older_file_and_leaves_no_other_file(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("older")
     write_detections(path, detections())
@@ -523,9 +529,9 @@ def test_writing_replaces_an_older_file_and_leaves_nothing_beside_it(tmp_path):
 # --- the package ---------------------------------------------------------------------------------
 
 
-def test_importing_the_package_loads_nothing_heavy():
+def test_importing_the_package_loads_no_heavy_module():
     heavy = {"torch", "pandas", "pyarrow", "scipy", "matplotlib", "seaborn"}
     code = f"import sys, evaluators; sys.exit(', '.join({heavy!r} & sys.modules.keys()) or 0)"
     root = Path(evaluators.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
-    assert (done.returncode, done.stderr.strip()) == (0, "")
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert (process.returncode, process.stderr.strip()) == (0, "")

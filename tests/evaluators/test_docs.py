@@ -1,4 +1,4 @@
-"""docs/evaluators.md is true: its scripts run, and its commands print what stands there."""
+"""docs/evaluators.md: its scripts run, and its commands print the output shown."""
 
 import os
 import re
@@ -17,34 +17,36 @@ def blocks(kind):
 
 
 def shell(command, folder):
-    """What a command prints, `python` being this one."""
+    """What a command prints; `python` is this interpreter."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable}
     script = 'python() { "$PYTHON" -W error "$@"; }\n' + command
-    done = subprocess.run(
+    process = subprocess.run(
         ["bash", "-c", script], cwd=folder, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    return done.stdout
+    return process.stdout
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the page's first script was run."""
+    """The folder in which the page's first script was run."""
     path = tmp_path_factory.mktemp("docs")
     (path / "make.py").write_text(blocks("python")[0])
     assert shell("python make.py", path) == ""
     return path
 
 
-def test_every_command_prints_what_stands_there(folder):
-    told = [part for block in blocks("console") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
-    assert len(told) >= 8
-    for part in told:
+def test_every_command_prints_the_output_on_the_page(folder):
+    commands = [
+        part for block in blocks("console") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+    ]
+    assert len(commands) >= 8
+    for part in commands:
         command, expected = part.split("\n", 1)
         assert shell(command, folder) == expected, command
 
 
-def test_the_script_prints_what_stands_there(folder):
+def test_script_prints_the_output_on_the_page(folder):
     (folder / "score.py").write_text(blocks("python")[1])
     assert shell("python score.py", folder) == blocks("text")[0]
     assert (folder / "intervals.svg").exists()

@@ -1,4 +1,4 @@
-"""The command line: what it prints and writes, and how it says no."""
+"""The command line: what it prints and writes, and its errors."""
 
 import json
 import os
@@ -13,11 +13,11 @@ import pytest
 import evaluators
 from evaluators.__main__ import main
 
-# Three people in two videos: two run, one of them sits, too. One running is found, surely; a
-# second "run" of the same person is false, the third right: 1/2 + 1/2 x 2/3. Nobody finds "sit".
+# Two persons in two videos: both run, one of them sits, too. The first "run" is a true positive, the
+# second its duplicate, the third true: 1/2 + 1/2 x 2/3. "sit" is missed.
 LABELMAP = 'item { name: "run" id: 1 }\nitem { name: "sit" id: 2 }\nitem { name: "fly" id: 3 }\n'
-TRUTH = "a,0902,0,0,1,1,1,7\na,0902,0,0,1,1,2,7\nb,0903,0,0,1,1,1,3\n"
-FOUND = "a,0902,0,0,1,1,1,0.9\na,0902,0,0,1,1,1,0.8\nb,0903,0,0,1,1,1,0.7\n"
+GT = "a,0902,0,0,1,1,1,7\na,0902,0,0,1,1,2,7\nb,0903,0,0,1,1,1,3\n"
+DET = "a,0902,0,0,1,1,1,0.9\na,0902,0,0,1,1,1,0.8\nb,0903,0,0,1,1,1,0.7\n"
 BETTER = "a,0902,0,0,1,1,1,0.9\nb,0903,0,0,1,1,1,0.7\na,0902,0,0,1,1,2,0.6\n"
 PERSONS = "a,0902,0,0,1,1,0.9\nb,0903,0,0,0.4,1,0.5\nb,0903,0,0,1,1,0.2\n"
 RUN = 1 / 2 + 1 / 2 * 2 / 3
@@ -25,8 +25,8 @@ RUN = 1 / 2 + 1 / 2 * 2 / 3
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with one of everything, to stand in."""
-    files = {"gt.csv": TRUTH, "det.csv": FOUND, "map.pbtxt": LABELMAP, "better.csv": BETTER}
+    """The working folder, with one file of each kind."""
+    files = {"gt.csv": GT, "det.csv": DET, "map.pbtxt": LABELMAP, "better.csv": BETTER}
     for name, text in {**files, "persons.csv": PERSONS, "ex.csv": "b,0903\n", "none.csv": ""}.items():
         (tmp_path / name).write_text(text)
     tube = np.column_stack([np.arange(1, 21), np.tile([0, 0, 99, 99], (20, 1))]).astype(np.float32)
@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
         "test_videos": [["run/a", "sit/b"], ["sit/b", "run/c"]],
     }
     (tmp_path / "GT.pkl").write_bytes(pickle.dumps(content, 2))
-    # Split 1: "run" is found on all frames, "sit" on the first 15 of 20. Split 2: "run" alone.
+    # Split 1: "run" is detected on all frames, "sit" on the first 15 of 20. Split 2: "run" alone.
     rows = [[0, f, 0, 0.9, 0, 0, 99, 99] for f in range(1, 21)]
     np.save(tmp_path / "1.npy", np.array(rows + [[1, f, 1, 0.5, 0, 0, 99, 99] for f in range(1, 16)]))
     lines = [f"run/c,{f},0,0.9,0,0,99,99" for f in range(1, 21)]
@@ -56,7 +56,7 @@ COMPARE = ["compare", "det.csv", "better.csv", "--groundtruth", "gt.csv", "--lab
 
 
 def run(*arguments):
-    """What the command leaves in its JSON file."""
+    """The JSON file that the command writes."""
     assert main([*arguments, "--json", "out.json"]) == 0
     return json.loads(Path("out.json").read_text())
 
@@ -87,7 +87,7 @@ def test_ava(folder, capsys):
     assert errors == ""
 
 
-def test_ava_with_everything(folder, capsys):
+def test_ava_with_all_options(folder, capsys):
     result = run(
         *AVA, "--per-class", "--bootstrap", "50", "--errors", "--exclusions", "none.csv", "--plot", "o.svg"
     )
@@ -115,24 +115,24 @@ def test_ava_by_every_protocol(folder, protocol, capsys):
         0.75,
         3 if head else 2,
     )
-    told = "scored: this protocol reads no exclusions" if head else "left out"
-    assert f"note: detections on excluded frames: 1, {told}" in capsys.readouterr().out
+    treatment = "scored: this protocol reads no exclusions" if head else "left out"
+    assert f"note: detections on excluded frames: 1, {treatment}" in capsys.readouterr().out
 
 
-def test_nothing_found_is_an_mAP_of_nothing(folder, capsys):
+def test_no_detections_give_an_mAP_of_zero(folder, capsys):
     result = run(*AVA[:4], "none.csv", *AVA[5:])
     assert (result["mAP"], result["num_detections"]) == (0, 0)
     assert "note: there are no detections" in capsys.readouterr().out
 
 
-def test_odd_rows_are_counted_and_told(folder, capsys):
+def test_unusual_rows_are_counted_and_noted(folder, capsys):
     (folder / "det.csv").write_text(
-        FOUND
-        + "c,0902,0,0,1,1,1,0.5\n"  # no such video
-        + "a,0999,0,0,1,1,1,0.5\n"  # no such frame
-        + "a,0902,0,0,1,1,99,0.5\n"  # no such class
+        DET
+        + "c,0902,0,0,1,1,1,0.5\n"  # unknown video
+        + "a,0999,0,0,1,1,1,0.5\n"  # frame without ground truth
+        + "a,0902,0,0,1,1,99,0.5\n"  # unknown class
         + "a,0902,1,0,0,1,1,0.5\n"
-        + "a,0902,0,0,1,1,1,0.9\n"  # for the second time
+        + "a,0902,0,0,1,1,1,0.9\n"  # repeated
     )
     result = run(*AVA)
     assert result["rows"] == {
@@ -151,15 +151,15 @@ def test_odd_rows_are_counted_and_told(folder, capsys):
     }
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")] == [
         "note: detections of classes that are not evaluated: 1, left out",
-        "note: among these, of classes the ground truth has not either (99): 1",
-        "note: detections in videos the ground truth has not (c): 1, scored as false positives",
+        "note: of these, of classes that are not in the ground truth (99): 1",
+        "note: detections in videos that are not in the ground truth (c): 1, scored as false positives",
         "note: detections on frames without ground truth: 1, scored as false positives",
         "note: detections with x1 >= x2 or y1 >= y2: 1, dropped",
         "note: detections that repeat another: 1, scored like any other",
     ]
 
 
-def test_boxes_in_the_wrong_unit_are_noticed(folder, capsys):
+def test_boxes_in_the_wrong_unit_are_noted(folder, capsys):
     (folder / "det.csv").write_text("a,0902,0,0,320,240,1,0.9\n")
     assert main(AVA) == 0
     assert "note: box coordinates reach 320; are they pixels? Fractions of 1" in capsys.readouterr().out
@@ -168,8 +168,8 @@ def test_boxes_in_the_wrong_unit_are_noticed(folder, capsys):
     assert "note: no box coordinate is above 1; are they fractions? Pixels" in capsys.readouterr().out
 
 
-def test_ground_truth_given_for_detections_is_noticed(folder, capsys):
-    """Its eighth column is the person id, which would be read as a score: 100 % and no other sign."""
+def test_ground_truth_given_as_detections_is_noted(folder, capsys):
+    """Its eighth column is the person id, which is read as a score and gives 100 %."""
     hint = "note: all scores are whole numbers; are they person ids? Ground truth has those there"
     (folder / "det.csv").write_text("a,0902,0,0,0.5,0.5,1,0\na,0902,0,0,0.5,0.5,1,3\n")
     assert main(AVA) == 0
@@ -212,7 +212,7 @@ def test_jhmdb_is_the_mean_of_the_splits(folder, capsys):
     assert text[-1] == "mean of the splits: frame-mAP 68.75, video-mAP@0.5 75.00 %"
 
 
-def test_a_split_by_its_number(folder):
+def test_split_by_its_number(folder):
     result = run("jhmdb", "--groundtruth", "GT.pkl", "--split", "2", "--detections", "2.csv")
     assert (result["split"], result["mAP"]) == (2, 0.5)
 
@@ -224,11 +224,13 @@ def test_ucf24_by_every_protocol(folder, protocol):
     assert result["errors"]["count"]["missed"] == 5
 
 
-def test_yowos_pixel_is_an_option_of_its_protocol(folder, capsys):
+def test_plus_one_is_an_option_protocol_rules_annotated(folder, capsys):
     assert run(*UCF, "--protocol", "annotated", "--plus-one")["plus_one"]
     assert "protocol annotated with +1 pixel" in capsys.readouterr().out
     assert main([*UCF, "--plus-one"]) == 2
-    assert "plus_one is YOWO's variant of protocol annotated; gurkirt has no" in capsys.readouterr().err
+    assert (
+        "plus_one is an option of protocol annotated (YOWO's tool); not of gurkirt" in capsys.readouterr().err
+    )
 
 
 def test_rows_outside_the_split_are_counted(folder, capsys):
@@ -237,7 +239,7 @@ def test_rows_outside_the_split_are_counted(folder, capsys):
     assert "note: detections in videos outside split 1: 20, not scored" in capsys.readouterr().out
 
 
-def test_the_corrected_annotations_need_to_be_told(folder, capsys):
+def test_corrected_annotations_need_boxes_xywh(folder, capsys):
     content = pickle.loads((folder / "GT.pkl").read_bytes())
     for tubes in content["gttubes"].values():
         for of_class in tubes.values():
@@ -288,7 +290,7 @@ def test_compare(folder, capsys):
     assert text[4] == "frame-mAP 41.67 -> 100.00 %   (protocol standard, IoU 0.5)"
 
 
-def test_compare_takes_many_and_scores_ucf_too(folder, capsys):
+def test_compare_accepts_several_runs_and_scores_ucf_too(folder, capsys):
     result = run(*COMPARE[:2], "det.csv", *COMPARE[2:])
     assert [one["second"] for one in result["against"]] == ["det.csv", "better.csv"]
     assert result["against"][0]["difference"] == 0
@@ -297,20 +299,20 @@ def test_compare_takes_many_and_scores_ucf_too(folder, capsys):
     assert (result["protocol"], result["against"][0]["mAP"]) == ("gurkirt", [0.5, 0.5])
 
 
-# --- no ------------------------------------------------------------------------------------------
+# --- bad input -----------------------------------------------------------------------------------
 
-NO = [
+BAD_INPUT = [
     (AVA, {"det.csv": "a,0902,0,0,1\n"}, "det.csv, line 1: found 5 columns instead of 8"),
-    (AVA, {"det.csv": FOUND + "a,0902,0,0,1,1,1\n"}, "det.csv, line 4: found 7 columns instead of 8"),
-    (AVA, {"det.csv": FOUND + "a,0902,0,0,1,1,1,0.9,1\n"}, "det.csv, line 4: found 9 columns"),
-    (AVA, {"det.csv": FOUND + "a,0902,0,left,1,1,1,0.9\n"}, "det.csv, line 4, column 4 (y1): found 'left'"),
-    (AVA, {"det.csv": FOUND + "a,0902,0,0,1,1,1,nan\n"}, "det.csv, line 4, column 8 (score): found 'nan'"),
-    (AVA, {"det.csv": FOUND + "a,0902,0,0,1,1,0,0.9\n"}, "line 4, column 7 (action id): found '0'"),
-    (AVA, {"gt.csv": TRUTH + "b,0903,1,0,0,1,1,3\n"}, "gt.csv, line 4, column 5 (x2): found '0'; a box"),
+    (AVA, {"det.csv": DET + "a,0902,0,0,1,1,1\n"}, "det.csv, line 4: found 7 columns instead of 8"),
+    (AVA, {"det.csv": DET + "a,0902,0,0,1,1,1,0.9,1\n"}, "det.csv, line 4: found 9 columns"),
+    (AVA, {"det.csv": DET + "a,0902,0,left,1,1,1,0.9\n"}, "det.csv, line 4, column 4 (y1): found 'left'"),
+    (AVA, {"det.csv": DET + "a,0902,0,0,1,1,1,nan\n"}, "det.csv, line 4, column 8 (score): found 'nan'"),
+    (AVA, {"det.csv": DET + "a,0902,0,0,1,1,0,0.9\n"}, "line 4, column 7 (action id): found '0'"),
+    (AVA, {"gt.csv": GT + "b,0903,1,0,0,1,1,3\n"}, "gt.csv, line 4, column 5 (x2): found '0'; a box"),
     (AVA, {"gt.csv": ""}, "gt.csv: the file is empty"),
     (AVA, {"map.pbtxt": "run\n"}, "map.pbtxt, line 1: cannot read an entry"),
     ([*AVA, "--exclusions", "ex.csv"], {"ex.csv": "b\n"}, "ex.csv, line 1: found 1 column instead of 2"),
-    ([*AVA, "--bootstrap", "9"], {"gt.csv": TRUTH[: TRUTH.index("b")], "det.csv": ""}, "needs at least two"),
+    ([*AVA, "--bootstrap", "9"], {"gt.csv": GT[: GT.index("b")], "det.csv": ""}, "needs at least two"),
     (UCF, {"GT.pkl": "not a pickle"}, "GT.pkl: cannot be unpickled"),
     (UCF, {"GT.pkl": "cos\nsystem\n(S'touch executed'\ntR."}, "GT.pkl: the pickle asks for 'os.system'"),
     (UCF, {"GT.pkl": "(dp0\nS'labels'\n(lp1\ns."}, "GT.pkl, the file: it has no gttubes, nframes, train_v"),
@@ -321,18 +323,18 @@ NO = [
     ([*UCF, "2.csv"], {}, "one split takes one detection file; found 2"),
     (["ucf24", "--groundtruth", "GT.pkl", "--detections", "2.csv"], {"2.csv": "run/a,21,0,1,0,0,1,1\n"},
      "2.csv, line 1, column 2 (frame): found '21'; run/a ends with frame 20"),
-    (ACTORS, {"persons.csv": FOUND}, "persons.csv, line 1, column 7 (action id): found '1'; person boxes"),
+    (ACTORS, {"persons.csv": DET}, "persons.csv, line 1, column 7 (action id): found '1'; person boxes"),
     ([*ACTORS, "--theta", "nan"], {}, "theta is NaN"),
     (COMPARE[:2] + COMPARE[3:], {}, "compare needs at least two detection files"),
     (COMPARE[:5], {}, "--labelmap is needed with AVA's ground truth"),
-    ([*AVA, "--plot", "nowhere/o.svg"], {}, "there is no folder nowhere to write into"),
+    ([*AVA, "--plot", "nowhere/o.svg"], {}, "nowhere/o.svg: the folder nowhere does not exist"),
     ([*ACTORS, "--curve", "c.csv", "--plot", "o.xyz"], {}, "Format 'xyz' is not supported"),
-    ([*AVA[:4], "nowhere.csv", *AVA[5:]], {}, "nowhere.csv: there is no such file; check the path"),
+    ([*AVA[:4], "nowhere.csv", *AVA[5:]], {}, "nowhere.csv: file not found; check the path"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("arguments", "files", "message"), NO)
-def test_bad_input_is_one_line_status_2_and_nothing_written(folder, capsys, arguments, files, message):
+@pytest.mark.parametrize(("arguments", "files", "message"), BAD_INPUT)
+def test_bad_input_gives_one_line_status_2_and_writes_nothing(folder, capsys, arguments, files, message):
     for name, text in files.items():
         (folder / name).write_bytes(text.encode())
     (folder / "out.json").write_text("older")
@@ -348,7 +350,7 @@ def test_bad_input_is_one_line_status_2_and_nothing_written(folder, capsys, argu
 
 
 @pytest.mark.parametrize(
-    "more",
+    "option",
     [
         ["--protocol", "coco"],
         ["--protocol", "gurkirt"],
@@ -359,47 +361,57 @@ def test_bad_input_is_one_line_status_2_and_nothing_written(folder, capsys, argu
         ["--bootstrap", "many"],
     ],
 )
-def test_options_that_are_none(folder, capsys, more):
+def test_invalid_options_are_refused(folder, capsys, option):
     with pytest.raises(SystemExit) as caught:
-        main([*AVA, *more])
+        main([*AVA, *option])
     assert caught.value.code == 2
-    assert f"argument {more[0]}" in capsys.readouterr().err
+    assert f"argument {option[0]}" in capsys.readouterr().err
 
 
-def test_a_full_disk_leaves_the_older_result(folder, capsys, monkeypatch):
+def test_full_disk_leaves_the_older_result(folder, capsys, monkeypatch):
     (folder / "out.json").write_text("older")
     before = set(folder.iterdir())
 
-    def full(_):
+    def disk_full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", disk_full)
     assert main([*AVA, "--json", "out.json"]) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert (folder / "out.json").read_text() == "older"
     assert set(folder.iterdir()) == before
 
 
-def test_a_picture_without_matplotlib(folder, capsys, monkeypatch):
+def test_plot_without_matplotlib_is_an_error(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main([*AVA, "--plot", "o.svg", "--json", "out.json"]) == 2
     assert "plot draws with matplotlib, which is not installed: pip install" in capsys.readouterr().err
     assert not Path("out.json").exists()
 
 
-def test_it_is_a_module_to_run(folder):
+def test_package_runs_as_a_module(folder):
     root = str(Path(evaluators.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "error", "-m", "evaluators", *AVA],
         capture_output=True,
         text=True,
         env=environment,
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("frame-mAP 41.67 %")
-    done = subprocess.run(
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.startswith("frame-mAP 41.67 %")
+    process = subprocess.run(
         [sys.executable, "-m", "evaluators", "ava", "--help"], capture_output=True, text=True, env=environment
     )
-    assert done.returncode == 0
-    assert "--exclusions" in done.stdout
+    assert process.returncode == 0
+    assert "--exclusions" in process.stdout
+
+
+def test_interrupt_gives_status_130_and_writes_nothing(folder, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(main.__globals__, "read_label_map", interrupted)
+    assert main([*AVA, "--json", "out.json"]) == 130
+    assert capsys.readouterr().err == "evaluators ava: interrupted\n"
+    assert not Path("out.json").exists()

@@ -1,4 +1,4 @@
-"""The other two verbs: every result has a text and a picture."""
+"""Summaries and plots of every result."""
 
 import io
 import subprocess
@@ -11,8 +11,9 @@ import pytest
 import evaluators
 from evaluators import (
     Detections,
+    EvalRules,
     GroundTruth,
-    TubeTruth,
+    GroundTruthTubes,
     actor_curve,
     actor_precision_recall,
     bootstrap,
@@ -33,31 +34,33 @@ COLUMNS = (
     np.tile([0.0, 0, 1, 1], (N, 1)),
     np.arange(N) // 2 % 2 + 1,
 )
-TRUTH = GroundTruth(*COLUMNS)
-TUBES = TubeTruth(*COLUMNS, COLUMNS[1] * 10 + COLUMNS[4])
-FOUND = Detections(*COLUMNS, np.linspace(0.2, 0.9, N))
+GROUND_TRUTH = GroundTruth(*COLUMNS)
+TUBES = GroundTruthTubes(*COLUMNS, COLUMNS[1] * 10 + COLUMNS[4])
+DETECTIONS = Detections(*COLUMNS, np.linspace(0.2, 0.9, N))
 WORSE = Detections(*COLUMNS[:4], COLUMNS[4] % 3 + 1, np.linspace(0.2, 0.9, N))
-NOBODY = Detections((), *(np.zeros(0, int),) * 2, np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+NO_DETECTIONS = Detections((), *(np.zeros(0, int),) * 2, np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
 
 RESULTS = {
-    "frame_map": frame_map(TRUTH, FOUND, CLASSES),
-    "by another protocol": frame_map(TRUTH, FOUND, CLASSES, protocol="annotated", plus_one=True),
-    "of nothing": frame_map(TRUTH, NOBODY, {3: "fly"}),
-    "video_map": video_map(TUBES, FOUND, CLASSES),
-    "video_map at one threshold": video_map(TUBES, FOUND, CLASSES, thresholds=(0.3,)),
-    "actors": actor_precision_recall(TRUTH, FOUND, CLASSES),
-    "actors of nobody": actor_precision_recall(TRUTH, NOBODY, CLASSES),
-    "curve": actor_curve(TRUTH, FOUND, CLASSES),
-    "curve of nobody": actor_curve(TRUTH, NOBODY, CLASSES),
-    "bootstrap": bootstrap(TRUTH, FOUND, CLASSES, samples=20),
-    "compare": compare(TRUTH, (FOUND, WORSE), CLASSES, samples=20),
-    "errors": error_budget(TRUTH, WORSE, CLASSES),
-    "errors of nobody": error_budget(TRUTH, NOBODY, CLASSES),
+    "frame_map": frame_map(GROUND_TRUTH, DETECTIONS, CLASSES),
+    "another protocol": frame_map(
+        GROUND_TRUTH, DETECTIONS, CLASSES, rules=EvalRules("annotated", plus_one=True)
+    ),
+    "no detections": frame_map(GROUND_TRUTH, NO_DETECTIONS, {3: "fly"}),
+    "video_map": video_map(TUBES, DETECTIONS, CLASSES),
+    "video_map at one threshold": video_map(TUBES, DETECTIONS, CLASSES, thresholds=(0.3,)),
+    "actors": actor_precision_recall(GROUND_TRUTH, DETECTIONS, CLASSES),
+    "actors without detections": actor_precision_recall(GROUND_TRUTH, NO_DETECTIONS, CLASSES),
+    "curve": actor_curve(GROUND_TRUTH, DETECTIONS, CLASSES),
+    "curve without detections": actor_curve(GROUND_TRUTH, NO_DETECTIONS, CLASSES),
+    "bootstrap": bootstrap(GROUND_TRUTH, DETECTIONS, CLASSES, samples=20),
+    "compare": compare(GROUND_TRUTH, (DETECTIONS, WORSE), CLASSES, samples=20),
+    "errors": error_budget(GROUND_TRUTH, WORSE, CLASSES),
+    "errors without detections": error_budget(GROUND_TRUTH, NO_DETECTIONS, CLASSES),
 }
 
 
 @pytest.mark.parametrize("name", RESULTS)
-def test_every_result_has_a_text_and_a_picture(name):
+def test_every_result_has_a_summary_and_a_plot(name):
     text = summarise(RESULTS[name])
     assert text == text.strip("\n")
     assert "nan" not in text
@@ -68,34 +71,34 @@ def test_every_result_has_a_text_and_a_picture(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "expected"),
     [
         ("frame_map", "frame-mAP 100.00 %   (protocol standard, IoU 0.5, mean of 2 classes)"),
-        ("by another protocol", "(protocol annotated with +1 pixel, IoU 0.5, mean of 2 classes)"),
-        ("of nothing", "frame-mAP - %"),
+        ("another protocol", "(protocol annotated with +1 pixel, IoU 0.5, mean of 2 classes)"),
+        ("no detections", "frame-mAP - %"),
         # The annotated frames are ten of nineteen: 10/19 reaches 0.5 and not 0.55.
         ("video_map", "video-mAP @0.2 66.67   @0.5 66.67   @0.75 0.00   @0.5:0.95 6.67 %   (protocol act"),
         ("video_map at one threshold", "video-mAP @0.3 66.67 %"),
         ("actors", "actors at theta 0.2: precision 100.00 %, recall 97.50 %"),
-        ("actors of nobody", "precision - %, recall 0.00 %"),
+        ("actors without detections", "precision - %, recall 0.00 %"),
         ("curve", "  0.2000     100.00      97.50"),
-        ("bootstrap", "frame-mAP, 95 % interval: 100.00 to 100.00   (bootstrap over 2 videos, 20 draws"),
+        ("bootstrap", "frame-mAP, 95 % interval: 100.00 to 100.00   (bootstrap over 2 videos, 20 samples"),
         ("compare", "100.00 -> 0.00 %   (protocol standard, IoU 0.5)\ndifference -100.00, 95 % interval"),
         ("errors", "  wrong class  +100.00 mAP            40 detections\n"),
-        ("errors of nobody", "  missed             - mAP            40 true boxes"),
+        ("errors without detections", "  missed             - mAP            40 ground-truth boxes"),
     ],
 )  # fmt: skip
-def test_what_the_texts_say(name, said):
-    assert said in summarise(RESULTS[name])
+def test_summary_texts(name, expected):
+    assert expected in summarise(RESULTS[name])
 
 
-def test_what_is_no_result():
+def test_other_objects_are_refused():
     for verb in (summarise, plot):
         with pytest.raises(TypeError, match="int is not a result of an evaluator"):
             verb(7)
 
 
-def test_pictures_need_no_display_and_touch_no_state():
+def test_plot_needs_no_display_and_does_not_import_pyplot():
     code = (
         "import numpy as np, sys; from evaluators import *;"
         "z = np.zeros(1, int); b = np.array([[0, 0, 1, 1.0]]);"
