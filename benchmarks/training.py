@@ -30,7 +30,7 @@ from filelock import FileLock
 from torch import nn
 
 from actloc_core.checkpoints import CheckpointError, read
-from actloc_core.detector import packed
+from actloc_core.detector import pack_checkpoint
 from benchmarks import processes
 from benchmarks.data import PROTOCOLS, Data, benchmark, clip_rate, frame_ap
 from benchmarks.engine import Step, fit, predict, true_boxes
@@ -130,7 +130,7 @@ def train(
         if processes.place():
             return Trained(model, origin=origin, **training)
         checkpoint = {
-            **packed(model, asdict(exp), data.train.classes, fps=clip_rate(exp)),
+            **pack_checkpoint(model, asdict(exp), data.train.classes, fps=clip_rate(exp)),
             "origin": origin,
             "training": training,
         }
@@ -230,7 +230,7 @@ def _train(
                 kept["mAP"] = glimpse(data.val)
                 if kept["mAP"] > kept["best"]:
                     kept["best"] = kept["mAP"]
-                    best = packed(model, asdict(exp), data.train.classes, fps=clip_rate(exp))
+                    best = pack_checkpoint(model, asdict(exp), data.train.classes, fps=clip_rate(exp))
                     best |= {"origin": origin, "step": step.step, "val_mAP": kept["mAP"]}
                     if first:
                         save_tensors(folder / "best.pt", best)
