@@ -38,7 +38,7 @@ from benchmarks.experiments import Experiment
 from benchmarks.models import begin_with, build_model, weights_file, weights_hash
 from benchmarks.provenance import training_code
 from benchmarks.results import CURVE_THETA, save
-from datasets.split import Split, thinned
+from datasets.split import Split, subsample
 
 GLIMPSE = 80
 """Keyframes of a look in training, and of the one at the untrained model."""
@@ -177,7 +177,7 @@ def _train(
     first = processes.place() == 0
 
     def glimpse(split: Split) -> float:
-        split = thinned(split, GLIMPSE)
+        split = subsample(split, GLIMPSE)
         found = predict(
             model,
             split,
@@ -185,7 +185,7 @@ def _train(
             theta=CURVE_THETA,
             score="product",
             batch=exp.batch,
-            given={key: true_boxes(split.people.at(key)) for key in split.keyframes},
+            given={key: true_boxes(split.annotations.at(key)) for key in split.keyframes},
             keep_aspect=exp.short_sides is not None,
             bf16=exp.bf16,
             workers=workers,

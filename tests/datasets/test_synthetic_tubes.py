@@ -1,4 +1,4 @@
-"""The tube benchmarks from a seed: real formats, the same bytes again, and boxes on every frame."""
+"""Synthetic UCF101-24 and JHMDB: real formats, reproducible bytes, and boxes on every frame."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ SIZE = TubeSize(train=16, test=8, seed=3)
 
 @pytest.fixture(scope="module")
 def ucf24(tmp_path_factory):
-    """With extracted frames beside the videos."""
+    """ucf24 with extracted frames beside the videos."""
     return synthetic_tubes.make(tmp_path_factory.mktemp("ucf24"), "ucf24", SIZE, images="frames")
 
 
@@ -33,11 +33,11 @@ def jhmdb_videos(tmp_path_factory):
 
 def tubes_of(annotations):
     """(video, label, frames, boxes) of every tube."""
-    truth = annotations.truth
-    for tube in np.unique(truth.tube):
-        rows = truth.tube == tube
+    gt = annotations.truth
+    for tube in np.unique(gt.tube):
+        rows = gt.tube == tube
         first = int(np.argmax(rows))
-        yield truth.videos[truth.video[first]], truth.label[first], truth.frame[rows], truth.box[rows]
+        yield gt.videos[gt.video[first]], gt.label[first], gt.frame[rows], gt.box[rows]
 
 
 def images_of(folder, suffix, count):
@@ -52,7 +52,7 @@ def video_of(path, count):
 
 
 def red_off_centre(image, box):
-    """Pixels from the centre of the box to that of what is reddest in it."""
+    """Distance in pixels from the centre of the box to that of the reddest pixels in it."""
     x1, y1, x2, y2 = box
     ys, xs = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     inside = (xs > x1) & (xs < x2) & (ys > y1) & (ys < y2)
@@ -71,8 +71,8 @@ def red_off_centre(image, box):
     ],
     ids=["ucf24 videos", "ucf24 frames", "jhmdb frames", "jhmdb videos"],
 )
-def test_image_number_n_shows_the_boxes_of_frame_n(made, annotations, read, request):
-    """Independent of the drawing code: the red core is in the middle of the box at every frame."""
+def test_image_n_matches_the_boxes_of_frame_n(made, annotations, read, request):
+    """Independent of the drawing code: the red core is at the centre of the box in every frame."""
     root = request.getfixturevalue(made)
     act = read_act(root / annotations)
     pixels = {video: read(root, video, act.nframes[video]) for video in act.nframes}
@@ -89,7 +89,7 @@ def test_image_number_n_shows_the_boxes_of_frame_n(made, annotations, read, requ
         if MOTIONS[label] in ("left", "right", "up", "down")
         for frame, box in zip(frames[:-1], boxes[:-1], strict=True)
     ]
-    assert np.mean(late) > np.mean(off) + 0.4, "an image one later shows"
+    assert np.mean(late) > np.mean(off) + 0.4, "an offset of one image is noticed"
 
 
 def test_ucf24_tubes_are_parts_of_their_videos(ucf24):
@@ -107,7 +107,7 @@ def test_ucf24_tubes_are_parts_of_their_videos(ucf24):
         assert 20 <= len(frames) <= 40
 
 
-def test_jhmdb_has_one_tube_that_covers_every_frame(jhmdb):
+def test_jhmdb_has_one_tube_over_every_frame(jhmdb):
     act = read_act(jhmdb / "JHMDB-GT.pkl")
     tubes = list(tubes_of(act))
     assert [tube[0] for tube in tubes] == list(act.nframes), "one per video"
@@ -117,7 +117,7 @@ def test_jhmdb_has_one_tube_that_covers_every_frame(jhmdb):
         assert frames.tolist() == list(range(1, act.nframes[video] + 1))
 
 
-def test_splits(ucf24, jhmdb):
+def test_splits_have_disjoint_groups_and_all_classes(ucf24, jhmdb):
     act = read_act(ucf24 / "UCF101v2-GT.pkl")
     (train,), (test,) = act.train_videos, act.test_videos
     assert (len(train), len(test)) == (16, 8)
@@ -135,7 +135,7 @@ def test_splits(ucf24, jhmdb):
     assert len(split_truth(act, 2).box) == sum(act.nframes[v] for v in act.test_videos[1])
 
 
-def test_the_pickle_is_as_act_writes_it(ucf24):
+def test_pickle_has_acts_schema_and_protocol(ucf24):
     path = ucf24 / "UCF101v2-GT.pkl"
     assert path.read_bytes()[:2] == b"\x80\x02", "protocol 2"
     content = load_plain(path)
@@ -147,8 +147,8 @@ def test_the_pickle_is_as_act_writes_it(ucf24):
 
 
 @pytest.mark.parametrize("shape", synthetic_tubes.SHAPES)
-def test_nobody_leaves_the_image_or_hides_another(shape):
-    """Of everybody, annotated or not, at every frame, in many more videos than are made."""
+def test_bodies_stay_in_the_image_and_apart(shape):
+    """All bodies, annotated or not, in all frames of many videos."""
     for number in range(160):
         rng = np.random.default_rng(number)
         scene = sample_tube_scene(rng, shape, MOTIONS[number % 8])
@@ -163,8 +163,8 @@ def test_nobody_leaves_the_image_or_hides_another(shape):
                 assert (sides.clip(0).prod(1) < 0.1 * (one[:, 2:] - one[:, :2]).prod(1)).all()
 
 
-def test_a_tube_shows_its_motion():
-    """What the labels say, read from the boxes: where they go and how they grow."""
+def test_boxes_of_a_tube_move_as_its_label_says():
+    """Velocity and growth, measured from the boxes."""
     for number in range(80):
         motion = MOTIONS[number % 8]
         scene = sample_tube_scene(np.random.default_rng(number), "jhmdb", motion)
@@ -175,31 +175,31 @@ def test_a_tube_shows_its_motion():
         down = (last[1] + last[3] - first[1] - first[3]) / 2 / steps
         growth = np.log((last[3] - last[1]) / height) / steps
         assert width / height == pytest.approx(ASPECT, rel=1e-4)
-        for value, least, forth, back in (
+        for value, minimum, forward, backward in (
             (right, 0.6, "right", "left"),
             (down, 0.6, "down", "up"),
             (growth, 0.02, "grow", "shrink"),
         ):
-            if motion in (forth, back):
-                assert value * (1 if motion == forth else -1) > least
+            if motion in (forward, backward):
+                assert value * (1 if motion == forward else -1) > minimum
             else:
                 assert value == pytest.approx(0, abs=1e-4)
 
 
-def test_videos_are_the_kind_that_random_access_reads_wrongly(ucf24):
+def test_random_access_by_decord_reads_the_videos_wrongly(ucf24):
     decord = pytest.importorskip("decord")
     path = min((ucf24 / "videos" / "right").iterdir())
     assert b"XVID" in path.read_bytes()[:300]
     count = probe(path).frames
-    right = read_frames(path, np.arange(count)).astype(int)
+    expected = read_frames(path, np.arange(count)).astype(int)
     wrong = [
-        abs(decord.VideoReader(str(path), num_threads=1).get_batch([i]).asnumpy()[0] - right[i]).max() > 60
+        abs(decord.VideoReader(str(path), num_threads=1).get_batch([i]).asnumpy()[0] - expected[i]).max() > 60
         for i in range(count)
     ]
     assert sum(wrong) > count / 4
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(jhmdb_videos, ucf24, tmp_path):
+def test_equal_seeds_give_equal_bytes_and_other_seeds_other_bytes(jhmdb_videos, ucf24, tmp_path):
     again = synthetic_tubes.make(tmp_path, "jhmdb", SIZE, images="videos")
     assert again.name == jhmdb_videos.name
     assert synthetic.fingerprint(again) == synthetic.fingerprint(jhmdb_videos)
@@ -210,7 +210,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(jhmdb_videos
     assert (other / first).read_bytes() != (jhmdb_videos / first).read_bytes()
 
 
-def test_what_is_made_is_found_again_and_damage_is_named(tmp_path):
+def test_existing_copy_is_reused_and_a_damaged_file_is_named(tmp_path):
     calls = []
     size = TubeSize(train=3, test=1)
     root = synthetic_tubes.make(tmp_path, "jhmdb", size, progress=lambda *x: calls.append(x))
@@ -225,7 +225,7 @@ def test_what_is_made_is_found_again_and_damage_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 0), (1, 0, 0), (1, 1, -1)])
-def test_sizes_that_make_no_benchmark(numbers):
+def test_sizes_without_videos_raise_value_error(numbers):
     with pytest.raises(ValueError, match="at least one video"):
         TubeSize(*numbers)
 
@@ -233,7 +233,7 @@ def test_sizes_that_make_no_benchmark(numbers):
 # --- python -m datasets make -------------------------------------------------------------------------
 
 
-def test_make_writes_into_the_folder_and_says_what(tmp_path, capsys):
+def test_make_writes_into_the_folder_and_prints_counts(tmp_path, capsys):
     out = tmp_path / "new" / "ucf24"
     assert main(["make", "--shape", "ucf24", "--out", str(out), "--clips", "9", "--seed", "3"]) == 0
     act = read_act(out / "UCF101v2-GT.pkl")
@@ -247,21 +247,21 @@ def test_make_writes_into_the_folder_and_says_what(tmp_path, capsys):
     assert [p.name for p in out.parent.iterdir()] == ["ucf24"], "no temporary folder is left"
 
 
-def test_make_takes_an_empty_folder_and_images_by_choice(tmp_path, capsys):
+def test_make_accepts_an_empty_folder_and_an_image_kind(tmp_path, capsys):
     arguments = ["make", "--shape", "jhmdb", "--out", str(tmp_path), "--clips", "1", "--images", "videos"]
     assert main(arguments) == 0
     assert {p.name for p in tmp_path.iterdir()} == {"videos", "JHMDB-GT.pkl", "manifest.json"}
     assert "videos 2," in capsys.readouterr().out
 
 
-def test_make_of_the_ava_shape_is_the_benchmark_of_that_size(tmp_path, capsys):
+def test_make_of_the_ava_shape_equals_the_benchmark_of_its_size(tmp_path, capsys):
     assert main(["make", "--shape", "ava", "--out", str(tmp_path / "a"), "--clips", "12", "--seed", "5"]) == 0
     same = synthetic.make(tmp_path, synthetic.Size(train=12, val=1, test=2, seed=5))
     assert synthetic.fingerprint(tmp_path / "a") == synthetic.fingerprint(same)
     assert "videos 3, keyframes 15, boxes" in capsys.readouterr().out
 
 
-def test_nothing_stays_of_a_making_that_failed(tmp_path, monkeypatch, capsys):
+def test_failure_leaves_no_files(tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -274,21 +274,21 @@ def test_nothing_stays_of_a_making_that_failed(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("shape", "more", "message"),
     [
-        ("jhmdb", ["--clips", "0"], "--clips 0: at least 1"),
-        ("ava", ["--seed", "-1"], "--seed -1: seeds count from 0"),
+        ("jhmdb", ["--clips", "0"], "--clips 0: give at least 1"),
+        ("ava", ["--seed", "-1"], "--seed -1: give at least 0"),
         ("ava", ["--images", "frames"], "--images frames: the ava shape"),
     ],
 )
-def test_make_names_bad_arguments(shape, more, message, tmp_path, capsys):
+def test_make_names_an_invalid_argument(shape, more, message, tmp_path, capsys):
     assert main(["make", "--shape", shape, "--out", str(tmp_path / "a"), *more]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_make_leaves_a_full_folder_alone(tmp_path, capsys):
+def test_make_refuses_a_folder_that_is_not_empty(tmp_path, capsys):
     file = tmp_path / "mine.txt"
     file.write_text("mine")
-    for out, why in ((tmp_path, "something is in it"), (file, "a file is there")):
+    for out, why in ((tmp_path, "is not empty"), (file, "is a file")):
         assert main(["make", "--shape", "ava", "--out", str(out)]) == 2
-        assert capsys.readouterr().err == f"error: --out {out}: {why}; name a new or empty folder\n"
+        assert capsys.readouterr().err == f"error: --out {out}: {why}; give a new or empty folder\n"
     assert file.read_text() == "mine"
