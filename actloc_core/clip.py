@@ -25,16 +25,22 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-if TYPE_CHECKING:  # only _open imports av, so datasets of extracted frames need no video decoder
-    from av.container import InputContainer
-    from av.packet import Packet
-    from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
-
+# Both are optional, since extracted frames are read without a video decoder. av comes first: after
+# decord, whose own FFmpeg libraries then take precedence, its VP8 encoder fails.
+try:
+    import av
+except ImportError:
+    av = None  # type: ignore[assignment]
 try:
     import decord
 except ImportError:  # no wheel for arm64
     decord = None
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 TIMED_CONTAINERS = {"mov", "matroska"}
 """Containers that store each packet's presentation time (the names cover MP4 and WebM)."""
@@ -44,8 +50,6 @@ REORDER_WINDOW = 32
 """Packets that surely include the first presented frame: no codec reorders over more."""
 TIE = 1e-6
 """Tolerance in frames: a timestamp this close below a boundary is on it, as times are floats."""
-CONTAINER_TICKS = 1_000_000
-"""Units of a container's duration per second (AV_TIME_BASE)."""
 
 
 class VideoError(ValueError):
@@ -461,7 +465,7 @@ def _stated_rate(path: Path, stream: VideoStream) -> float:
 def _stated_seconds(container: InputContainer, stream: VideoStream) -> float | None:
     if stream.duration:
         return float(stream.duration * _tick(stream))
-    return float(container.duration / CONTAINER_TICKS) if container.duration else None
+    return float(container.duration / av.time_base) if container.duration else None
 
 
 def _check_range(path: Path, numbers: np.ndarray, length: int) -> None:
@@ -491,16 +495,17 @@ def _no_frames(path: Path) -> VideoError:
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its main video stream. FFmpeg's errors within the context become VideoErrors."""
-    import av
-    from av.stream import Disposition
-    from av.video.stream import VideoStream
-
+    if av is None:
+        raise ImportError("av is not installed: pip install av")
     if not path.is_file():
         raise VideoError(f"{path}: no such video file")
     try:
         with av.open(str(path), metadata_errors="replace") as container:  # titles in any encoding
             stream = container.streams.best("video")
-            if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+            if (
+                not isinstance(stream, av.VideoStream)
+                or stream.disposition & av.stream.Disposition.attached_pic
+            ):
                 raise VideoError(f"{path}: the file has no video stream")
             if stream.codec_context is None:
                 raise VideoError(f"{path}: no decoder for the video's codec; re-encode it as H.264")

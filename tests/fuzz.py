@@ -187,10 +187,10 @@ def model_kinds() -> list[Kind]:
     from actloc_core.checkpoints import CheckpointError
     from actloc_core.detector import load_checkpoint
     from benchmarks.results import Result, read_result
-    from tests.actloc_core.checkpoints_of import held
+    from tests.actloc_core.checkpoints_of import checkpoint_content
 
     torch.set_num_threads(1)
-    small = held(dim=8)
+    small = checkpoint_content(dim=8)
     seeds = []
     for old in (False, True):
         file = io.BytesIO()

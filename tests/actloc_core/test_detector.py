@@ -178,7 +178,7 @@ def test_error_describes_a_file_that_is_no_checkpoint(tmp_path):
     offset = whole_file.index(checkpoint_content()["model"]["proj.weight"].numpy().tobytes())
     whole_file[offset] ^= 1  # a single bit
     file.write_bytes(whole_file)
-    assert "is not what its checksum says" in message()
+    assert "does not match its checksum" in message()
     file.write_bytes(b"<html>not found</html>")
     assert "no readable PyTorch checkpoint" in message()
     file.write_bytes(b"")
