@@ -20,7 +20,7 @@ def test_iou_and_giou_of_half_shifted_squares():
     assert giou.item() == pytest.approx(1 / 3)
 
 
-def test_giou_decreases_with_the_distance_of_disjoint_squares():
+def test_giou_of_disjoint_squares_is_negative():
     """Unit squares with a unit gap: hull 3, union 2, so 0 - 1/3."""
     iou, giou = iou_and_giou(torch.tensor([0.0, 0, 1, 1]), torch.tensor([2.0, 0, 3, 1]))
     assert iou.item() == 0
@@ -49,7 +49,7 @@ def test_nms_keeps_the_best_box_of_each_cluster():
     """b overlaps a with IoU 1/3, c overlaps b with 1/3 and a not at all; d is far away."""
     boxes = torch.tensor([[0, 0, 2, 1], [1, 0, 3, 1], [2, 0, 4, 1], [8, 8, 9, 9]], dtype=torch.float32)
     scores = torch.tensor([0.9, 0.8, 0.7, 0.95])
-    assert nms(boxes, scores, 0.3).tolist() == [3, 0, 2], "b went, so c is free to stay"
+    assert nms(boxes, scores, 0.3).tolist() == [3, 0, 2], "b is suppressed, so c is kept"
     assert nms(boxes, scores, 0.4).tolist() == [3, 0, 1, 2]
-    assert nms(boxes[[0, 0]], torch.tensor([0.5, 0.5]), 0.5).tolist() == [0], "of equals the first"
+    assert nms(boxes[[0, 0]], torch.tensor([0.5, 0.5]), 0.5).tolist() == [0], "the first of equal scores"
     assert nms(boxes[:0], scores[:0], 0.5).tolist() == []
