@@ -34,20 +34,20 @@ def iou_and_giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Greedy non-maximum suppression: -> int64 indices of the boxes that stay, best first.
+    """Greedy non-maximum suppression: -> int64 indices of the kept boxes, best first.
 
-    boxes (N, 4) xyxy, scores (N,). A box goes where one with a better score, which stays itself,
-    overlaps it with an IoU above `threshold`. Of equal scores the first is the better one.
+    boxes (N, 4) xyxy, scores (N,). A box is suppressed by a kept box with a higher score whose IoU with it
+    is above `threshold`. Among equal scores the first one wins.
     """
     order = torch.argsort(scores, descending=True, stable=True)
     iou, _ = iou_and_giou(boxes[order, None], boxes[None, order])
     overlaps = (iou > threshold).cpu()
-    gone = torch.zeros(len(order), dtype=torch.bool)
+    suppressed = torch.zeros(len(order), dtype=torch.bool)
     kept = []
     for i in range(len(order)):
-        if not gone[i]:
+        if not suppressed[i]:
             kept.append(i)
-            gone |= overlaps[i]
+            suppressed |= overlaps[i]
     return order[torch.tensor(kept, dtype=torch.int64, device=order.device)]
 
 

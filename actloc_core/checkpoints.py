@@ -1,14 +1,14 @@
-"""Puts published weights into our backbones: `print(load_backbone(model, "k400.pyth"))`.
+"""Load published weights into the backbones: `print(load_backbone(model, "k400.pyth"))`.
 
-A file is recognised by the tensors in it, never by its name:
+The layout of a file is recognised by its tensors, never by its name:
 
 - MViT of PySlowFast (v1-B, v2-S, v2-B; q, k and v in one projection or three) and of torchvision;
 - Hiera for video, supervised or MAE pre-training;
 - ViT of VideoMAE and UMT, fine-tuned or pre-training;
-- the backbone inside a checkpoint of our own detector, or anything above behind a prefix such as "module.".
+- the backbone in a checkpoint of our own detector, or any of these behind a prefix such as "module.".
 
-Classifier heads and decoders are left out, tables of positions are interpolated to the model's size, and
-anything else that does not fit is refused before the model is touched. Nothing in a file is executed.
+Classifier heads and decoders are left out and position embeddings are interpolated to the model's size. Any
+other mismatch is refused before the model is changed. Nothing in a file is executed.
 """
 
 from __future__ import annotations
@@ -34,20 +34,21 @@ from actloc_core.backbones.vit import ViT
 State = dict[str, Tensor]
 
 WRAPPERS = ("model_state", "model", "module", "state_dict", "model_state_dict")
-"""Where files keep their weights: PySlowFast and Hiera, VideoMAE and we, DeepSpeed, others."""
+"""Keys of the weights in a file: of PySlowFast and Hiera, VideoMAE and this project, DeepSpeed, others."""
 
-FITS: dict[str, type[nn.Module]] = {
+BACKBONES: dict[str, type[nn.Module]] = {
     "PySlowFast MViT": MViT,
     "torchvision MViT": MViT,
     "Hiera": Hiera,
     "Hiera MAE": Hiera,
     "VideoMAE ViT": ViT,
 }
-"""Layout of a file -> the backbone it is for."""
+"""Layout of a file -> the class of backbone that it fits."""
 
-NOT_BODY = re.compile(r"head\.|decoder|mask_token|encoder_norm\.|multi_scale_fusion_heads\.")
-BODY = re.compile(r"patch_embed|blocks|norm|pos_embed(?!_class)")
-"""Left over, these would change what the backbone computes; a class token it does not carry would not."""
+HEADS = re.compile(r"head\.|decoder|mask_token|encoder_norm\.|multi_scale_fusion_heads\.")
+"""Tensors of heads and decoders, which are left out."""
+ESSENTIAL = re.compile(r"patch_embed|blocks|norm|pos_embed(?!_class)")
+"""Tensors that may not be left over: without them the backbone would compute another function."""
 
 TORCHVISION = tuple(
     (re.compile(pattern), ours)
@@ -63,29 +64,29 @@ TORCHVISION = tuple(
         (r"^(blocks\.\d+)\.project\.", r"\1.proj."),
     )
 )
-"""torchvision's names -> ours (torchvision/models/video/mvit.py; mlp.1 and mlp.2 have no tensors)."""
+"""torchvision's names -> names here (torchvision/models/video/mvit.py; mlp.1 and mlp.2 have no tensors)."""
 
 
 class CheckpointError(ValueError):
-    """These weights cannot be used: the message says which file, why, and what to do."""
+    """Weights that cannot be used. The message names the file, the reason and what to do."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a checkpoint. `str` of it is one line; the names are the model's."""
+    """Result of loading a checkpoint, by the model's names. `str` of it is one line."""
 
     source: str
     layout: str
     loaded: tuple[str, ...]
-    """Tensors of the model that now have the file's values, `resized` ones included."""
+    """Tensors of the model that have the file's values, including the resized ones."""
     resized: tuple[str, ...]
-    """Tables of positions that were interpolated to the model's size."""
+    """Position embeddings that were interpolated to the model's size."""
     left_out: tuple[str, ...]
-    """Heads and decoders, by the file's names."""
+    """Tensors of heads and decoders, by the file's names."""
     missing: tuple[str, ...]
-    """Tensors of the model that stay as initialised: the final norm, where pre-training has none."""
+    """Tensors of the model that keep their initialisation: the final norm, which pre-training lacks."""
     unexpected: tuple[str, ...]
-    """Other tensors the model has no place for, such as the class token where it carries none."""
+    """Other tensors that the model lacks, such as a class token."""
 
     def __str__(self) -> str:
         parts = (name.partition(".")[0] for name in self.left_out)
@@ -97,37 +98,38 @@ class Report:
 
 
 def load_backbone(model: nn.Module, source: str | Path | Mapping[str, Any]) -> Report:
-    """Loads the weights of a file, or of a mapping as `torch.load` returns it, into `model`.
+    """Load the weights of a file, or of a mapping as `torch.load` returns it, into `model`.
 
     model: an MViT, Hiera or ViT of any input size, on any device.
     Raises CheckpointError, with `model` unchanged, where the file cannot be read or the weights are
     not for this backbone; OSError where the file cannot be opened.
     """
     name = "the given state" if isinstance(source, Mapping) else str(source)
-    held = find_weights(source if isinstance(source, Mapping) else read(Path(source)), name)
-    body, left_out = _split_off_heads(held)
-    layout = _layout(body, left_out, name)
-    if not isinstance(model, FITS[layout]):
+    weights = find_weights(source if isinstance(source, Mapping) else read(Path(source)), name)
+    body, left_out = _split_off_heads(weights)
+    layout = _recognise(body, left_out, name)
+    if not isinstance(model, BACKBONES[layout]):
         raise CheckpointError(
             f"{name} holds weights of a {layout}, the model is a {type(model).__name__}: "
-            f"build a {FITS[layout].__name__} or take another file"
+            f"build a {BACKBONES[layout].__name__} or use another file"
         )
-    given = _our_names(body, layout)
+    given = _rename(body, layout)
     own = model.state_dict()
-    fitting = {key: _fitted(key, given[key], own[key].shape) for key in own if key in given}
+    resized = {key: _resize(key, given[key], own[key].shape) for key in own if key in given}
     missing = [key for key in own if key not in given]
     unexpected = [key for key in given if key not in own]
-    wrong = [
-        f"{key}: {_shape(given[key])}, model {_shape(own[key])}" for key in fitting if fitting[key] is None
+    mismatches = [
+        f"{key}: {_shape(given[key])}, model {_shape(own[key])}" for key in resized if resized[key] is None
     ]
-    wrong += [f"{key}: none, model {_shape(own[key])}" for key in missing if not _may_miss(key, layout)]
-    wrong += [f"{key}: {_shape(given[key])}, model none" for key in unexpected if BODY.match(key)]
-    if wrong:
+    mismatches += [f"{key}: none, model {_shape(own[key])}" for key in missing if not _may_miss(key, layout)]
+    mismatches += [f"{key}: {_shape(given[key])}, model none" for key in unexpected if ESSENTIAL.match(key)]
+    if mismatches:
         raise CheckpointError(
             f"{name} ({layout}) does not fit this {type(model).__name__}, and nothing was loaded; build the "
-            f"variant it is of. {len(wrong)} tensors differ, file and model:\n  " + "\n  ".join(wrong)
+            f"variant of the file. {len(mismatches)} tensors differ, file and model:\n  "
+            + "\n  ".join(mismatches)
         )
-    loaded = {key: tensor for key, tensor in fitting.items() if tensor is not None}
+    loaded = {key: tensor for key, tensor in resized.items() if tensor is not None}
     model.load_state_dict(loaded, strict=False)
     return Report(
         source=name,
@@ -141,64 +143,64 @@ def load_backbone(model: nn.Module, source: str | Path | Mapping[str, Any]) -> R
 
 
 def read(path: Path) -> Any:
-    """What a PyTorch file holds, on the CPU, built from tensors and plain containers only.
+    """Read a PyTorch file of tensors and plain containers, on the CPU.
 
-    Raises CheckpointError where it is truncated, damaged, no checkpoint at all, or holds other objects.
+    Raises CheckpointError for a file that is truncated, damaged, no checkpoint, or holds other objects.
     """
-    zipped = zipfile.is_zipfile(path)  # all but the files of torch before 1.6, which have no checksums
+    zipped = zipfile.is_zipfile(path)  # files of torch before 1.6 are not and have no checksums
     try:
-        # torch does not look at them: a flipped bit would be a wrong weight without a word.
+        # torch ignores the checksums: a flipped bit would silently be a wrong weight.
         if zipped:
             with zipfile.ZipFile(path) as parts:
                 if (wrong := parts.testzip()) is not None:
-                    raise ValueError(f"its part {wrong} is not what its checksum says")
-        # VideoMAE's files carry their command line, a Namespace: a container as plain as a dict.
-        # Mapped files are read where tensors are used, so an optimizer's state costs nothing.
+                    raise ValueError(f"its part {wrong} does not match its checksum")
+        # VideoMAE's files hold their command line, a Namespace: as harmless a container as a dict.
+        # Of a memory-mapped file only the tensors in use are read, so an optimizer's state costs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # garbage fails in as many ways as there are bytes
+    except Exception as error:  # damaged files raise errors of any type
         if isinstance(error, OSError) and error.filename is not None:
-            raise  # no such file, no permission: nothing was read yet
-        said = str(error).strip()
-        if foreign := re.search(r"GLOBAL (\S+)", said):
+            raise  # missing file or no permission
+        reason = str(error).strip()
+        if foreign := re.search(r"GLOBAL (\S+)", reason):
             raise CheckpointError(
                 f"{path} holds a {foreign[1]} beside its tensors, which is not unpickled here. If you "
-                "trust the file, keep its weights alone: load it with weights_only=False and torch.save "
+                "trust the file, extract its weights: load it with weights_only=False and torch.save "
                 "the part that maps names to tensors"
             ) from error
         raise CheckpointError(
             f"{path} ({path.stat().st_size:,} bytes) is no readable PyTorch checkpoint "
-            f"({type(error).__name__}: {said.splitlines()[0] if said else 'empty'}). The download may have "
-            "stopped early or saved a web page: compare its size with the publisher's and fetch it again"
+            f"({type(error).__name__}: {reason.splitlines()[0] if reason else 'empty'}). The download may "
+            "have stopped early or saved a web page: compare its size with the publisher's and fetch it again"
         ) from error
 
 
-def find_weights(held: Any, name: str) -> State:
-    """The mapping of names to tensors in what a file held: itself, or under one of WRAPPERS.
+def find_weights(content: Any, name: str) -> State:
+    """Find the mapping of names to tensors in a file's content: itself, or under one of WRAPPERS.
 
     Raises CheckpointError where there is none.
     """
-    if not isinstance(held, Mapping):
-        raise CheckpointError(f"{name} holds a {type(held).__name__}, not a mapping of names to tensors")
-    for inner in (*(held[key] for key in WRAPPERS if isinstance(held.get(key), Mapping)), held):
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{name} holds a {type(content).__name__}, not a mapping of names to tensors")
+    for inner in (*(content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content):
         weights = {key: value for key, value in inner.items() if isinstance(value, Tensor)}
         if any(key.endswith(".weight") for key in weights):
-            if "pool_first: true" in str(held.get("cfg", "")).lower():
+            if "pool_first: true" in str(content.get("cfg", "")).lower():
                 raise CheckpointError(
                     f"{name} is of an MViT trained with MVIT.POOL_FIRST, which pools before it projects: "
-                    "the same tensors, another function. There is no such model here"
+                    "the same tensors, another function. Use weights of a model without it"
                 )
             return weights
     raise CheckpointError(
         f"{name} has no weights: expected tensors by name, or a mapping under one of {', '.join(WRAPPERS)}; "
-        f"found {', '.join(map(str, list(held)[:8])) or 'nothing'}"
+        f"got {', '.join(map(str, list(content)[:8])) or 'an empty mapping'}"
     )
 
 
 def _split_off_heads(weights: State) -> tuple[State, list[str]]:
-    """The backbone's tensors without their prefix, and the names of all heads and decoders.
+    """Separate the backbone's tensors, without their prefix, from heads and decoders, by name.
 
-    The prefix ("module.", "encoder.", "backbone.") is whatever stands before the patch embedding.
+    The prefix ("module.", "encoder.", "backbone.") is the one of the patch embedding.
     """
     stem = re.compile(r"(.*?)(?:patch_embed|conv_proj)\.")
     prefix = next((match[1] for match in map(stem.match, weights) if match), "")
@@ -206,15 +208,15 @@ def _split_off_heads(weights: State) -> tuple[State, list[str]]:
     left_out: list[str] = []
     for key, value in weights.items():
         inner = key.removeprefix(prefix)
-        if not key.startswith(prefix) or NOT_BODY.match(inner):
+        if not key.startswith(prefix) or HEADS.match(inner):
             left_out.append(key)
         else:
             body[inner] = value
     return body, left_out
 
 
-def _layout(body: State, left_out: list[str], name: str) -> str:
-    """Which of FITS these tensors are, by the names that only it has."""
+def _recognise(body: State, left_out: list[str], name: str) -> str:
+    """Recognise which of BACKBONES' layouts the tensors have, by names that only it has."""
     if "conv_proj.weight" in body:
         return "torchvision MViT"
     if "blocks.0.attn.pool_k.weight" in body:
@@ -224,17 +226,17 @@ def _layout(body: State, left_out: list[str], name: str) -> str:
     if "pos_embed_spatial" in body and "blocks.0.attn.qkv.bias" in body:
         return "Hiera MAE" if any("encoder_norm." in key for key in left_out) else "Hiera"
     raise CheckpointError(
-        f"{name} holds no weights we know: MViT of PySlowFast or torchvision, Hiera for video, ViT of "
-        f"VideoMAE or UMT. It begins with {', '.join(list(body)[:6])}"
+        f"{name} holds weights of an unknown layout; known are MViT of PySlowFast or torchvision, Hiera for "
+        f"video, ViT of VideoMAE or UMT. Its first tensors are {', '.join(list(body)[:6])}"
     )
 
 
-def _our_names(body: State, layout: str) -> State:
-    """The same tensors under the names, and for the class token in the shapes, that our models use."""
+def _rename(body: State, layout: str) -> State:
+    """Rename tensors, and reshape the class token, as the models here have them."""
     if layout == "torchvision MViT":
         return dict(_from_torchvision(key, value) for key, value in body.items())
     if layout == "PySlowFast MViT":
-        return _one_projection(body)
+        return _join_projections(body)
     if layout == "VideoMAE ViT":
         return {re.sub(r"^fc_norm\.", "norm.", key): value for key, value in body.items()}
     return body
@@ -247,8 +249,8 @@ def _from_torchvision(key: str, value: Tensor) -> tuple[str, Tensor]:
     return key, value.view(1, -1, value.shape[-1]) if in_stem else value
 
 
-def _one_projection(body: State) -> State:
-    """PySlowFast's files of 2021 and those with SEPARATE_QKV: attn.q, .k and .v become attn.qkv."""
+def _join_projections(body: State) -> State:
+    """Join attn.q, .k and .v, in PySlowFast's files of 2021 and with SEPARATE_QKV, to attn.qkv."""
     joined: State = {}
     for key, value in body.items():
         match = re.fullmatch(r"(.+\.attn\.)[qkv](\.(?:weight|bias))", key)
@@ -260,8 +262,8 @@ def _one_projection(body: State) -> State:
     return joined
 
 
-def _fitted(key: str, value: Tensor, shape: torch.Size) -> Tensor | None:
-    """`value` in the model's shape: as it is, interpolated where it is a table of positions, or None."""
+def _resize(key: str, value: Tensor, shape: torch.Size) -> Tensor | None:
+    """Return `value` in the model's shape, interpolating position embeddings; None: it does not fit."""
     if value.shape == shape:
         return value
     if value.dim() != len(shape) or value.shape[-1] != shape[-1]:
@@ -280,7 +282,8 @@ def _fitted(key: str, value: Tensor, shape: torch.Size) -> Tensor | None:
 
 
 def _may_miss(key: str, layout: str) -> bool:
-    # Hiera's pre-training has only a norm over the fused scales, which is not this one.
+    """Whether the file may lack a tensor of the model."""
+    # Hiera's pre-training has only a norm over the fused scales, which is another one.
     return layout == "Hiera MAE" and key.startswith("norm.")
 
 
@@ -289,6 +292,6 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _brief(names: Iterable[str]) -> str:
-    """Names with the blocks' numbers as *, each once with its count."""
+    """List names with block numbers replaced by *, each once with its count."""
     counts = Counter(re.sub(r"\.\d+\.", ".*.", name) for name in names)
     return ", ".join(key if n == 1 else f"{key} x{n}" for key, n in counts.items()) or "none"

@@ -81,11 +81,11 @@ class ActionLocalizer(nn.Module):
             return Predictions(box, self.heads.actor(actor), action_logits)
 
 
-class Found(NamedTuple):
-    """The K candidates of a batch of clips that are taken for actors."""
+class ActorDetections(NamedTuple):
+    """The K candidates of a batch of clips whose p(alpha) is above the threshold."""
 
     clip: Tensor
-    """(K,) int64, the clip's place in the batch."""
+    """(K,) int64, the clip's index in the batch."""
     boxes: Tensor
     """(K, 4) float xyxy in [0, 1]."""
     p_actor: Tensor
@@ -94,7 +94,9 @@ class Found(NamedTuple):
     """(K, C) score of each action."""
 
 
-def keep_actors(predictions: Predictions, *, theta: float, score: str, nms_iou: float | None = None) -> Found:
+def keep_actors(
+    predictions: Predictions, *, theta: float, score: str, nms_iou: float | None = None
+) -> ActorDetections:
     """Inference of section 3.4: candidates with p(alpha) > theta; no NMS.
 
     score: "action", the sigmoid of the action logit (what the text says), or "product", that
@@ -121,4 +123,4 @@ def keep_actors(predictions: Predictions, *, theta: float, score: str, nms_iou: 
     if score == "product":
         scores = scores * p[:, None]
     boxes = cxcywh_to_xyxy(predictions.boxes[clip, candidate].float()).clamp(0, 1)
-    return Found(clip, boxes, p, scores)
+    return ActorDetections(clip, boxes, p, scores)

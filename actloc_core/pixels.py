@@ -1,4 +1,4 @@
-"""From decoded frames to what a model is given: resized, in [0, 1], normalised."""
+"""Preprocessing of decoded frames: resizing, scaling to [0, 1], normalisation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MEAN, STD = 0.45, 0.225
-"""Of the Kinetics MViT and Hiera weights, for all three channels."""
+"""Normalisation of the Kinetics MViT and Hiera weights, equal for the three channels."""
 
 
 def to_tensor(frames: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
-    """Resize to (height, width), not crop: (T, H, W, 3) uint8 -> (3, T, *size) float32 in [0, 1]."""
+    """Resize frames to (height, width) without cropping: (T, H, W, 3) uint8 -> (3, T, *size) in [0, 1]."""
     x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
     if x.shape[2:] != size:
         x = F.interpolate(x, size, mode="bilinear", antialias=True)
@@ -21,17 +21,17 @@ def to_tensor(frames: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
 
 
 def size_for(height: int, width: int, *, short_side: int, multiple: int) -> tuple[int, int]:
-    """(height, width) with this short side and the aspect kept, each rounded to a multiple, at least one."""
+    """(height, width) with this short side and the aspect ratio kept, rounded to multiples."""
     scale = short_side / min(height, width)
     rows, columns = (max(round(side * scale / multiple), 1) * multiple for side in (height, width))
     return rows, columns
 
 
 def normalise(clip: Tensor) -> Tensor:
-    """(3, T, H, W), or with more in front, in [0, 1] -> what the published weights were trained on."""
+    """Normalise clips (..., 3, T, H, W) in [0, 1] to the range the published weights were trained on."""
     return (clip - MEAN) / STD
 
 
 def size_multiple(crop: int) -> int:
-    """What sides are rounded to where the aspect is kept: a token of the coarsest grid, 32 at 256."""
+    """Multiple of sides where the aspect ratio is kept: a token of the coarsest grid, 32 at crop 256."""
     return crop // 8

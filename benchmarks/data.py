@@ -97,7 +97,7 @@ def given_boxes(exp: Experiment, split: Split, root: Path) -> dict[Key, GivenBox
     if exp.method != "two_stage":
         return None
     if exp.boxes == "ground_truth":
-        return {key: true_boxes(split.people.at(key)) for key in split.keyframes}
+        return {key: true_boxes(split.annotations.at(key)) for key in split.keyframes}
     if exp.boxes != "detector":
         raise ValueError(f"boxes are those of a 'detector' or the 'ground_truth', not {exp.boxes!r}")
     if benchmark(exp) != "ava":

@@ -206,7 +206,7 @@ def parts(groups: Sequence[Group], count: int) -> list[list[Group]]:
     [whole] = groups
     places = np.array_split(np.arange(len(whole.targets)), count)
     return [
-        [Group(whole.clips[mine], [whole.targets[i] for i in mine], [whole.places[i] for i in mine])]
+        [Group(whole.clips[mine], [whole.targets[i] for i in mine], [whole.indices[i] for i in mine])]
         for mine in places
         if len(mine)
     ]
@@ -323,12 +323,12 @@ def predict(
             clip_input = group.clips.to(device, non_blocking=True)
             with autocast(device, bf16):
                 if isinstance(model, TwoStageLocalizer):
-                    keys = [split.keyframes[items[place]] for place in group.places]
+                    keys = [split.keyframes[items[place]] for place in group.indices]
                     predictions = model(clip_input, [_given(given, key).to(device) for key in keys])
                 else:
                     predictions = model(clip_input)
             found = keep_actors(predictions, theta=theta, score=score, nms_iou=nms_iou)
-            clips.append(items[np.array(group.places)[found.clip.cpu().numpy()]])
+            clips.append(items[np.array(group.indices)[found.clip.cpu().numpy()]])
             boxes.append(found.boxes.cpu().double().numpy())
             p_actor.append(found.p_actor.cpu().double().numpy())
             scores.append(found.scores.cpu().float().numpy())

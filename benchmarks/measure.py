@@ -26,7 +26,7 @@ from benchmarks.engine import fit, predict
 from benchmarks.experiments import OURS, at_scale
 from benchmarks.flops import count_instantly, parameters
 from benchmarks.models import build_model
-from datasets.split import thinned
+from datasets.split import subsample
 from evaluators.frame_map import Detections, EvalRules, GroundTruth, frame_map
 from evaluators.precision_recall import actor_precision_recall
 
@@ -150,7 +150,7 @@ def trained(subject: Subject, out: Path, *, seeds: int) -> dict[str, float]:
     name = subject.name.removeprefix("backbone/")
     exp = replace(at_scale(OURS, "tiny"), frame_embedding=True, epochs=EPOCHS, backbone=name)
     data = load_data(exp, {exp.dataset: make_synthetic(out / "data", exp.dataset)})
-    val, scores = thinned(data.val, CLIPS), []
+    val, scores = subsample(data.val, CLIPS), []
     for seed in range(seeds):
         torch.manual_seed(seed)
         model = build_model(exp, len(data.train.classes))

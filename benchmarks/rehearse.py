@@ -27,7 +27,7 @@ from benchmarks.engine import Step, fit, predict
 from benchmarks.experiments import TRAINING, Experiment
 from benchmarks.flops import count_experiment
 from benchmarks.models import begin_with, build_model, weights_file
-from datasets.split import thinned
+from datasets.split import subsample
 
 GIB = 2**30
 
@@ -204,7 +204,7 @@ def _steps(
         )
         return
     found.step_seconds, found.needed = step(exp.batch)
-    few = thinned(data.report, min(exp.batch, len(data.report)))
+    few = subsample(data.report, min(exp.batch, len(data.report)))
     clock = time.monotonic()
     found_few = predict(
         model,

@@ -25,7 +25,7 @@ from benchmarks.engine import Step, fit, predict, true_boxes
 from benchmarks.experiments import OURS, ROWS, SCALES, Experiment, choose, rows_at
 from benchmarks.models import begin_with, build_model, weights_file
 from benchmarks.results import CURVE_THETA, save
-from datasets.split import Split, parted, thinned
+from datasets.split import Split, hold_out_videos, subsample
 
 SPACE: dict[str, tuple[float, float]] = {
     "l1": (1.0, 20.0),
@@ -197,8 +197,8 @@ def try_out(
 
     A report: looks so far, the best theta, and the frame-mAP (fraction) at it.
     """
-    rest, held_out = parted(load_data(exp, roots).train, every=HELD_OUT)
-    held_out = thinned(held_out, CLIPS)
+    rest, held_out = hold_out_videos(load_data(exp, roots).train, every=HELD_OUT)
+    held_out = subsample(held_out, CLIPS)
     torch.manual_seed(exp.seed)
     model = build_model(exp, len(rest.classes))
     if beginning is not None:
@@ -226,7 +226,7 @@ def best_theta(
         score=exp.score,
         batch=exp.batch,
         nms_iou=exp.nms_iou,
-        given={key: true_boxes(split.people.at(key)) for key in split.keyframes},
+        given={key: true_boxes(split.annotations.at(key)) for key in split.keyframes},
         keep_aspect=exp.short_sides is not None,
         bf16=exp.bf16,
         workers=workers,

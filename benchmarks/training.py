@@ -30,7 +30,7 @@ from filelock import FileLock
 from torch import nn
 
 from actloc_core.checkpoints import CheckpointError, read
-from actloc_core.detector import packed
+from actloc_core.detector import pack_checkpoint
 from benchmarks import processes
 from benchmarks.data import PROTOCOLS, Data, benchmark, clip_rate, frame_ap
 from benchmarks.engine import Step, fit, predict, true_boxes
@@ -38,7 +38,7 @@ from benchmarks.experiments import Experiment
 from benchmarks.models import begin_with, build_model, weights_file, weights_hash
 from benchmarks.provenance import training_code
 from benchmarks.results import CURVE_THETA, save
-from datasets.split import Split, thinned
+from datasets.split import Split, subsample
 
 GLIMPSE = 80
 """Keyframes of a look in training, and of the one at the untrained model."""
@@ -130,7 +130,7 @@ def train(
         if processes.place():
             return Trained(model, origin=origin, **training)
         checkpoint = {
-            **packed(model, asdict(exp), data.train.classes, fps=clip_rate(exp)),
+            **pack_checkpoint(model, asdict(exp), data.train.classes, fps=clip_rate(exp)),
             "origin": origin,
             "training": training,
         }
@@ -177,7 +177,7 @@ def _train(
     first = processes.place() == 0
 
     def glimpse(split: Split) -> float:
-        split = thinned(split, GLIMPSE)
+        split = subsample(split, GLIMPSE)
         found = predict(
             model,
             split,
@@ -185,7 +185,7 @@ def _train(
             theta=CURVE_THETA,
             score="product",
             batch=exp.batch,
-            given={key: true_boxes(split.people.at(key)) for key in split.keyframes},
+            given={key: true_boxes(split.annotations.at(key)) for key in split.keyframes},
             keep_aspect=exp.short_sides is not None,
             bf16=exp.bf16,
             workers=workers,
@@ -230,7 +230,7 @@ def _train(
                 kept["mAP"] = glimpse(data.val)
                 if kept["mAP"] > kept["best"]:
                     kept["best"] = kept["mAP"]
-                    best = packed(model, asdict(exp), data.train.classes, fps=clip_rate(exp))
+                    best = pack_checkpoint(model, asdict(exp), data.train.classes, fps=clip_rate(exp))
                     best |= {"origin": origin, "step": step.step, "val_mAP": kept["mAP"]}
                     if first:
                         save_tensors(folder / "best.pt", best)

@@ -1,4 +1,4 @@
-"""Readers of the benchmarks as they lie on people's disks, and the synthetic one made from a seed.
+"""Readers of the benchmarks in their published formats, and makers of synthetic ones.
 
-Run from the checkout (`python -m datasets make`); not installed: the name is too common for that.
+Run from the checkout (`python -m datasets make`); not installed, since the name is too common.
 """

@@ -1,11 +1,11 @@
-"""AVA 2.2 and everything in its formats (the synthetic benchmark too), from frames or video files.
+"""AVA 2.2 and datasets in its formats, such as the synthetic benchmark, from frames or video files.
 
-<root>/frames/<video>/<video>_%06d.jpg       30 a second, number 1 is second 900; or else
+<root>/frames/<video>/<video>_%06d.jpg       30 per second, number 1 is second 900; or else
 <root>/videos/<video>.{mp4,mkv,webm,avi}     whole movies, or their cuts from second 900
 <root>/annotations/ava_<split>_v2.2.csv                      video,second,x1,y1,x2,y2,action,person
 <root>/annotations/ava_<split>_excluded_timestamps_v2.2.csv
-<root>/annotations/ava_action_list_v2.2.pbtxt                    all actions: what a model learns
-<root>/annotations/ava_action_list_v2.2_for_activitynet_2019.pbtxt   what is evaluated
+<root>/annotations/ava_action_list_v2.2.pbtxt                    all actions: the classes of training
+<root>/annotations/ava_action_list_v2.2_for_activitynet_2019.pbtxt   the evaluated classes
 <root>/annotations/**/ava_detection_<split>_boxes_and_labels.csv     person boxes of a detector
 """
 
@@ -21,54 +21,51 @@ from numpy.typing import NDArray
 
 from actloc_core.clip import clip_indices, clip_times, duration, read_times
 from datasets.split import (
-    VIDEO_SUFFIXES,
-    Images,
+    ActorAnnotations,
+    FrameFolder,
     Key,
-    Source,
     Split,
-    check_name,
-    find_images,
-    flipped_columns,
-    gather_people,
+    VideoSource,
+    columns_after_flip,
+    find_video,
+    group_by_actor,
 )
 from evaluators.ava_csv import read_annotations, read_exclusions, read_label_map, read_persons
 
 FIRST_SECOND, LAST_SECOND = 902, 1798
-"""The annotated range of a movie, keyframes once a second."""
+"""The annotated range of a movie, one keyframe per second."""
 START_SECOND = 900
 """Time 0 of extracted frames, and of video files that are the 15-minute cuts."""
 FPS = 30
-"""Frames a second of the extracted frames, and so of a clip's stride."""
+"""Frame rate of the extracted frames and of a clip's stride."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AvaSplit(Split):
-    """AVA's keyframes are seconds; boxes are fractions of the frame."""
+    """A split whose keyframes are seconds and whose boxes are fractions of the frame."""
 
     starts: dict[str, int]
-    """Video -> the movie's second at time 0 of its file or frames."""
+    """Video -> the movie's second at the first frame of its file or folder."""
     fps: float
-    """The clip's frames are taken as from a video of this constant rate, whatever the file's own is."""
+    """Clips are sampled as from a video of this constant frame rate, whatever the file's own rate."""
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """The frames of one clip, (T, H, W, 3) RGB."""
+        """Read the frames of a clip, (T, H, W, 3) uint8 RGB."""
         video, second = self.keyframes[index]
         source, time = self.sources[video], second - self.starts[video]
-        if isinstance(source, Images):
-            wanted = clip_indices(
-                round(time * self.fps), source.count, frames=self.frames, stride=self.stride
-            )
-            return source.read(wanted)
+        if isinstance(source, FrameFolder):
+            keyframe = round(time * self.fps)
+            return source.read(clip_indices(keyframe, source.count, frames=self.frames, stride=self.stride))
         times = clip_times(time, frames=self.frames, stride=self.stride, fps=self.fps)
         return read_times(source, times, fps=self.fps)
 
     def box_unit(self, video: str) -> tuple[float, float]:
-        """AVA's boxes are fractions of the image already."""
+        """(1, 1): AVA's boxes are fractions of the frame."""
         return 1.0, 1.0
 
 
 class PersonBoxes(NamedTuple):
-    """What a detector found at one keyframe."""
+    """The boxes of a person detector at one keyframe."""
 
     boxes: NDArray[np.float64]
     """(N, 4) xyxy in [0, 1]."""
@@ -86,76 +83,89 @@ def load(
     fps: float = FPS,
     flipped: dict[str, str] | None = None,
 ) -> AvaSplit:
-    """Read one split's annotations and look at each of its videos. Nothing is converted.
+    """Load one split: read its annotations and find each of its videos. No file is converted.
 
-    The training split's items are the annotated seconds, any other split's all seconds of the
-    annotated range that the videos hold: somebody found where nobody is counts as false.
-    fps: the rate that `stride` counts in. Extracted frames have this rate; a video file of another,
-    or of a variable one, is sampled at the times that frames of this rate would have.
+    Items of the training split are the annotated seconds. Items of other splits are all seconds of the
+    annotated range that the videos hold: a detection at a second without annotations is a false positive.
+    fps: the frame rate that `stride` refers to. Extracted frames have this rate; a video file of another
+    or a variable rate is sampled at the times that frames of this rate would have.
     flipped: action names that a horizontal flip exchanges.
     Raises FileNotFoundError or ValueError naming file, line and field.
     """
-    annotations = annotations_folder(root)
-    classes = read_label_map(annotations / "ava_action_list_v2.2.pbtxt")
-    evaluated = read_label_map(annotations / "ava_action_list_v2.2_for_activitynet_2019.pbtxt")
-    csv = annotations / f"ava_{split}_v2.2.csv"
-    truth, person = read_annotations(csv, known_ids=frozenset(classes))
-    excluded = read_exclusions(annotations / f"ava_{split}_excluded_timestamps_v2.2.csv")
-    sources = {video: find_source(root, video, csv) for video in truth.videos}
+    folder = annotations_folder(root)
+    classes = read_label_map(folder / "ava_action_list_v2.2.pbtxt")
+    evaluated = read_label_map(folder / "ava_action_list_v2.2_for_activitynet_2019.pbtxt")
+    csv = folder / f"ava_{split}_v2.2.csv"
+    ground_truth, person = read_annotations(csv, known_ids=frozenset(classes))
+    excluded = read_exclusions(folder / f"ava_{split}_excluded_timestamps_v2.2.csv")
+    sources = {video: find_source(root, video, csv) for video in ground_truth.videos}
     spans = {video: span(source, fps) for video, source in sources.items()}
-    starts = {video: begin for video, (begin, _) in spans.items()}
-    # The person's number tells apart two people with one box; old files have none.
-    who = np.full(len(truth.label), -1) if person is None else person
-    people = gather_people(truth, who, truth.box, tuple(classes))
-    for video, second in people.rows:
-        begin, end = spans[video]
-        if not begin <= second < end:
-            raise ValueError(
-                f"{csv}: {video} is annotated at second {second}, but {_place(sources[video])} holds "
-                f"seconds {begin} to {end:.1f} and ends at the latter; is it cut from second {START_SECOND}?"
-            )
-    if split == "train":
-        keys = list(people.rows)
-    else:
-        keys = [
-            (video, second)
-            for video in truth.videos
-            for second in range(FIRST_SECOND, LAST_SECOND + 1)
-            if second < spans[video][1]
-        ]
+    # The person id distinguishes persons with equal boxes; older files have none.
+    ids = np.full(len(ground_truth.label), -1) if person is None else person
+    annotations = group_by_actor(ground_truth, ids, ground_truth.box, tuple(classes))
+    _check_spans(annotations, sources, spans, csv)
+    keys = annotations.rows if split == "train" else _evaluated_keyframes(spans)
     return AvaSplit(
         classes=classes,
         evaluated=evaluated,
-        ground_truth=truth,
+        ground_truth=ground_truth,
         excluded=excluded,
         keyframes=tuple(sorted(key for key in keys if key not in excluded)),
         sources=sources,
-        people=people,
-        flipped_columns=flipped_columns(classes, flipped),
+        annotations=annotations,
+        flipped_columns=columns_after_flip(classes, flipped),
         frames=frames,
         stride=stride,
         crop=crop,
-        starts=starts,
+        starts={video: begin for video, (begin, _) in spans.items()},
         fps=fps,
     )
 
 
+def _check_spans(
+    annotations: ActorAnnotations,
+    sources: dict[str, VideoSource],
+    spans: dict[str, tuple[int, float]],
+    csv: Path,
+) -> None:
+    """Raise ValueError naming a video that does not hold a second it is annotated at."""
+    for video, second in annotations.rows:
+        begin, end = spans[video]
+        if not begin <= second < end:
+            source = sources[video]
+            path = source.folder if isinstance(source, FrameFolder) else source
+            raise ValueError(
+                f"{csv}: {video} is annotated at second {second}, but {path} covers seconds "
+                f"{begin} to {end:.1f}; is it cut from second {START_SECOND}?"
+            )
+
+
+def _evaluated_keyframes(spans: dict[str, tuple[int, float]]) -> list[Key]:
+    """All seconds of the annotated range that each video holds, annotated or not."""
+    return [
+        (video, second)
+        for video, (_, end) in spans.items()
+        for second in range(FIRST_SECOND, LAST_SECOND + 1)
+        if second < end
+    ]
+
+
 def person_boxes(path: Path, *, threshold: float = 0.8) -> dict[Key, PersonBoxes]:
-    """A detector's person boxes for the two-stage baseline: (video, second) -> those of that keyframe.
+    """Read a detector's person boxes for the two-stage baseline: keyframe (video, second) -> boxes.
 
     path: a file like ava_detection_val_boxes_and_labels.csv, whose last column is the score.
-    threshold: boxes are used at this score or above; 0.8 is what two-stage methods take.
-    A keyframe's boxes are sorted by score, best first. One without any is left out.
+    threshold: boxes with this score or a higher one are used; 0.8 is usual in two-stage methods.
+    A keyframe's boxes are sorted by score, best first. Keyframes without boxes are left out.
     Raises FileNotFoundError, or ValueError naming file and line.
     """
-    found = read_persons(path)
-    kept = np.flatnonzero(found.score >= threshold)
-    order = kept[np.lexsort((-found.score[kept], found.frame[kept], found.video[kept]))]
-    keys = np.column_stack([found.video[order], found.frame[order]])
+    persons = read_persons(path)
+    used = np.flatnonzero(persons.score >= threshold)
+    order = used[np.lexsort((-persons.score[used], persons.frame[used], persons.video[used]))]
+    keys = np.column_stack([persons.video[order], persons.frame[order]])
     _, begins = np.unique(keys, axis=0, return_index=True)
     return {
-        (found.videos[found.video[rows[0]]], int(found.frame[rows[0]])): PersonBoxes(
-            found.box[rows].clip(0, 1), found.score[rows]
+        (persons.videos[persons.video[rows[0]]], int(persons.frame[rows[0]])): PersonBoxes(
+            persons.box[rows].clip(0, 1), persons.score[rows]
         )
         for rows in np.split(order, begins[1:])
         if len(rows)
@@ -163,19 +173,19 @@ def person_boxes(path: Path, *, threshold: float = 0.8) -> dict[Key, PersonBoxes
 
 
 def find_person_boxes(root: Path, split: str) -> Path:
-    """The person-box file of a split. FileNotFoundError says what it is called and who publishes it."""
+    """Find the person-box file of a split. FileNotFoundError names the file and its publisher."""
     name, annotations = f"ava_detection_{split}_boxes_and_labels.csv", annotations_folder(root)
-    places = sorted(annotations.rglob(name))
-    if not places:
+    paths = sorted(annotations.rglob(name))
+    if not paths:
         raise FileNotFoundError(
-            f"{annotations}: no {name} in it or below it. It holds a person detector's boxes, and is "
-            "published with SlowFast; or choose rows that take ground-truth boxes or need none"
+            f"{annotations}: no {name} in it or below it. It holds the boxes of a person detector and is "
+            "published with SlowFast; or choose rows that use ground-truth boxes or none"
         )
-    return places[0]
+    return paths[0]
 
 
 def annotations_folder(root: Path) -> Path:
-    """Where a tree keeps its annotations. FileNotFoundError where there is no tree or no such folder."""
+    """Find the annotation folder of a data folder. FileNotFoundError: one of the two is missing."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such data folder; give it as --data ava=FOLDER")
     for name in ("annotations", "annotations_v2.2"):
@@ -184,39 +194,27 @@ def annotations_folder(root: Path) -> Path:
     raise FileNotFoundError(f"{root}: no folder annotations/ (or annotations_v2.2/) in it")
 
 
-def find_source(root: Path, video: str, csv: Path) -> Source:
-    """A video's extracted frames or else its file. Raises FileNotFoundError naming both places."""
-    check_name(video, csv)
-    if images := find_images(root / "frames" / video, f"{video.replace('%', '%%')}_%06d.jpg"):
-        return images
-    for suffix in VIDEO_SUFFIXES:
-        if (path := root / "videos" / f"{video}{suffix}").is_file():
-            return path
-    raise FileNotFoundError(
-        f"{csv} annotates video {video!r}, but {root / 'videos'} has no "
-        f"{video}{{{','.join(VIDEO_SUFFIXES)}}} and {root / 'frames' / video} no {video}_000001.jpg"
-    )
+def find_source(root: Path, video: str, csv: Path) -> VideoSource:
+    """Find a video's extracted frames or else its file. Raises as `datasets.split.find_video`."""
+    name = f"{video.replace('%', '%%')}_%06d.jpg"
+    return find_video(root, video, [(f"frames/{video}", name)], csv)
 
 
-def span(source: Source, fps: float) -> tuple[int, float]:
-    """The movie's seconds that a file or its frames hold: from, and, as the file states it, up to.
+def span(source: VideoSource, fps: float) -> tuple[int, float]:
+    """First second of the movie that a file or its frames hold, and their end as the file states it.
 
-    A file that reaches the last annotated second counts from the movie's beginning; a shorter one
-    is the cut from second 900. Movies of AVA are longer than half an hour, cuts 15 minutes.
+    A file that reaches the last annotated second is the whole movie; a shorter one is the cut from
+    second 900. AVA's movies are longer than half an hour, its cuts are 15 minutes long.
     """
-    if isinstance(source, Images):
+    if isinstance(source, FrameFolder):
         return START_SECOND, START_SECOND + source.count / fps
     seconds = duration(source)
     begin = 0 if seconds > LAST_SECOND else START_SECOND
     return begin, begin + seconds
 
 
-def _place(source: Source) -> Path:
-    return source.folder if isinstance(source, Images) else source
-
-
 def fingerprint(root: Path) -> str:
-    """A hash of the annotation files; the videos' bytes (200 GB) are not read."""
+    """Hash of the annotation files, 16 hex digits; the videos' bytes (200 GB) are not read."""
     digest = hashlib.sha256()
     for path in sorted(annotations_folder(root).glob("ava_*")):
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())

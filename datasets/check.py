@@ -1,7 +1,7 @@
-"""Is a data set on disk what training will need? Counts, missing and short videos, boxes, a picture.
+"""Validate a dataset on disk before training: counts, missing and truncated videos, boxes, a contact sheet.
 
-`inspect` reads annotations and looks at every video they name; nothing is decoded but the samples
-of `contact_sheet`.
+`inspect` reads the annotations and probes every video they name. Only the sample keyframes of
+`contact_sheet` are decoded.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from actloc_core.clip import VideoError, probe, read_times
-from datasets import ava, jhmdb, tubes, ucf24
-from datasets.split import Images, Source, read_source
-from evaluators.act_pickle import split_videos
+from datasets import ava
+from datasets.jhmdb import JHMDB
+from datasets.split import FrameFolder, VideoSource, read_source
+from datasets.tubes import TubeBenchmark, select_videos
+from datasets.ucf24 import UCF24
+from evaluators.act_pickle import ActAnnotations, split_videos
 from evaluators.ava_csv import read_annotations, read_exclusions, read_label_map
 from evaluators.frame_map import GroundTruth
 
-KNOWN: Mapping[str, Mapping[str, Mapping[str, int]]] = {
+PUBLISHED_COUNTS: Mapping[str, Mapping[str, Mapping[str, int]]] = {
     "ava": {"train": {"videos": 235}, "val": {"videos": 64}},
     "ucf24": {
         "train 1": {"classes": 24},
@@ -36,70 +39,68 @@ KNOWN: Mapping[str, Mapping[str, Mapping[str, int]]] = {
         "test 3": {"classes": 21, "videos": 265},
     },
 }
-"""Dataset -> split -> what the published data hold. A subset differs, and is told so, not refused."""
+"""Dataset -> split -> counts of the published data. A difference is reported, not refused."""
 
-SHOWN = 5
-"""How many of a kind of problem are named; the rest are counted."""
+TUBE_BENCHMARKS = {"ucf24": UCF24, "jhmdb": JHMDB}
+MAX_LISTED = 5
+"""Problems of a kind that are listed; the others are counted."""
 
 
 @dataclass
 class SplitReport:
-    """What was found of one split. Counts are of what the annotations name."""
+    """Counts and problems of one split. Counts are those of its annotations."""
 
     name: str
     counts: dict[str, int]
-    """classes, videos, frames (that the videos hold), keyframes (annotated), boxes, labels."""
-    sources: dict[str, Source]
-    """Of the videos that were found."""
-    truth: GroundTruth
+    """classes, videos, frames (in the video files), keyframes (annotated), boxes, labels."""
+    sources: dict[str, VideoSource]
+    """The videos that exist."""
+    ground_truth: GroundTruth
     classes: dict[int, str]
     starts: dict[str, int] = field(default_factory=dict)
-    """AVA: the movie's second at time 0 of each video."""
+    """AVA: the movie's second at the first frame of each video."""
     errors: list[str] = field(default_factory=list)
-    """Each makes the split unusable."""
+    """Problems that make the split unusable."""
     warnings: list[str] = field(default_factory=list)
 
-    def differences(self, known: Mapping[str, int]) -> list[str]:
-        """How the counts differ from the published ones."""
+    def differences(self, published: Mapping[str, int]) -> list[str]:
+        """Describe each count that differs from the published one."""
         return [
-            f"{self.name}: {self.counts[what]:,} {what}, published {number:,}"
-            for what, number in known.items()
-            if self.counts[what] != number
+            f"{self.name}: {self.counts[name]:,} {name}, published {number:,}"
+            for name, number in published.items()
+            if self.counts[name] != number
         ]
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with a split's name, videos looked at, and all its videos."""
+"""Called with a split's name, the number of videos probed, and of all its videos."""
 
 
 def inspect(
     dataset: str, root: Path, progress: Progress = lambda name, done, total: None
 ) -> list[SplitReport]:
-    """Look at every split of a dataset: "ava", "ucf24" or "jhmdb".
+    """Validate every split of a dataset: "ava", "ucf24" or "jhmdb".
 
     Raises FileNotFoundError or ValueError where the annotations themselves cannot be read.
     """
     if dataset == "ava":
         return [_inspect_ava(root, split, progress) for split in ("train", "val")]
-    module = {"ucf24": ucf24, "jhmdb": jhmdb}[dataset]
-    annotations = tubes.read_annotations(root, module.FILE)
+    benchmark = TUBE_BENCHMARKS[dataset]
+    act = benchmark.read_annotations(root)
     reports = []
-    for number in range(1, min(module.SPLITS, len(annotations.test_videos)) + 1):
-        for split in ("train", "test"):
-            if split == "test":
-                videos = split_videos(annotations, number)
-            else:
-                videos = annotations.train_videos[number - 1]
+    for number in range(1, min(benchmark.splits, len(act.test_videos)) + 1):
+        for split, videos in (
+            ("train", act.train_videos[number - 1]),
+            ("test", split_videos(act, number)),
+        ):
             name = f"{split} {number}"
-            report = SplitReport(
-                name, {}, {}, tubes.only(annotations.ground_truth, videos), annotations.classes
-            )
-            lengths: dict[str, int] = {}
+            report = SplitReport(name, {}, {}, select_videos(act.ground_truth, videos), act.classes)
+            frames = 0
             for done, video in enumerate(videos, 1):
-                _look_at_tubes(report, root, module.FILE, module.IMAGES, video, annotations.nframes, lengths)
+                frames += _check_tube_video(report, benchmark, root, video, act.nframes[video])
                 progress(name, done, len(videos))
-            _count(report, len(videos), sum(lengths.values()))
-            _check_tube_boxes(report, annotations.resolution, annotations.nframes)
+            _count(report, len(videos), frames)
+            _check_tube_boxes(report, act)
             reports.append(report)
     return reports
 
@@ -108,26 +109,26 @@ def _inspect_ava(root: Path, split: str, progress: Progress) -> SplitReport:
     annotations = ava.annotations_folder(root)
     classes = read_label_map(annotations / "ava_action_list_v2.2.pbtxt")
     csv = annotations / f"ava_{split}_v2.2.csv"
-    # Boxes out of range and unknown actions stop the reader with file and line: training would too.
-    truth, _ = read_annotations(csv, known_ids=frozenset(classes))
+    # Boxes out of range and unknown actions are errors of the reader, with file and line, as in training.
+    gt, _ = read_annotations(csv, known_ids=frozenset(classes))
     read_exclusions(annotations / f"ava_{split}_excluded_timestamps_v2.2.csv")
-    report = SplitReport(split, {}, {}, truth, classes)
+    report = SplitReport(split, {}, {}, gt, classes)
     frames = 0
-    last = dict.fromkeys(truth.videos, 0)
-    for video, second in zip(truth.video, truth.frame, strict=True):
-        last[truth.videos[video]] = max(last[truth.videos[video]], int(second))
-    outside = (truth.frame < ava.FIRST_SECOND) | (truth.frame > ava.LAST_SECOND)
+    last = dict.fromkeys(gt.videos, 0)
+    for video, second in zip(gt.video, gt.frame, strict=True):
+        last[gt.videos[video]] = max(last[gt.videos[video]], int(second))
+    outside = (gt.frame < ava.FIRST_SECOND) | (gt.frame > ava.LAST_SECOND)
     if outside.any():
         report.warnings.append(
             f"{split}: {int(outside.sum()):,} labels outside seconds {ava.FIRST_SECOND}..{ava.LAST_SECOND}"
         )
-    for done, video in enumerate(truth.videos, 1):
+    for done, video in enumerate(gt.videos, 1):
         try:
             source = ava.find_source(root, video, csv)
             begin, end = ava.span(source, ava.FPS)
-            if isinstance(source, Images):
+            if isinstance(source, FrameFolder):
                 frames += source.count
-            else:  # every packet is looked at: a header may promise more than the file holds
+            else:  # all packets are read: a header may state more than the file holds
                 info = probe(source)
                 frames, end = frames + info.frames, begin + info.seconds
         except (FileNotFoundError, ValueError) as error:
@@ -138,117 +139,109 @@ def _inspect_ava(root: Path, split: str, progress: Progress) -> SplitReport:
                 report.errors.append(
                     f"{video}: annotated up to second {last[video]}, but it ends at {end:.1f}: truncated?"
                 )
-        progress(split, done, len(truth.videos))
-    _count(report, len(truth.videos), frames)
+        progress(split, done, len(gt.videos))
+    _count(report, len(gt.videos), frames)
     return report
 
 
-def _look_at_tubes(
-    report: SplitReport,
-    root: Path,
-    file: str,
-    images: tuple[tuple[str, str], ...],
-    video: str,
-    nframes: Mapping[str, int],
-    lengths: dict[str, int],
-) -> None:
-    """Find one video and compare its length with the annotations'."""
+def _check_tube_video(
+    report: SplitReport, benchmark: TubeBenchmark, root: Path, video: str, expected: int
+) -> int:
+    """Find a video and compare its length with the annotations'; -> its number of frames, 0 if missing."""
     try:
-        source = tubes.find_source(root, video, root / file, images)
-        length = source.count if isinstance(source, Images) else probe(source).frames
+        source = benchmark.find_source(root, video)
+        length = source.count if isinstance(source, FrameFolder) else probe(source).frames
     except (FileNotFoundError, ValueError) as error:
         report.errors.append(str(error))
-        return
-    report.sources[video], lengths[video] = source, length
-    if length < nframes[video]:
-        report.errors.append(f"{video}: {length} frames, annotations say {nframes[video]}: truncated?")
-    elif length > nframes[video]:
+        return 0
+    report.sources[video] = source
+    if length < expected:
+        report.errors.append(f"{video}: {length} frames, annotations say {expected}: truncated?")
+    elif length > expected:
         report.warnings.append(
-            f"{video}: {length} frames, annotations say {nframes[video]}; are they numbered alike?"
+            f"{video}: {length} frames, annotations say {expected}; are they numbered alike?"
         )
+    return length
 
 
-def _check_tube_boxes(
-    report: SplitReport, resolution: Mapping[str, tuple[int, int]], nframes: Mapping[str, int]
-) -> None:
-    truth = report.truth
-    size = np.array([resolution[video][::-1] * 2 for video in truth.videos], float).reshape(-1, 4)[
-        truth.video
-    ]
-    last = np.array([nframes[video] for video in truth.videos])[truth.video]
+def _check_tube_boxes(report: SplitReport, act: ActAnnotations) -> None:
+    """Warn of boxes that leave the image, have no area, or lie past their video's end."""
+    gt = report.ground_truth
+    sizes = np.array([act.resolution[video][::-1] * 2 for video in gt.videos], float).reshape(-1, 4)
+    size = sizes[gt.video]
+    last = np.array([act.nframes[video] for video in gt.videos])[gt.video]
     # Pixels count from 0 or from 1: a box may end one past the last.
-    for what, bad in (
-        ("boxes leave the image", (truth.box < -1).any(1) | (truth.box > size + 1).any(1)),
-        ("boxes are inside out", (truth.box[:, 0] >= truth.box[:, 2]) | (truth.box[:, 1] >= truth.box[:, 3])),
-        ("boxes are past their video's end", truth.frame > last),
+    for problem, rows in (
+        ("boxes leave the image", (gt.box < -1).any(1) | (gt.box > size + 1).any(1)),
+        ("boxes are inverted or empty", (gt.box[:, 0] >= gt.box[:, 2]) | (gt.box[:, 1] >= gt.box[:, 3])),
+        ("boxes are past their video's end", gt.frame > last),
     ):
-        if bad.any():
-            row = int(np.argmax(bad))
+        if rows.any():
+            row = int(np.argmax(rows))
             report.warnings.append(
-                f"{report.name}: {int(bad.sum()):,} {what}, the first in {truth.videos[truth.video[row]]}, "
-                f"frame {truth.frame[row]}"
+                f"{report.name}: {int(rows.sum()):,} {problem}, the first in {gt.videos[gt.video[row]]}, "
+                f"frame {gt.frame[row]}"
             )
 
 
 def _count(report: SplitReport, videos: int, frames: int) -> None:
-    truth = report.truth
-    keys = np.unique(np.column_stack([truth.video, truth.frame]), axis=0)
-    boxes = np.unique(np.column_stack([truth.video, truth.frame, truth.box]), axis=0)
+    gt = report.ground_truth
+    keys = np.unique(np.column_stack([gt.video, gt.frame]), axis=0)
+    boxes = np.unique(np.column_stack([gt.video, gt.frame, gt.box]), axis=0)
     report.counts.update(
         classes=len(report.classes),
         videos=videos,
         frames=frames,
         keyframes=len(keys),
         boxes=len(boxes),
-        labels=len(truth.label),
+        labels=len(gt.label),
     )
 
 
 def contact_sheet(
     reports: list[SplitReport], count: int, seed: int, *, tile: tuple[int, int] = (320, 240)
 ) -> Image.Image | None:
-    """`count` annotated keyframes of the videos found, with their boxes and labels drawn, as one picture.
+    """Draw `count` annotated keyframes with their boxes and labels as one image; None without keyframes.
 
-    Drawn evenly from the splits by the seed. A frame that cannot be read becomes an error of its split.
-    None where there is no frame to draw.
+    They are sampled evenly from the splits by the seed. An unreadable frame becomes an error of its split.
     """
     rng = np.random.default_rng(seed)
     tiles: list[Image.Image] = []
     for i, report in enumerate(reports):
-        truth = report.truth
-        found = np.isin(truth.video, [n for n, video in enumerate(truth.videos) if video in report.sources])
-        keys = np.unique(np.column_stack([truth.video, truth.frame])[found], axis=0)
-        share = count // len(reports) + (i < count % len(reports))
-        for video, frame in keys[rng.permutation(len(keys))[:share]]:
-            name = truth.videos[video]
+        gt = report.ground_truth
+        available = np.isin(gt.video, [n for n, video in enumerate(gt.videos) if video in report.sources])
+        keys = np.unique(np.column_stack([gt.video, gt.frame])[available], axis=0)
+        samples = count // len(reports) + (i < count % len(reports))
+        for video, frame in keys[rng.permutation(len(keys))[:samples]]:
+            name = gt.videos[video]
             try:
-                pixels = _keyframe(report, name, int(frame))
+                pixels = _read_keyframe(report, name, int(frame))
             except VideoError as error:
                 report.errors.append(str(error))
                 continue
-            rows = (truth.video == video) & (truth.frame == frame)
-            tiles.append(_tile(pixels, report, name, int(frame), rows, tile))
+            rows = (gt.video == video) & (gt.frame == frame)
+            tiles.append(_draw_tile(pixels, report, name, int(frame), rows, tile))
     if not tiles:
         return None
     columns = int(np.ceil(np.sqrt(len(tiles))))
     sheet = Image.new("RGB", (columns * tile[0], -(-len(tiles) // columns) * tile[1]), "white")
-    for i, drawn in enumerate(tiles):
-        sheet.paste(drawn, (i % columns * tile[0], i // columns * tile[1]))
+    for i, image in enumerate(tiles):
+        sheet.paste(image, (i % columns * tile[0], i // columns * tile[1]))
     return sheet
 
 
-def _keyframe(report: SplitReport, video: str, frame: int) -> NDArray[np.uint8]:
-    """(H, W, 3): of AVA the frame at a second, else the frame of this number from 1."""
+def _read_keyframe(report: SplitReport, video: str, frame: int) -> NDArray[np.uint8]:
+    """Read a frame, (H, W, 3): in AVA the one at second `frame`, else the one of this number from 1."""
     source = report.sources[video]
     if not report.starts:
         return read_source(source, np.array([frame - 1]))[0]
     time = frame - report.starts[video]
-    if isinstance(source, Images):
+    if isinstance(source, FrameFolder):
         return source.read(np.array([time * ava.FPS]))[0]
     return read_times(source, np.array([float(time)]), fps=ava.FPS)[0]
 
 
-def _tile(
+def _draw_tile(
     pixels: NDArray[np.uint8],
     report: SplitReport,
     video: str,
@@ -256,15 +249,16 @@ def _tile(
     rows: NDArray[np.bool_],
     size: tuple[int, int],
 ) -> Image.Image:
+    """Draw a keyframe, its ground-truth rows and its name at this (width, height)."""
     image = Image.fromarray(pixels).resize(size)
     draw = ImageDraw.Draw(image)
     unit = (1.0, 1.0) if report.starts else (float(pixels.shape[1]), float(pixels.shape[0]))
     scale = np.array([size[0] / unit[0], size[1] / unit[1]] * 2)
-    truth = report.truth
-    for box in np.unique(truth.box[rows], axis=0):
+    gt = report.ground_truth
+    for box in np.unique(gt.box[rows], axis=0):
         x1, y1, x2, y2 = np.sort((box * scale).reshape(2, 2), axis=0).ravel()
         draw.rectangle((x1, y1, x2, y2), outline="yellow", width=2)
-        labels = truth.label[rows & (truth.box == box).all(1)]
+        labels = gt.label[rows & (gt.box == box).all(1)]
         text = ", ".join(report.classes[int(label)].split(" (")[0] for label in labels)
         draw.text((x1 + 3, y1 + 2), text[:40], fill="yellow", stroke_width=1, stroke_fill="black")
     draw.rectangle((0, size[1] - 13, size[0], size[1]), fill="black")
@@ -273,16 +267,18 @@ def _tile(
 
 
 def summary(dataset: str, reports: list[SplitReport]) -> tuple[str, bool]:
-    """The text for a terminal, and whether the data can be used."""
+    """Summarise reports; -> text for a terminal, and whether the data are usable."""
     columns = list(reports[0].counts)
     lines = [f"{'split':10}" + "".join(f"{name:>12}" for name in columns) + f"{'found':>9}"]
     for report in reports:
         counts = "".join(f"{report.counts[name]:>12,}" for name in columns)
         lines.append(f"{report.name:10}{counts}{len(report.sources):>9,}")
     different = [
-        text for report in reports for text in report.differences(KNOWN[dataset].get(report.name, {}))
+        text
+        for report in reports
+        for text in report.differences(PUBLISHED_COUNTS[dataset].get(report.name, {}))
     ]
-    # JHMDB's splits share their videos: each problem once.
+    # JHMDB's splits share their videos: list each problem once.
     errors = list(dict.fromkeys(text for report in reports for text in report.errors))
     warnings = list(dict.fromkeys(text for report in reports for text in report.warnings))
     for title, texts in (
@@ -290,14 +286,14 @@ def summary(dataset: str, reports: list[SplitReport]) -> tuple[str, bool]:
         ("warning", warnings),
         ("differs from the published data", different),
     ):
-        lines += [f"{title}: {text}" for text in texts[:SHOWN]]
-        if len(texts) > SHOWN:
-            lines.append(f"{title}: ... and {len(texts) - SHOWN:,} more")
+        lines += [f"{title}: {text}" for text in texts[:MAX_LISTED]]
+        if len(texts) > MAX_LISTED:
+            lines.append(f"{title}: ... and {len(texts) - MAX_LISTED:,} more")
     if errors:
         lines.append(f"verdict: not usable yet, {len(errors):,} error(s)")
     elif warnings or different:
-        whole = "" if not different else ", not the whole published data"
-        lines.append(f"verdict: usable, {len(warnings):,} warning(s){whole}")
+        subset = ", not the whole published data" if different else ""
+        lines.append(f"verdict: usable, {len(warnings):,} warning(s){subset}")
     else:
         lines.append("verdict: complete")
     return "\n".join(lines), not errors

@@ -1,4 +1,4 @@
-"""Whole clips, vectorised: the seeded augmentation of training, and the single view of evaluation.
+"""Views of a split: the seeded augmentation of training and the single view of evaluation.
 
 A clip is (T, H, W, 3) uint8 as decoded, (3, T, H, W) float32 after `to_tensor`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,23 +19,24 @@ from actloc_core.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from actloc_core.clip import VideoError
 from actloc_core.pixels import normalise, size_for, to_tensor
 from actloc_core.structures import Targets
+from datasets.split import Split
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Strengths of the training augmentation; 0 leaves a part out."""
+    """Strengths of the training augmentation; 0 turns a part off."""
 
     flip: float = 0.5
     """Probability of a horizontal flip."""
     colour: float = 0.4
-    """Brightness, contrast and saturation each times a factor in [1 - colour, 1 + colour]."""
+    """Brightness, contrast and saturation are each scaled by a factor in [1 - colour, 1 + colour]."""
     box: float = 0.05
-    """Each edge of a ground-truth box moved by up to this share of the box's side."""
+    """Each edge of a ground-truth box is moved by up to this fraction of the box's side."""
     short_sides: tuple[int, int] | None = None
-    """Table 2c's scale augmentation: the aspect is kept and the short side drawn from this range, ends
-    included. None: resized to the split's square."""
+    """Table 2c's scale augmentation: the short side is sampled from this range, ends included, and the
+    aspect ratio kept. None: clips are resized to the split's square."""
     multiple: int = 32
-    """Sides are rounded to this, so that every stride of a backbone divides them."""
+    """Sides are rounded to a multiple of this, so that every stride of a backbone divides them."""
 
 
 def augment(
@@ -46,7 +47,7 @@ def augment(
     *,
     flipped_columns: Tensor,
 ) -> tuple[Tensor, Targets]:
-    """One random view. clip (3, T, H, W) in [0, 1].
+    """Sample a random view of a clip and its targets. clip (3, T, H, W) in [0, 1].
 
     flipped_columns (C,) int64: the column that each label comes from after a horizontal flip, so
     that "left" becomes "right"; arange(C) where labels have no direction.
@@ -58,7 +59,8 @@ def augment(
         labels = labels[:, flipped_columns]
     if strength.colour:
         brightness, contrast, saturation = rng.uniform(1 - strength.colour, 1 + strength.colour, 3).tolist()
-        # x b, then away from the clip's mean by c, then from each pixel's grey by s: one weighted sum.
+        # Brightness, then contrast about the clip's mean, then saturation about each pixel's grey: the
+        # three are one weighted sum of clip, grey and mean.
         grey = (clip[0] + clip[1] + clip[2]) / 3  # (T, H, W)
         both = brightness * contrast
         offset = grey * (both * (1 - saturation)) + grey.mean() * (brightness * (1 - contrast))
@@ -70,26 +72,6 @@ def augment(
     return clip, Targets(boxes, labels)
 
 
-class Split(Protocol):
-    """What a dataset file's `load` returns, as far as the views need it."""
-
-    @property
-    def crop(self) -> int:
-        """Pixels of the square that a clip is resized to."""
-
-    @property
-    def flipped_columns(self) -> Tensor:
-        """(C,) int64, for each class the one that its mirror image shows."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The frames of one clip, (T, H, W, 3) RGB."""
-
-    def targets(self, index: int) -> Targets:
-        """Who is annotated at its keyframe."""
-
-
 class Item(NamedTuple):
     """One sample of a batch."""
 
@@ -97,17 +79,18 @@ class Item(NamedTuple):
     """(3, T, H, W), normalised."""
     targets: Targets
     problem: str | None = None
-    """What was wrong with the video that this clip stands in for; None as a rule."""
+    """Error of the unreadable clip that this fallback clip replaces; None where none was replaced."""
 
 
-SUBSTITUTES = 20
-"""How many clips in a row may be unreadable before training gives up."""
+MAX_FALLBACKS = 20
+"""Clips in a row that may be unreadable before training fails."""
 
 
 class TrainingView(Dataset[Item]):
-    """A split under augmentation, indexed by (epoch, index): the view follows from seed and key.
+    """A split with augmentation, indexed by (epoch, index): seed, epoch and index determine the view.
 
-    A clip that cannot be read is replaced by another one, drawn from the same key, and the item says so.
+    An unreadable clip is replaced by a fallback clip, sampled from the same seed, epoch and index; the
+    item's `problem` says why. VideoError: MAX_FALLBACKS clips in a row are unreadable.
     """
 
     def __init__(self, split: Split, strength: Augmentation, seed: int) -> None:
@@ -132,22 +115,22 @@ class TrainingView(Dataset[Item]):
         return Item(normalise(clip), targets, problem)
 
     def _read(self, epoch: int, index: int) -> tuple[int, NDArray[np.uint8], str | None]:
-        """The clip of this index or, if it is broken, of the next one drawn."""
-        others = np.random.default_rng((self.seed, epoch, index, SUBSTITUTES))
+        """Read the clip of this index or a fallback clip; -> its index, frames, and the first error."""
+        rng = np.random.default_rng((self.seed, epoch, index, MAX_FALLBACKS))
         problem = None
-        for _ in range(SUBSTITUTES):
+        for _ in range(MAX_FALLBACKS):
             try:
                 return index, self.split.read(index), problem
             except VideoError as error:
                 problem = problem or str(error)
-                index = int(others.integers(len(self.split)))
-        raise VideoError(f"{SUBSTITUTES} clips one after the other cannot be read; the first one: {problem}")
+                index = int(rng.integers(len(self.split)))
+        raise VideoError(f"{MAX_FALLBACKS} clips in a row are unreadable; the first: {problem}")
 
 
 class EvaluationView(Dataset[Item]):
-    """A split as it is, normalised: the single view of evaluation. A broken video is an error.
+    """A split without augmentation: the single view of evaluation. An unreadable clip raises VideoError.
 
-    short_side: None resizes to the split's square; a number keeps the aspect (Table 2c).
+    short_side: None resizes to the split's square; a number keeps the aspect ratio (Table 2c).
     """
 
     def __init__(self, split: Split, *, short_side: int | None = None, multiple: int = 32) -> None:
@@ -170,30 +153,26 @@ class Group(NamedTuple):
     clips: Tensor
     """(b, 3, T, H, W)"""
     targets: list[Targets]
-    places: list[int]
-    """Which items of the batch these are."""
+    indices: list[int]
+    """Index in the batch of each clip."""
 
 
 class Batch(NamedTuple):
-    """A batch as one group a size: clips of different sizes are never padded to one, so there is no
-    padding that attention, pooling or matching could see. Of one size, as a rule: one group."""
+    """A batch as groups of equal clip size, usually one group. Clips are never padded to a common size, so
+    there is no padding that attention, pooling or matching could see."""
 
     groups: list[Group]
     problems: list[str]
-    """Of the items that stand in for broken ones."""
+    """Errors of the unreadable clips that were replaced."""
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Items -> Batch. Targets stay lists, for clips differ in people."""
+    """Collate items to a Batch. Targets stay lists, since clips differ in their number of actors."""
     by_size: dict[torch.Size, list[int]] = {}
-    for place, item in enumerate(items):
-        by_size.setdefault(item.clip.shape, []).append(place)
+    for i, item in enumerate(items):
+        by_size.setdefault(item.clip.shape, []).append(i)
     groups = [
-        Group(
-            torch.stack([items[place].clip for place in places]),
-            [items[place].targets for place in places],
-            places,
-        )
-        for places in by_size.values()
+        Group(torch.stack([items[i].clip for i in indices]), [items[i].targets for i in indices], indices)
+        for indices in by_size.values()
     ]
     return Batch(groups, [item.problem for item in items if item.problem is not None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from actloc_core.clip import clip_indices
 from datasets.split import (
-    VIDEO_SUFFIXES,
-    Images,
-    Source,
+    ActorAnnotations,
+    FrameFolder,
+    Key,
     Split,
-    check_name,
-    find_images,
-    flipped_columns,
-    gather_people,
+    VideoSource,
+    columns_after_flip,
+    find_video,
+    group_by_actor,
     read_source,
 )
 from evaluators.act_pickle import ActAnnotations, read_act, split_videos
@@ -28,7 +28,7 @@ from evaluators.frame_map import GroundTruthTubes
 
 @dataclass(frozen=True, kw_only=True)
 class TubeSplit(Split):
-    """Keyframes are frames, counted from 1; boxes are pixels."""
+    """A split whose keyframes are frames, counted from 1, and whose boxes are in pixels."""
 
     lengths: dict[str, int]
     """Video -> its number of frames."""
@@ -36,142 +36,154 @@ class TubeSplit(Split):
     """Video -> (width, height) in pixels."""
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """The frames of one clip, (T, H, W, 3) RGB."""
+        """Read the frames of a clip, (T, H, W, 3) uint8 RGB."""
         video, frame = self.keyframes[index]
-        wanted = clip_indices(frame - 1, self.lengths[video], frames=self.frames, stride=self.stride)
-        return read_source(self.sources[video], wanted)
+        indices = clip_indices(frame - 1, self.lengths[video], frames=self.frames, stride=self.stride)
+        return read_source(self.sources[video], indices)
 
     def box_unit(self, video: str) -> tuple[float, float]:
-        """The pixels, (width, height), that the video's boxes are fractions of in a file."""
+        """(width, height) of the video in pixels, the unit of its boxes."""
         return self.sizes[video]
 
 
-def load(
-    root: Path,
-    file: str,
-    split: str,
-    *,
-    number: int,
-    images: Sequence[tuple[str, str]],
-    frames: int,
-    stride: int,
-    crop: int,
-    every: int,
-    flipped: dict[str, str] | None,
-) -> TubeSplit:
-    """One split of `root`/`file`; nothing is converted. `datasets.ucf24` and `datasets.jhmdb` call this.
+@dataclass(frozen=True)
+class TubeBenchmark:
+    """A benchmark in ACT's schema: where its files are and how they are loaded."""
 
-    split: "train", whose items are every `every`-th annotated frame of each video (the first one
-        included), or "test", whose items are all frames of all its videos: a person found
-        on a frame without annotation counts as false.
-    number: which of the file's splits, from 1.
-    images: places of extracted frames, as (folder, name of image n).
-    Raises FileNotFoundError or ValueError naming file and entry.
-    """
-    if split not in ("train", "test"):
-        raise ValueError(f"the splits are 'train' and 'test', not {split!r}")
-    if every < 1:
-        raise ValueError(f"every {every}-th frame: give 1 for all frames, 2 for every other one")
-    annotations = read_annotations(root, file)
-    path = root / file
-    test_videos = split_videos(annotations, number)
-    if split == "test":
-        videos = test_videos
-    elif number > len(annotations.train_videos):
-        raise ValueError(f"{path}: train_videos has no split {number}; get the whole file")
-    else:
-        videos = annotations.train_videos[number - 1]
+    file: str
+    """Name of the annotation pickle."""
+    images: tuple[tuple[str, str], ...]
+    """Extracted frames of a video: (folder that holds <video>/, name of image n)."""
+    splits: int
+    """Number of splits; a result is their mean."""
+
+    def load(
+        self,
+        root: Path,
+        split: str,
+        *,
+        frames: int,
+        stride: int,
+        crop: int,
+        number: int = 1,
+        every: int = 1,
+        flipped: dict[str, str] | None = None,
+    ) -> TubeSplit:
+        """Load one split: read its annotations and find each of its videos. No file is converted.
+
+        split: "train" or "test". Training items are every `every`-th annotated frame of each video, the
+            first one included; neighbours are near-copies. Test items are all frames of all videos: a
+            detection on a frame without annotations is a false positive.
+        number: which of the splits, from 1. stride: in frames of the video; image n is annotation frame n.
+        flipped: action names that a horizontal flip exchanges.
+        Raises FileNotFoundError or ValueError naming file and entry.
+        """
+        if split not in ("train", "test"):
+            raise ValueError(f"the splits are 'train' and 'test', not {split!r}")
+        if every < 1:
+            raise ValueError(f"every {every}-th frame: give 1 for all frames, 2 for every other one")
+        act = self.read_annotations(root)
+        videos = _videos_of(act, split, number, root / self.file)
+        sources = {video: self.find_source(root, video) for video in videos}
+        lengths = {video: act.nframes[video] for video in videos}
+        sizes = {video: (act.resolution[video][1], act.resolution[video][0]) for video in videos}
+        ground_truth = select_videos(act.ground_truth, videos)
+        annotations = group_by_actor(*_valid_rows(ground_truth, sizes, lengths), tuple(act.classes))
+        if split == "test":
+            for video, source in sources.items():
+                _check_length(source, lengths[video], root / self.file)
+            keyframes = [(video, frame) for video in videos for frame in range(1, lengths[video] + 1)]
+        else:
+            keyframes = _training_keyframes(annotations, videos, every)
+        return TubeSplit(
+            classes=act.classes,
+            evaluated=act.classes,
+            ground_truth=ground_truth,
+            excluded=frozenset(),
+            keyframes=tuple(keyframes),
+            sources=sources,
+            annotations=annotations,
+            flipped_columns=columns_after_flip(act.classes, flipped),
+            frames=frames,
+            stride=stride,
+            crop=crop,
+            lengths=lengths,
+            sizes=sizes,
+        )
+
+    def read_annotations(self, root: Path) -> ActAnnotations:
+        """Read the annotation pickle without executing it. Raises FileNotFoundError saying what to do."""
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root}: no such data folder; give it as --data NAME=FOLDER")
+        if not (root / self.file).is_file():
+            raise FileNotFoundError(
+                f"{root}: no {self.file} in it; get it, the annotation file of ACT and MOC"
+            )
+        return read_act(root / self.file)
+
+    def find_source(self, root: Path, video: str) -> VideoSource:
+        """Find a video's extracted frames or else its file. Raises as `datasets.split.find_video`."""
+        frames = [(f"{folder}/{video}", name) for folder, name in self.images]
+        return find_video(root, video, frames, root / self.file)
+
+    def fingerprint(self, root: Path) -> str:
+        """Hash of the annotation file, 16 hex digits; the videos' bytes are not read."""
+        return hashlib.sha256((root / self.file).read_bytes()).hexdigest()[:16]
+
+
+def select_videos(ground_truth: GroundTruthTubes, videos: Sequence[str]) -> GroundTruthTubes:
+    """Select the ground truth of these videos, in their order."""
+    gt, number = ground_truth, {name: i for i, name in enumerate(videos)}
+    new = np.array([number.get(name, -1) for name in gt.videos], np.int64)[gt.video]
+    rows = np.flatnonzero(new >= 0)
+    rows = rows[np.argsort(new[rows], kind="stable")]
+    return replace(gt.take(rows), videos=tuple(videos), video=new[rows])
+
+
+def _videos_of(act: ActAnnotations, split: str, number: int, path: Path) -> Sequence[str]:
+    """The videos of "train" or "test" of a split. Raises ValueError for annotations that lack one."""
+    videos = test_videos = split_videos(act, number)
+    if split == "train":
+        if number > len(act.train_videos):
+            raise ValueError(f"{path}: train_videos has no split {number}; get the complete file")
+        videos = act.train_videos[number - 1]
         if both := set(videos) & set(test_videos):
             raise ValueError(f"{path}: {min(both)!r} is in both train_videos and test_videos of {number}")
     for name in videos:
-        for key, known in (("nframes", annotations.nframes), ("resolution", annotations.resolution)):
+        for key, known in (("nframes", act.nframes), ("resolution", act.resolution)):
             if name not in known:
-                raise ValueError(f"{path}: {key} does not know video {name!r}; the file is incomplete")
-    sources = {v: find_source(root, v, path, images) for v in videos}
-    if split == "test":
-        for video, source in sources.items():
-            _check_length(source, annotations.nframes[video], path)
-    truth = only(annotations.ground_truth, videos)
-    sizes = {v: (annotations.resolution[v][1], annotations.resolution[v][0]) for v in videos}
-    lengths = {v: annotations.nframes[v] for v in videos}
-    people = gather_people(*_trainable(truth, sizes, lengths), tuple(annotations.classes))
-    if split == "test":
-        keys = [(video, frame) for video in videos for frame in range(1, lengths[video] + 1)]
-    else:
-        annotated: dict[str, list[int]] = {video: [] for video in videos}
-        for video, frame in people.rows:
-            annotated[video].append(frame)
-        keys = [(video, frame) for video in videos for frame in sorted(annotated[video])[::every]]
-    return TubeSplit(
-        classes=annotations.classes,
-        evaluated=annotations.classes,
-        ground_truth=truth,
-        excluded=frozenset(),
-        keyframes=tuple(keys),
-        sources=sources,
-        people=people,
-        flipped_columns=flipped_columns(annotations.classes, flipped),
-        frames=frames,
-        stride=stride,
-        crop=crop,
-        lengths=lengths,
-        sizes=sizes,
-    )
+                raise ValueError(f"{path}: {key} has no video {name!r}; get the complete file")
+    return videos
 
 
-def read_annotations(root: Path, file: str) -> ActAnnotations:
-    """The pickle, read without running anything in it. FileNotFoundError says how to name the folder."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such data folder; give it as --data NAME=FOLDER")
-    if not (root / file).is_file():
-        raise FileNotFoundError(f"{root}: no {file} in it; it is the annotation file of ACT and MOC")
-    return read_act(root / file)
+def _training_keyframes(annotations: ActorAnnotations, videos: Sequence[str], every: int) -> list[Key]:
+    """Every `every`-th annotated frame of each video."""
+    annotated: dict[str, list[int]] = {video: [] for video in videos}
+    for video, frame in annotations.rows:
+        annotated[video].append(frame)
+    return [(video, frame) for video in videos for frame in sorted(annotated[video])[::every]]
 
 
-def only(truth: GroundTruthTubes, videos: Sequence[str]) -> GroundTruthTubes:
-    """The ground truth of these videos, in their order."""
-    rows = truth.in_videos(videos)
-    return rows.take(np.argsort(rows.video, kind="stable"))
-
-
-def _trainable(
-    truth: GroundTruthTubes, sizes: dict[str, tuple[int, int]], lengths: dict[str, int]
+def _valid_rows(
+    ground_truth: GroundTruthTubes, sizes: dict[str, tuple[int, int]], lengths: dict[str, int]
 ) -> tuple[GroundTruthTubes, NDArray[np.int64], NDArray[np.float64]]:
-    """The rows one can learn from: -> truth, tube (N,), boxes (N, 4) xyxy in [0, 1].
+    """Select the rows to train on: -> ground truth, tube (N,), boxes (N, 4) xyxy in [0, 1].
 
-    Published files have a few boxes that are inside out or outside the image, and frames past a
-    video's end. Evaluation counts these as never found; training leaves them out.
+    Published files have a few boxes that are inverted or outside the image, and frames past a video's
+    end. Evaluation counts them as missed; training leaves them out.
     """
-    size = np.array([sizes[v] * 2 for v in truth.videos], np.float64).reshape(-1, 4)
-    last = np.array([lengths[v] for v in truth.videos], np.int64)
-    box = (truth.box / size[truth.video]).clip(0, 1)
-    good = (box[:, 0] < box[:, 2]) & (box[:, 1] < box[:, 3]) & (truth.frame <= last[truth.video])
-    return truth.take(good), truth.tube[good], box[good]
+    gt = ground_truth
+    size = np.array([sizes[v] * 2 for v in gt.videos], np.float64).reshape(-1, 4)
+    last = np.array([lengths[v] for v in gt.videos], np.int64)
+    box = (gt.box / size[gt.video]).clip(0, 1)
+    rows = (box[:, 0] < box[:, 2]) & (box[:, 1] < box[:, 3]) & (gt.frame <= last[gt.video])
+    return gt.take(rows), gt.tube[rows], box[rows]
 
 
-def find_source(root: Path, video: str, file: Path, images: Sequence[tuple[str, str]]) -> Source:
-    """A video's extracted frames or else its file. FileNotFoundError names the places looked at."""
-    check_name(video, file)
-    for folder, name in images:
-        if found := find_images(root / folder / video, name):
-            return found
-    for suffix in VIDEO_SUFFIXES:
-        if (path := root / "videos" / f"{video}{suffix}").is_file():
-            return path
-    places = [str(root / folder / video / (name % 1)) for folder, name in images]
-    places.append(f"{root / 'videos' / video}{{{','.join(VIDEO_SUFFIXES)}}}")
-    raise FileNotFoundError(f"{file} lists video {video!r}, but there is none of {', '.join(places)}")
-
-
-def _check_length(source: Source, length: int, file: Path) -> None:
-    """A test video must be whole; in training its clips are replaced and counted."""
-    if isinstance(source, Images) and source.count < length:
+def _check_length(source: VideoSource, length: int, file: Path) -> None:
+    """Raise ValueError for an incomplete test video; in training its clips are replaced and counted."""
+    if isinstance(source, FrameFolder) and source.count < length:
         raise ValueError(
             f"{source.folder}: {source.count} images, but {file} says {length} frames; extract them again "
             f"without dropping or skipping any (the last must be {source.name % length})"
         )
-
-
-def fingerprint(root: Path, file: str) -> str:
-    """A hash of the annotation file; the frames' bytes are not read."""
-    return hashlib.sha256((root / file).read_bytes()).hexdigest()[:16]

@@ -185,12 +185,12 @@ def model_kinds() -> list[Kind]:
     import torch
 
     from actloc_core.checkpoints import CheckpointError
-    from actloc_core.detector import load_trained
+    from actloc_core.detector import load_checkpoint
     from benchmarks.results import Result, read_result
-    from tests.actloc_core.checkpoints_of import held
+    from tests.actloc_core.checkpoints_of import checkpoint_content
 
     torch.set_num_threads(1)
-    small = held(dim=8)
+    small = checkpoint_content(dim=8)
     seeds = []
     for old in (False, True):
         file = io.BytesIO()
@@ -200,7 +200,7 @@ def model_kinds() -> list[Kind]:
     right = {name: tensor.clone() for name, tensor in small["model"].items()}
 
     def load(path: Path) -> object:
-        model = load_trained(path).model.state_dict()
+        model = load_checkpoint(path).model.state_dict()
         if path.read_bytes()[:2] == b"PK":  # the older form has no checksums
             assert all(torch.equal(model[name], tensor) for name, tensor in right.items()), "wrong weights"
         return None
@@ -218,7 +218,15 @@ def model_kinds() -> list[Kind]:
 def video_kinds() -> list[Kind]:
     import torch
 
-    from actloc_core.clip import VideoError, duration, header, play, probe, read_frames, read_times
+    from actloc_core.clip import (
+        VideoError,
+        duration,
+        iter_frames,
+        probe,
+        read_frames,
+        read_header,
+        read_times,
+    )
     from tests.actloc_core.numbered import write_numbered
 
     torch.set_num_threads(1)
@@ -231,14 +239,14 @@ def video_kinds() -> list[Kind]:
     ]
 
     def played(path: Path) -> None:
-        for shown, _ in zip(play(path), range(100), strict=False):
-            assert shown.picture((8, 8)).shape == shown.sketch((8, 8)).shape == (8, 8, 3)
+        for frame, _ in zip(iter_frames(path), range(100), strict=False):
+            assert frame.image((8, 8)).shape == frame.thumbnail((8, 8)).shape == (8, 8, 3)
 
     def look(path: Path) -> object:
         """All of the roads; each of them may refuse."""
         refusals: list[VideoError] = []
         roads = (
-            probe, duration, header, played,
+            probe, duration, read_header, played,
             lambda path: read_frames(path, np.array([3, 0, 5])),
             lambda path: read_times(path, np.array([0.0, 0.3]), fps=16.0),
         )  # fmt: skip

@@ -109,7 +109,7 @@ def split_batch(groups: Sequence[Group], count: int) -> list[list[Group]]:
     [whole] = groups
     indices = np.array_split(np.arange(len(whole.targets)), count)
     return [
-        [Group(whole.clips[mine], [whole.targets[i] for i in mine], [whole.places[i] for i in mine])]
+        [Group(whole.clips[mine], [whole.targets[i] for i in mine], [whole.indices[i] for i in mine])]
         for mine in indices
         if len(mine)
     ]

@@ -1,9 +1,9 @@
-"""A checkpoint of an untrained tiny model, as a training would leave it."""
+"""Checkpoints of an untrained tiny model, as a training writes them."""
 
 import torch
 
 from actloc_core.assemble import FIELDS, assemble
-from actloc_core.detector import packed
+from actloc_core.detector import pack_checkpoint
 
 TINY = {
     "method": "single_stage",
@@ -27,14 +27,15 @@ TINY = {
 CLASSES = {1: "stand", 7: 'say "no", <b>wave</b>', 12: "jongliert mit Bällen"}
 
 
-def held(**fields):
-    """What its file holds."""
+def checkpoint_content(**fields):
+    """Build the content of a checkpoint, with changed fields of the experiment."""
     exp = TINY | fields
     torch.manual_seed(0)
     model = assemble(len(CLASSES), **{name: exp[name] for name in FIELDS})
-    return packed(model, exp, CLASSES, fps=16)
+    return pack_checkpoint(model, exp, CLASSES, fps=16)
 
 
 def write_checkpoint(path, **fields):
-    torch.save(held(**fields), path)
+    """Write a checkpoint; -> path."""
+    torch.save(checkpoint_content(**fields), path)
     return path

@@ -6,7 +6,7 @@ import av
 import numpy as np
 
 
-def picture(n, width, height):
+def bars_of(n, width, height):
     """n in binary: eight vertical bars, white for 1."""
     bars = 255 * (n >> (np.arange(width) * 8 // width) & 1).astype(np.uint8)
     return np.broadcast_to(bars[None, :, None], (height, width, 3)).copy()
@@ -22,10 +22,10 @@ def write_numbered(
     bframes=2,
     times=None,
     to=None,
-    draw=picture,
+    draw=bars_of,
     **more,
 ):
-    """A video whose frame n shows n, at n / fps or at times(n) milliseconds.
+    """Write a video whose frame n shows n, at n / fps or at times(n) milliseconds.
 
     to: a file object to write to. more: pix_fmt, tag, form (the container), options of the codec, and
     muxer, options of the container.
@@ -52,6 +52,7 @@ def write_numbered(
 
 
 def numbers(frames):
+    """Decode the numbers that frames (T, H, W, 3) show."""
     width = frames.shape[2]
     centres = [(2 * bit + 1) * width // 16 for bit in range(8)]
     bits = frames[:, frames.shape[1] // 2, centres].mean(-1) > 127

@@ -1,4 +1,4 @@
-"""Published checkpoints, by the names and shapes they have, and what becomes of each tensor.
+"""Loading of published checkpoints, built from their tensors' names and shapes.
 
 The tables below were written from the published code, not from ours; their totals are the published counts.
 """
@@ -112,7 +112,7 @@ TORCHVISION = [
 
 
 def in_torchvisions_names(state):
-    """The same tensors as torchvision keeps them: no leading axes in the stem, blocks.*.project for proj."""
+    """Rename tensors as torchvision: no leading axes in the stem, blocks.*.project for proj."""
     theirs = {}
     for name, value in state.items():
         for ours, tv in TORCHVISION:
@@ -198,7 +198,7 @@ def videomae_pretraining(dim, depth, decoder):
     ],
     ids=["mvitv2_s", "mvitv2_b", "mvitv1_b", "hiera_l", "vit_b"],
 )
-def test_the_tables_have_the_published_totals(shapes, params, tensors):
+def test_tables_have_the_published_totals(shapes, params, tensors):
     assert sum(map(math.prod, shapes.values())) == pytest.approx(params, rel=0 if params % 1e5 else 3e-4)
     assert tensors is None or len(shapes) == tensors
 
@@ -207,7 +207,7 @@ def test_the_tables_have_the_published_totals(shapes, params, tensors):
 
 
 def state_of(shapes):
-    """Values that tell every tensor, and every place of its last axis, apart, in next to no memory."""
+    """Tensors of distinct values, also along their last axis, in little memory."""
     return {
         name: (torch.arange(float(shape[-1])) / 10000 + i).expand(shape)
         for i, (name, shape) in enumerate(shapes.items())
@@ -215,7 +215,7 @@ def state_of(shapes):
 
 
 def empty(build, **arguments):
-    """A model without the minutes that drawing its parameters would take; every number in it is 0.5."""
+    """Build a model without initialising its parameters, which takes minutes; all of them are 0.5."""
     with torch.device("meta"):
         model = build(**arguments)
     model.to_empty(device="cpu")
@@ -243,7 +243,7 @@ def build(name):
     ("name", "shapes", "frames"),
     [("mvitv2_s", MVITV2_S, 16), ("mvitv2_b", MVITV2_B, 32), ("mvitv1_b", MVITV1_B, 16)],
 )
-def test_mvit_of_pyslowfast_and_of_torchvision(name, shapes, frames):
+def test_mvit_of_pyslowfast_and_of_torchvision_is_loaded(name, shapes, frames):
     state = state_of(shapes)
     model = empty(build(name), frames=frames, crop=224, last_pool=True)
     report = load_backbone(model, {"epoch": 200, "model_state": state, "cfg": "MVIT:\n  POOL_FIRST: false"})
@@ -259,7 +259,7 @@ def test_mvit_of_pyslowfast_and_of_torchvision(name, shapes, frames):
     assert report.left_out == ("head.1.weight", "head.1.bias")
 
 
-def test_torchvisions_names_are_these():
+def test_torchvision_names_match_its_source():
     """From torchvision/models/video/mvit.py, so that the table above cannot be wrong on both sides."""
     v2, v1 = in_torchvisions_names(state_of(MVITV2_S)), in_torchvisions_names(state_of(MVITV1_B))
     assert {name.partition("blocks.14.")[2] for name in v2} - {""} == {
@@ -288,7 +288,7 @@ def test_torchvisions_names_are_these():
     }
 
 
-def test_three_projections_of_pyslowfast_become_one():
+def test_separate_projections_of_pyslowfast_are_joined():
     """Files of 2021, and those with MVIT.SEPARATE_QKV: attn.q, attn.k and attn.v."""
     state = state_of(MVITV2_S)
     split = {}
@@ -326,7 +326,7 @@ def test_relative_positions_are_resized_to_256_without_the_last_pool():
     assert "resized: blocks.*.attn.rel_pos_h x16, blocks.*.attn.rel_pos_w x16;" in str(report)
 
 
-def test_resizing_at_loading_is_resizing_in_the_forward():
+def test_resizing_at_loading_equals_resizing_in_the_forward():
     torch.manual_seed(0)
 
     def build(crop):
@@ -371,7 +371,7 @@ def test_absolute_positions_of_mvitv1_are_resized(wrap):
     assert report.resized == ("pos_embed_spatial", "pos_embed_temporal")
 
 
-def test_a_class_token_the_model_does_not_carry_is_reported():
+def test_class_token_that_the_model_lacks_is_reported():
     torch.manual_seed(0)
     model = backbones.mvitv2_tiny(crop=32)
     state = model.state_dict()
@@ -383,7 +383,7 @@ def test_a_class_token_the_model_does_not_carry_is_reported():
 HIERA_T = hiera(96, (1, 2, 7, 2))
 
 
-def test_hiera_supervised():
+def test_supervised_hiera_is_loaded():
     state = state_of(HIERA_T)
     model = empty(backbones.hiera_t, crop=224, last_pool=True)
     report = load_backbone(model, {"model_state": state})
@@ -412,7 +412,7 @@ def test_every_hiera_has_the_published_names_and_shapes(name, dim, depths, last_
     assert own == {name: shape for name, shape in hiera(dim, depths).items() if not name.startswith("head.")}
 
 
-def test_hiera_of_mae_keeps_the_models_own_norm_and_is_resized_to_256():
+def test_hiera_mae_keeps_the_models_norm_and_is_resized_to_256():
     torch.manual_seed(0)
     state = state_of(hiera_mae(96, (1, 2, 7, 2)))
     plane = torch.randn(1, 3136, 96)
@@ -436,7 +436,7 @@ def test_hiera_of_mae_keeps_the_models_own_norm_and_is_resized_to_256():
     )
 
 
-def test_hiera_without_a_norm_is_refused_unless_it_is_of_mae():
+def test_hiera_without_a_norm_is_refused_unless_from_mae():
     state = {name: value for name, value in state_of(HIERA_T).items() if not name.startswith("norm.")}
     with pytest.raises(CheckpointError, match=r"norm.weight: none, model 768\n"):
         load_backbone(empty(backbones.hiera_t, crop=224), state)
@@ -444,7 +444,7 @@ def test_hiera_without_a_norm_is_refused_unless_it_is_of_mae():
 
 @pytest.mark.parametrize("key", ["model", "module"])
 @pytest.mark.parametrize("last_norm", ["norm", "fc_norm"])
-def test_videomae_fine_tuned(key, last_norm):
+def test_fine_tuned_videomae_is_loaded(key, last_norm):
     state = state_of(videomae(768, 4, last_norm))
     model = empty(ViT, input_size=(16, 224, 224), tubelet=2, depth=4, dim=768, heads=12, drop_path=0.0)
     report = load_backbone(model, {key: state})
@@ -454,8 +454,8 @@ def test_videomae_fine_tuned(key, last_norm):
     assert not report.missing + report.unexpected
 
 
-def test_videomae_pre_training():
-    """Its decoder has blocks of the same names, which must not be taken for the encoder's."""
+def test_pre_trained_videomae_is_loaded_without_its_decoder():
+    """The decoder's blocks have the same names as the encoder's."""
     state = state_of(videomae_pretraining(768, 12, 384))
     model = empty(backbones.vit_b)
     report = load_backbone(model, {"model": state})
@@ -471,7 +471,7 @@ def test_every_vit_has_the_published_names_and_shapes(name, dim, depth):
     assert own == videomae(dim, depth, "norm", head=None)
 
 
-def test_the_backbone_in_a_checkpoint_of_ours():
+def test_backbone_of_our_own_checkpoint_is_loaded():
     torch.manual_seed(0)
     detector = ActionLocalizer(backbones.mvitv2_tiny(crop=32), selection="two_c_t", num_classes=3, dim=16)
     model = backbones.mvitv2_tiny(crop=32)
@@ -482,7 +482,7 @@ def test_the_backbone_in_a_checkpoint_of_ours():
     assert again.loaded == report.loaded
 
 
-def test_half_precision_is_loaded_into_the_models_own():
+def test_half_precision_weights_are_loaded_in_the_models_precision():
     torch.manual_seed(0)
     model, state = backbones.mvitv2_tiny(crop=32), backbones.mvitv2_tiny(crop=32).state_dict()
     load_backbone(model, {name: value.half() for name, value in state.items()})
@@ -497,73 +497,76 @@ def tiny_hiera(depths=(1, 1, 1, 1), dim=8):
     return Hiera(input_size=(2, 32, 32), depths=depths, dim=dim, heads=1, last_pool=True, drop_path=0.0)
 
 
-def test_another_variant_is_refused_with_names_and_shapes_and_nothing_is_loaded():
+def test_another_variant_is_refused_and_the_model_unchanged():
     model = tiny_hiera()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(CheckpointError) as refusal:
+    with pytest.raises(CheckpointError) as caught:
         load_backbone(model, tiny_hiera(dim=16).state_dict())
-    assert "patch_embed.proj.weight: 16x3x3x7x7, model 8x3x3x7x7\n" in str(refusal.value)
-    assert "does not fit this Hiera, and nothing was loaded" in str(refusal.value)
-    with pytest.raises(CheckpointError) as refusal:
+    assert "patch_embed.proj.weight: 16x3x3x7x7, model 8x3x3x7x7\n" in str(caught.value)
+    assert "does not fit this Hiera, and nothing was loaded" in str(caught.value)
+    with pytest.raises(CheckpointError) as caught:
         load_backbone(model, tiny_hiera((1, 2, 1, 1)).state_dict())
-    assert "blocks.4.norm1.weight: 32, model none" in str(refusal.value)
+    assert "blocks.4.norm1.weight: 32, model none" in str(caught.value)
     with pytest.raises(CheckpointError, match=r"blocks\.4\.norm1\.weight: none, model 32\n"):
         load_backbone(tiny_hiera((1, 1, 2, 1)), tiny_hiera().state_dict())
     assert_same(model, before)
 
 
 @pytest.mark.parametrize("name", ["norm_stem.weight", "pos_embed", "blocks.0.gamma_1"])
-def test_tensors_that_would_change_the_function_are_refused(name):
+def test_unexpected_tensors_of_the_body_are_refused(name):
     state = tiny_hiera().state_dict() | {name: torch.zeros(8)}
     with pytest.raises(CheckpointError, match=f"{name}: 8, model none"):
         load_backbone(tiny_hiera(), state)
 
 
-def test_a_table_that_is_no_square_is_refused():
+def test_position_embedding_that_is_not_square_is_refused():
     state = tiny_hiera().state_dict() | {"pos_embed_spatial": torch.zeros(1, 63, 8)}
     with pytest.raises(CheckpointError, match="pos_embed_spatial: 1x63x8, model 1x64x8"):
         load_backbone(tiny_hiera(), state)
 
 
-def test_another_backbones_weights_are_refused_in_one_sentence():
+def test_weights_of_another_backbone_are_refused():
     with pytest.raises(CheckpointError, match="weights of a Hiera, the model is a MViT: build a Hiera"):
         load_backbone(backbones.mvitv2_tiny(crop=32), tiny_hiera().state_dict())
 
 
-def test_pooling_before_projecting_is_another_function_of_the_same_tensors():
-    held = {"model_state": backbones.mvitv2_tiny(crop=32).state_dict(), "cfg": "MVIT:\n  POOL_FIRST: True\n"}
+def test_mvit_that_pools_before_projecting_is_refused():
+    content = {
+        "model_state": backbones.mvitv2_tiny(crop=32).state_dict(),
+        "cfg": "MVIT:\n  POOL_FIRST: True\n",
+    }
     with pytest.raises(CheckpointError, match="POOL_FIRST"):
-        load_backbone(backbones.mvitv2_tiny(crop=32), held)
+        load_backbone(backbones.mvitv2_tiny(crop=32), content)
 
 
 @pytest.mark.parametrize(
-    ("held", "said"),
+    ("content", "message"),
     [
-        ({"epoch": 3, "optimizer": {}}, "has no weights: .* found epoch, optimizer"),
-        ({}, "found nothing"),
-        ({"s1.pathway0_stem.conv.weight": torch.zeros(1)}, "no weights we know: .* s1.pathway0_stem"),
-        # An image model: four axes of patches, one table of positions.
+        ({"epoch": 3, "optimizer": {}}, "has no weights: .* got epoch, optimizer"),
+        ({}, "got an empty mapping"),
+        ({"s1.pathway0_stem.conv.weight": torch.zeros(1)}, "unknown layout; .* s1.pathway0_stem"),
+        # An image model: four axes of patches, one position embedding.
         (
             {"patch_embed.proj.weight": torch.zeros(96, 3, 7, 7), "pos_embed": torch.zeros(1, 3136, 96)},
-            "no weights we know",
+            "unknown layout",
         ),
     ],
 )
-def test_what_is_no_checkpoint_of_a_video_transformer_is_refused(held, said):
-    with pytest.raises(CheckpointError, match=said):
-        load_backbone(tiny_hiera(), held)
+def test_content_without_known_weights_is_refused(content, message):
+    with pytest.raises(CheckpointError, match=message):
+        load_backbone(tiny_hiera(), content)
 
 
 # --- files --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_of_any_name_with_its_command_line_beside_the_weights(tmp_path, zipped):
-    """As VideoMAE saves them; old files are no zip archives."""
+def test_file_with_its_command_line_beside_the_weights_is_loaded(tmp_path, zipped):
+    """As VideoMAE saves them; older files are no zip archives."""
     torch.manual_seed(0)
     path, saved = tmp_path / "epoch 12.anything", tiny_hiera()
-    held = {"model": saved.state_dict(), "args": argparse.Namespace(lr=1e-3, betas=[0.9, 0.999])}
-    torch.save(held, path, _use_new_zipfile_serialization=zipped)
+    content = {"model": saved.state_dict(), "args": argparse.Namespace(lr=1e-3, betas=[0.9, 0.999])}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
     model = tiny_hiera()
     report = load_backbone(model, path)
     assert_same(model, saved.state_dict())
@@ -577,7 +580,7 @@ def saved(path):
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda whole: whole[: len(whole) // 2],
         lambda whole: whole[:-1],
@@ -589,12 +592,12 @@ def saved(path):
     ],
     ids=["half", "one byte short", "empty", "web page", "noise", "zip head", "a pickle"],
 )
-def test_a_spoilt_file_is_named_and_said_to_be_fetched_again(tmp_path, spoil):
+def test_error_names_a_damaged_file_and_how_to_mend_it(tmp_path, damage):
     path = tmp_path / "k400.pyth"
-    path.write_bytes(spoil(saved(path)))
-    with pytest.raises(CheckpointError, match=r"k400\.pyth .*fetch it again") as refusal:
+    path.write_bytes(damage(saved(path)))
+    with pytest.raises(CheckpointError, match=r"k400\.pyth .*fetch it again") as caught:
         load_backbone(tiny_hiera(), path)
-    assert str(path) in str(refusal.value)
+    assert str(path) in str(caught.value)
 
 
 class MakesAFolder:
@@ -605,7 +608,7 @@ class MakesAFolder:
         return os.mkdir, (self.path,)
 
 
-def test_nothing_in_a_file_is_executed(tmp_path):
+def test_code_in_a_file_is_not_executed(tmp_path):
     torch.save(
         {"model": tiny_hiera().state_dict(), "extra": MakesAFolder(tmp_path / "made")}, tmp_path / "w.pth"
     )
@@ -614,7 +617,7 @@ def test_nothing_in_a_file_is_executed(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-def test_a_file_of_something_else(tmp_path):
+def test_error_says_what_another_file_holds(tmp_path):
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match=r"list\.pth holds a list"):
         load_backbone(tiny_hiera(), tmp_path / "list.pth")

@@ -17,14 +17,14 @@ needs_decord = pytest.mark.skipif(clip.decord is None, reason="no decord here")
 
 @pytest.fixture(params=[pytest.param("decord", marks=needs_decord), "av"])
 def reader(request, monkeypatch):
-    """Either reader; each test that asks for this runs with both."""
+    """Run the test with decord and with PyAV alone."""
     if request.param == "av":
         monkeypatch.setattr(clip, "decord", None)
     return request.param
 
 
 class Pipe(io.RawIOBase):
-    """A file that cannot be gone back in, so that a muxer cannot fill in length and index."""
+    """A file without seek, in which a muxer cannot fill in length and index afterwards."""
 
     def __init__(self, path):
         self.file = open(path, "wb")  # noqa: SIM115
@@ -44,7 +44,7 @@ class Pipe(io.RawIOBase):
 
 
 def decoded(path):
-    """All frames by the plain road: (n, H, W, 3)."""
+    """All frames, decoded sequentially by PyAV: (n, H, W, 3)."""
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
@@ -106,7 +106,7 @@ LENGTH = 100
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory):
-    """name -> a video of LENGTH numbered frames, written when first asked for."""
+    """Return a function: name -> a video of LENGTH numbered frames, written on first use."""
     folder = tmp_path_factory.mktemp("zoo")
 
     def get(name):
@@ -121,31 +121,31 @@ def zoo(tmp_path_factory):
     return get
 
 
-def test_the_keyframe_is_clip_index_half():
+def test_keyframe_is_at_clip_index_t_half():
     indices = clip_indices(100, 1000, frames=16, stride=4)
     assert indices.tolist() == list(range(68, 132, 4))
     assert indices[8] == 100
 
 
-def test_the_ends_repeat_the_edge_frame_and_never_shift():
+def test_clip_repeats_the_edge_frame_and_never_shifts():
     assert clip_indices(1, 6, frames=8, stride=1).tolist() == [0, 0, 0, 0, 1, 2, 3, 4]
     assert clip_indices(5, 6, frames=8, stride=2).tolist() == [0, 0, 1, 3, 5, 5, 5, 5]
 
 
-def test_a_keyframe_outside_the_video_is_refused():
+def test_keyframe_outside_the_video_raises_index_error():
     with pytest.raises(IndexError, match="keyframe 6 is not in a video of 6 frames"):
         clip_indices(6, 6, frames=8, stride=1)
 
 
-def test_the_keyframes_second_is_clip_index_half():
+def test_keyframe_time_is_at_clip_index_t_half():
     times = clip_times(2.0, frames=4, stride=3, fps=30.0)
     np.testing.assert_allclose(times, [1.8, 1.9, 2.0, 2.1])
     assert times.dtype == np.float64
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_frames_are_the_ones_asked_for(zoo, reader, name):
-    """In each kind of file, alone and together, from everywhere in and around its GOPs."""
+def test_read_frames_returns_the_requested_frames(zoo, reader, name):
+    """In each kind of file, alone and together, from all positions in and around its GOPs."""
     path = zoo(name)
     whole = decoded(path)
     assert numbers(whole) == list(range(LENGTH))
@@ -154,7 +154,7 @@ def test_frames_are_the_ones_asked_for(zoo, reader, name):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_times_are_those_of_the_timestamps(zoo, name):
+def test_read_times_follows_the_timestamps(zoo, name):
     path, spec = zoo(name), KINDS[name]
     rate = 25 if name.endswith("264") else float(spec.get("fps", 16))  # a bare stream has no rate
     uneven = spec.get("times", lambda n: 1000 * n / rate)
@@ -167,13 +167,13 @@ def test_times_are_those_of_the_timestamps(zoo, name):
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "open_gop.mkv", "mpeg4.avi", "piped.mkv"])
-def test_probe_says_length_rate_and_size(zoo, reader, name):
+def test_probe_measures_length_rate_and_size(zoo, reader, name):
     info = probe(zoo(name))
     assert (info.frames, info.fps, info.height, info.width) == (LENGTH, 16.0, 48, 64)
     assert info.seconds == pytest.approx(6.25, abs=0.001)
 
 
-def test_probe_of_an_uneven_video(zoo):
+def test_probe_of_a_variable_frame_rate(zoo):
     info = probe(zoo("uneven.mkv"))
     end = 40 * 99 + 99 // 7 * 100
     assert info.fps == pytest.approx(1000 * 99 / end)
@@ -182,7 +182,7 @@ def test_probe_of_an_uneven_video(zoo):
 
 @pytest.mark.parametrize("length", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["h264.mp4", "h264.mkv", "mpeg4.avi", "mpeg4.mp4", "vp9.webm"])
-def test_a_few_frames(tmp_path, reader, kind, length):
+def test_videos_of_one_to_three_frames(tmp_path, reader, kind, length):
     path = write_numbered(tmp_path / kind, length, **KINDS[kind])
     wanted = clip_indices(0, length, frames=4, stride=2)
     assert probe(path).frames == length
@@ -190,8 +190,8 @@ def test_a_few_frames(tmp_path, reader, kind, length):
     assert numbers(read_times(path, wanted / 16, fps=16.0)) == wanted.tolist()
 
 
-def test_an_edit_list_cuts_frames_away(zoo, tmp_path, reader):
-    """As when a movie is cut without encoding it anew: decoded from the keyframe, shown from later on."""
+def test_frames_cut_by_an_edit_list_are_not_counted(zoo, tmp_path, reader):
+    """As when a movie is cut without re-encoding: decoded from the sync frame, presented from later on."""
     path = tmp_path / "cut.mp4"
     with (
         av.open(str(zoo("h264.mp4"))) as movie,
@@ -211,7 +211,7 @@ def test_an_edit_list_cuts_frames_away(zoo, tmp_path, reader):
 
 
 def rewritten(source, path, packets):
-    """The file anew with these (bytes, is keyframe) as its packets, timed as they come."""
+    """Write a file with these (bytes, is keyframe) as its packets, at 16 per second."""
     with av.open(str(source)) as like, av.open(str(path), "w") as container:
         stream = container.add_stream_from_template(like.streams.video[0])
         for n, (data, key) in enumerate(packets):
@@ -227,7 +227,7 @@ def stored(path):
         return [(bytes(packet), packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
 
 
-def test_vp8s_hidden_frames_have_no_number(zoo, tmp_path, reader):
+def test_hidden_vp8_frames_are_not_counted(zoo, tmp_path, reader):
     packets = stored(zoo("vp8.webm"))
     data, key = packets[50]
     packets[50] = bytes([data[0] & ~0x10]) + data[1:], key  # the bit that shows a frame
@@ -238,8 +238,8 @@ def test_vp8s_hidden_frames_have_no_number(zoo, tmp_path, reader):
     assert numbers(read_times(path, np.array([49, 50, 51]) / 16, fps=16.0)) == [49, 49, 51]
 
 
-def test_a_packed_bitstream(tmp_path, reader):
-    """XviD in AVI: a B-frame travels with the frame before it, an empty one takes its place."""
+def test_packed_bitstream_is_read_in_presentation_order(tmp_path, reader):
+    """XviD in AVI: a B-frame shares the packet of the frame before it; an empty packet follows."""
     plain = {"codec": "mpeg4", "bframes": 1, "tag": "XVID", "options": {"b_strategy": "0"}}
     loose = stored(write_numbered(tmp_path / "loose.avi", 60, **plain))
     packets = []
@@ -250,7 +250,7 @@ def test_a_packed_bitstream(tmp_path, reader):
             packets.append((b"\0\0\1\xb6\x50\x9f", False))
         else:
             packets.append((data, key))
-    # What XviD and DivX leave for decoders to know it by.
+    # The marker by which decoders recognise a packed bitstream of XviD and DivX.
     packets[0] = packets[0][0].replace(b"\0\0\1\xb3", b"\0\0\1\xb2DivX503b1393p\0\0\1\xb3", 1), True
     path = rewritten(tmp_path / "loose.avi", tmp_path / "packed.avi", packets)
     assert numbers(decoded(path)) == list(range(60))
@@ -261,7 +261,7 @@ def test_a_packed_bitstream(tmp_path, reader):
 
 
 @pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
-def test_a_turned_video_is_upright(zoo, tmp_path, reader, matrix, turns):
+def test_rotated_video_is_read_upright(zoo, tmp_path, reader, matrix, turns):
     path = tmp_path / "turned.mp4"
     data = bytearray(zoo("h264.mp4").read_bytes())
     at = data.find(b"tkhd") + 44
@@ -275,10 +275,10 @@ def test_a_turned_video_is_upright(zoo, tmp_path, reader, matrix, turns):
 
 
 @pytest.mark.parametrize("fps", [15, 24, Fraction(24000, 1001), 25, 30, 60])
-def test_movies_at_other_rates_become_the_30_fps_frames(tmp_path, fps):
-    """The frames that ffmpeg's own resampling to 30 fps gives."""
+def test_read_times_resamples_like_ffmpegs_fps_filter(tmp_path, fps):
+    """Compared with the frames of ffmpeg's fps=30 filter."""
     path = write_numbered(tmp_path / "movie.mp4", 120, fps=fps, options={"g": "24"})
-    theirs = []
+    expected = []
     with av.open(str(path)) as container:
         graph = av.filter.Graph()
         source = graph.add_buffer(template=container.streams.video[0])
@@ -287,19 +287,19 @@ def test_movies_at_other_rates_become_the_30_fps_frames(tmp_path, fps):
             graph.push(frame)
             while True:
                 try:
-                    theirs.append(graph.pull().to_ndarray(format="rgb24"))
+                    expected.append(graph.pull().to_ndarray(format="rgb24"))
                 except (BlockingIOError, av.EOFError):
                     break
-    theirs = numbers(np.stack(theirs))
-    assert numbers(read_times(path, np.arange(len(theirs)) / 30, fps=30.0)) == theirs
+    expected = numbers(np.stack(expected))
+    assert numbers(read_times(path, np.arange(len(expected)) / 30, fps=30.0)) == expected
     if fps == 30:
-        assert theirs == list(range(120))
+        assert expected == list(range(120))
     middle = clip_times(1.0, frames=4, stride=4, fps=30.0)
-    assert numbers(read_times(path, middle, fps=30.0)) == [theirs[n] for n in (22, 26, 30, 34)]
+    assert numbers(read_times(path, middle, fps=30.0)) == [expected[n] for n in (22, 26, 30, 34)]
 
 
 class SeeksLate:
-    """A container whose first seek lands half a video too late."""
+    """A container whose first seek lands half the video too late."""
 
     def __init__(self, container):
         self.container = container
@@ -314,10 +314,10 @@ class SeeksLate:
         return self.container.demux(stream)
 
 
-def test_a_seek_that_lands_too_late_is_done_again_from_earlier(zoo):
+def test_seek_that_lands_too_late_is_repeated_from_earlier(zoo):
     with av.open(str(zoo("h264.mp4"))) as container:
         late = SeeksLate(container)
-        packets = list(clip._window(late, container.streams.video[0], 0, 30 * 1024, 33 * 1024))
+        packets = list(clip._seek(late, container.streams.video[0], 0, 30 * 1024, 33 * 1024))
     assert len(late.sought) == 2
     assert packets[0].is_keyframe
     assert packets[0].pts <= 30 * 1024
@@ -325,7 +325,7 @@ def test_a_seek_that_lands_too_late_is_done_again_from_earlier(zoo):
 
 
 def waves(n, width, height):
-    """Smooth, coloured, moving: what chroma and scaling do to a natural picture."""
+    """Smooth, coloured, moving frames, on which errors of chroma and scaling show."""
     y, x = np.mgrid[:height, :width]
     channels = [np.sin(x / 9 + n / 5), np.cos(y / 7 - n / 4), np.sin((x + y) / 11 + n / 3)]
     return (127.5 + 120 * np.stack(channels, -1)).astype(np.uint8)
@@ -347,14 +347,14 @@ def test_both_readers_resize_alike(tmp_path, monkeypatch, name, codec):
     assert np.abs(first - right).max() <= 2
 
 
-def test_each_file_is_closed_and_frames_own_their_memory(zoo):
+def test_frames_own_their_memory_and_files_are_closed(zoo):
     frames = read_frames(zoo("h264.mp4"), np.array([5, 5]))
     frames[0] = 0
     assert numbers(frames) == [0, 5]
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video at all"])
-def test_what_is_no_video_is_named(tmp_path, reader, content):
+def test_error_names_a_file_that_is_no_video(tmp_path, reader, content):
     path = tmp_path / "bad.mp4"
     path.write_bytes(content)
     for read in (
@@ -368,7 +368,7 @@ def test_what_is_no_video_is_named(tmp_path, reader, content):
             read(tmp_path / "gone.mp4")
 
 
-def test_sound_alone_is_no_video(tmp_path):
+def test_audio_file_has_no_video_stream(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=8000)
@@ -382,8 +382,8 @@ def test_sound_alone_is_no_video(tmp_path):
 
 @pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi", "open_gop.mkv"])
 @pytest.mark.parametrize("outside", [LENGTH, -1])
-def test_a_frame_outside_is_refused(zoo, reader, name, outside):
-    with pytest.raises(VideoError, match=f"frame {outside} asked of a video of {LENGTH} frames"):
+def test_frame_outside_the_video_raises_video_error(zoo, reader, name, outside):
+    with pytest.raises(VideoError, match=f"frame {outside} is outside the video, which has {LENGTH} frames"):
         read_frames(zoo(name), np.array([9, outside]))
 
 
@@ -397,7 +397,7 @@ def truncated(path, tmp_path):
 @pytest.mark.parametrize(
     "name", ["h264.mp4", "h264.mkv", "vp9.webm", "mpeg4.avi", "mjpeg.avi", "fragmented.mp4"]
 )
-def test_a_truncated_file_gives_the_right_frame_or_an_error(zoo, tmp_path, reader, name):
+def test_truncated_file_gives_the_right_frame_or_an_error(zoo, tmp_path, reader, name):
     path = truncated(zoo(name), tmp_path)
     for n in [0, 20, 97]:
         try:
@@ -408,15 +408,15 @@ def test_a_truncated_file_gives_the_right_frame_or_an_error(zoo, tmp_path, reade
         read_frames(path, np.array([97]))
 
 
-def test_a_truncated_avi_says_how_many_frames_there_are(zoo, tmp_path, reader):
+def test_error_of_a_truncated_avi_gives_its_number_of_frames(zoo, tmp_path, reader):
     path = truncated(zoo("mpeg4.avi"), tmp_path)
     length = probe(path).frames
     assert 10 < length < LENGTH
-    with pytest.raises(VideoError, match=f"frame 97 asked of a video of {length} frames"):
+    with pytest.raises(VideoError, match=f"frame 97 is outside the video, which has {length} frames"):
         read_frames(path, np.array([97]))
 
 
-def test_a_truncated_movie_does_not_stand_still(tmp_path, reader):
+def test_truncated_movie_does_not_repeat_its_last_frame(tmp_path, reader):
     whole = write_numbered(tmp_path / "a.mp4", LENGTH, **GOP, muxer={"movflags": "faststart"})
     path = truncated(whole, tmp_path)
     assert numbers(read_times(path, np.array([0.25]), fps=16.0)) == [4]
@@ -426,7 +426,7 @@ def test_a_truncated_movie_does_not_stand_still(tmp_path, reader):
         probe(path)
 
 
-def test_a_damaged_middle_is_an_error(zoo, tmp_path, reader):
+def test_damaged_middle_raises_video_error(zoo, tmp_path, reader):
     data = bytearray(zoo("h264.mp4").read_bytes())
     data[300:2500] = bytes(2200)
     path = tmp_path / "damaged.mp4"
@@ -435,7 +435,7 @@ def test_a_damaged_middle_is_an_error(zoo, tmp_path, reader):
         read_frames(path, np.array([10]))
 
 
-def test_duration_comes_from_the_header_or_else_from_a_probe(tmp_path, monkeypatch):
+def test_duration_comes_from_the_header_or_else_from_probe(tmp_path, monkeypatch):
     stated = write_numbered(tmp_path / "a.mp4", 40, fps=25)
     silent = tmp_path / "b.mkv"
     pipe = io.BytesIO()
@@ -443,14 +443,14 @@ def test_duration_comes_from_the_header_or_else_from_a_probe(tmp_path, monkeypat
     write_numbered(silent, 40, fps=25, to=pipe, form="matroska")
     silent.write_bytes(pipe.getvalue())
     assert duration(silent) == pytest.approx(1.6, abs=2e-3)
-    monkeypatch.setattr(clip, "probe", None)  # a movie is not read through for its length
+    monkeypatch.setattr(clip, "probe", None)  # the header suffices, no frame is read
     assert duration(stated) == pytest.approx(1.6)
     with pytest.raises(VideoError, match="no such video file"):
         duration(tmp_path / "none.mp4")
 
 
-def test_a_title_in_other_letters_does_not_matter(tmp_path):
-    """Files of a Windows program name their film in Latin-1, where UTF-8 is asked for."""
+def test_title_in_latin_1_is_ignored(tmp_path):
+    """Some Windows programs write titles in Latin-1 where the container requires UTF-8."""
     path = tmp_path / "title.mkv"
     with av.open(str(path), "w") as container:
         container.metadata["title"] = "caf_"
@@ -465,8 +465,8 @@ def test_a_title_in_other_letters_does_not_matter(tmp_path):
     assert len(read_frames(path, np.arange(4))) == 4
 
 
-def test_a_video_of_which_no_frame_can_be_decoded_is_refused_by_each_road(tmp_path):
-    """A VP8 stream whose packets are empty or damaged: what fuzzing found."""
+def test_every_reader_raises_for_a_video_without_decodable_frames(tmp_path):
+    """A VP8 stream whose packets are all damaged, found by fuzzing."""
     whole = write_numbered(tmp_path / "v.webm", 12, codec="libvpx", size=(32, 24), bframes=None).read_bytes()
     with av.open(str(tmp_path / "v.webm")) as container:
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
@@ -475,11 +475,11 @@ def test_a_video_of_which_no_frame_can_be_decoded_is_refused_by_each_road(tmp_pa
     for packet in packets:
         data = data.replace(packet, b"\xff" * len(packet))
     damaged.write_bytes(data)
-    for road in (
+    for reader in (
         probe,
         lambda path: read_frames(path, np.array([0])),
         lambda path: read_times(path, np.array([0.0]), fps=16.0),
-        lambda path: list(clip.play(path)),
+        lambda path: list(clip.iter_frames(path)),
     ):
         with pytest.raises(VideoError, match=r"damaged.webm: "):
-            road(damaged)
+            reader(damaged)

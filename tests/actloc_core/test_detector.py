@@ -1,4 +1,4 @@
-"""A checkpoint on frames: the library's door, and every file that is no such checkpoint."""
+"""ActionDetector on frames, and the errors of every file that is no checkpoint."""
 
 import json
 from dataclasses import replace
@@ -10,9 +10,9 @@ import torch
 from actloc_core.assemble import FIELDS, assemble
 from actloc_core.boxes import cxcywh_to_xyxy
 from actloc_core.checkpoints import CheckpointError
-from actloc_core.detector import FORMAT, ActionDetector, load_trained
+from actloc_core.detector import FORMAT, ActionDetector, load_checkpoint
 from actloc_core.pixels import normalise
-from tests.actloc_core.checkpoints_of import CLASSES, TINY, held, write_checkpoint
+from tests.actloc_core.checkpoints_of import CLASSES, TINY, checkpoint_content, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -24,23 +24,22 @@ def noise(frames, height=32, width=32):
     return np.random.default_rng(frames).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
 
 
-def test_a_clip_by_the_plain_road(checkpoint):
-    """Built, filled, normalised and read out by hand."""
-    told, clip = torch.load(checkpoint, weights_only=True), noise(8)
+def test_detections_of_a_clip_match_a_computation_by_hand(checkpoint):
+    content, clip = torch.load(checkpoint, weights_only=True), noise(8)
     model = assemble(3, **{name: TINY[name] for name in FIELDS}).eval()
-    model.load_state_dict(told["model"])
-    given = (torch.from_numpy(clip).permute(3, 0, 1, 2).float() / 255 - 0.45) / 0.225
-    torch.testing.assert_close(given, normalise(torch.from_numpy(clip).permute(3, 0, 1, 2) / 255))
+    model.load_state_dict(content["model"])
+    inputs = (torch.from_numpy(clip).permute(3, 0, 1, 2).float() / 255 - 0.45) / 0.225
+    torch.testing.assert_close(inputs, normalise(torch.from_numpy(clip).permute(3, 0, 1, 2) / 255))
     with torch.no_grad():
-        out = model(given[None])
+        out = model(inputs[None])
     p = out.actor_logits[0].softmax(-1)[:, 0]
     theta = p.median().item()
-    best = [i for i in p.argsort(descending=True, stable=True).tolist() if p[i] > theta]
+    order = [i for i in p.argsort(descending=True, stable=True).tolist() if p[i] > theta]
     scores = out.action_logits[0].sigmoid() * p[:, None]
 
     actors = ActionDetector(checkpoint, device="cpu")(clip, theta=theta)
-    assert len(actors) == len(best) > 5
-    for actor, i in zip(actors, best, strict=True):
+    assert len(actors) == len(order) > 5
+    for actor, i in zip(actors, order, strict=True):
         box = cxcywh_to_xyxy(out.boxes[0, i]).clamp(0, 1).tolist()
         assert actor.box == pytest.approx(box, abs=1e-5)
         assert actor.p_actor == pytest.approx(p[i].item(), abs=1e-5)
@@ -49,20 +48,20 @@ def test_a_clip_by_the_plain_road(checkpoint):
         assert list(actor.actions.values()) == sorted(actor.actions.values(), reverse=True)
 
 
-def test_the_clip_of_a_longer_video_and_of_another_rate(checkpoint):
-    """T=8, stride 2 at 16 a second: at 32 a second every fourth frame around the keyframe."""
+def test_clip_is_sampled_from_a_longer_video_of_another_frame_rate(checkpoint):
+    """T=8, stride 2 at 16 fps: at 32 fps every fourth frame around the keyframe."""
     detector = ActionDetector(checkpoint, device="cpu")
     video = noise(100)
     whole = detector(video[50 - 16 : 50 + 16 : 4])
     assert detector(video, fps=32) == whole
     assert detector(list(video), fps=32, keyframe=50) == whole
     assert detector(video, fps=8, keyframe=50) == detector(video[46:54])
-    at_begin = detector(video, fps=16, keyframe=0)
-    assert at_begin == detector(video[[0, 0, 0, 0, 0, 2, 4, 6]])
+    at_start = detector(video, fps=16, keyframe=0)
+    assert at_start == detector(video[[0, 0, 0, 0, 0, 2, 4, 6]])
     assert detector(video[:1], fps=30) == detector(video[[0] * 8])
 
 
-def test_several_clips_are_each_as_alone_and_sizes_are_the_evaluation_s(checkpoint, tmp_path):
+def test_batch_equals_single_clips_and_sizes_equal_the_evaluations(checkpoint, tmp_path):
     detector = ActionDetector(checkpoint, device="cpu")
     clips = [noise(8, 48, 64), noise(8, 48, 64)[::-1]]
     for one, alone in zip(detector.batch(clips), map(detector, clips), strict=True):
@@ -74,25 +73,25 @@ def test_several_clips_are_each_as_alone_and_sizes_are_the_evaluation_s(checkpoi
 
 
 @pytest.mark.parametrize(
-    ("frames", "options", "said"),
+    ("frames", "options", "message"),
     [
-        (np.zeros((8, 32, 32), np.uint8), {}, "uint8 RGB, not .8, 32, 32."),
+        (np.zeros((8, 32, 32), np.uint8), {}, "uint8 RGB, got .8, 32, 32."),
         (np.zeros((8, 32, 32, 4), np.uint8), {}, "uint8 RGB"),
         (np.zeros((8, 32, 32, 3), np.float32), {}, "float32"),
         (np.zeros((0, 32, 32, 3), np.uint8), {}, "uint8 RGB"),
         (np.zeros((7, 32, 32, 3), np.uint8), {}, "8 frames, 0.125 s apart, with the keyframe at 4; got 7"),
         (np.zeros((8, 32, 32, 3), np.uint8), {"keyframe": 2}, "keyframe at 4"),
         (np.zeros((8, 32, 32, 3), np.uint8), {"keyframe": 8, "fps": 16}, "no keyframe 8 in 8 frames"),
-        (np.zeros((8, 32, 32, 3), np.uint8), {"fps": 0}, "no rate"),
+        (np.zeros((8, 32, 32, 3), np.uint8), {"fps": 0}, "no frame rate"),
     ],
 )
-def test_frames_that_are_no_clip(checkpoint, frames, options, said):
-    with pytest.raises(ValueError, match=said):
+def test_frames_that_are_no_clip_raise_value_error(checkpoint, frames, options, message):
+    with pytest.raises(ValueError, match=message):
         ActionDetector(checkpoint, device="cpu")(frames, **options)
 
 
-def test_a_run_a_training_or_a_file(tmp_path):
-    """A run's row decides the score; its training holds the model."""
+def test_checkpoint_is_found_by_run_training_or_file(tmp_path):
+    """A run's result decides the score; its training holds the model."""
     training, run = tmp_path / "trainings" / "abc", tmp_path / "runs" / "def"
     training.mkdir(parents=True)
     run.mkdir(parents=True)
@@ -104,7 +103,7 @@ def test_a_run_a_training_or_a_file(tmp_path):
     assert detector.classes == CLASSES
 
     file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"checkpoint.pt: the trained model of .*def is gone"):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint.pt: the checkpoint of .*def is missing"):
         ActionDetector(run)
     with pytest.raises(FileNotFoundError, match="neither a run"):
         ActionDetector(training)
@@ -122,7 +121,7 @@ def test_a_run_a_training_or_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"format": FORMAT + 1}, f"has format {FORMAT + 1}, this actloc reads format {FORMAT}"),
         ({"format": None}, "has format None"),
@@ -148,64 +147,64 @@ def test_a_run_a_training_or_a_file(tmp_path):
         ({"experiment": TINY | {"dim": -1}}, "does not describe a model"),
     ],
 )
-def test_a_checkpoint_that_was_changed_or_is_of_another_version(tmp_path, change, said):
-    torch.save(held() | change, tmp_path / "c.pt")
-    with pytest.raises(CheckpointError, match=said) as caught:
-        load_trained(tmp_path / "c.pt")
+def test_changed_checkpoint_or_another_version_is_refused(tmp_path, change, message):
+    torch.save(checkpoint_content() | change, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_checkpoint(tmp_path / "c.pt")
     assert str(caught.value).startswith(str(tmp_path / "c.pt"))
 
 
-def test_files_that_are_something_else(tmp_path):
+def test_error_describes_a_file_that_is_no_checkpoint(tmp_path):
     file = tmp_path / "file.pt"
 
-    def said():
+    def message():
         with pytest.raises(CheckpointError) as caught:
-            load_trained(file)
+            load_checkpoint(file)
         assert str(file) in str(caught.value)
         return str(caught.value)
 
-    whole = held()
+    whole = checkpoint_content()
     torch.save({"model_state": whole["model"]}, file)
-    assert "holds weights alone, a backbone's perhaps" in said()
+    assert "holds weights alone, such as a backbone's" in message()
     torch.save({name: whole[name] for name in ("experiment", "classes", "model")} | {"origin": {}}, file)
-    assert "written by an older actloc" in said()
+    assert "written by an older actloc" in message()
     torch.save({"optimizer": {}, "generators": [], "model": {}, "step": 3}, file)
-    assert "the state of a training under way" in said()
+    assert "the state of an unfinished training" in message()
     torch.save([1, 2], file)
-    assert "a list, not a mapping" in said()
+    assert "a list, not a mapping" in message()
     file.write_bytes(write_checkpoint(tmp_path / "whole.pt").read_bytes()[:-300])
-    assert "no readable PyTorch checkpoint" in said()
+    assert "no readable PyTorch checkpoint" in message()
     whole_file = bytearray((tmp_path / "whole.pt").read_bytes())
-    place = whole_file.index(held()["model"]["proj.weight"].numpy().tobytes())
-    whole_file[place] ^= 1  # the smallest damage there is
+    offset = whole_file.index(checkpoint_content()["model"]["proj.weight"].numpy().tobytes())
+    whole_file[offset] ^= 1  # a single bit
     file.write_bytes(whole_file)
-    assert "is not what its checksum says" in said()
+    assert "does not match its checksum" in message()
     file.write_bytes(b"<html>not found</html>")
-    assert "no readable PyTorch checkpoint" in said()
+    assert "no readable PyTorch checkpoint" in message()
     file.write_bytes(b"")
-    assert "no readable PyTorch checkpoint" in said()
+    assert "no readable PyTorch checkpoint" in message()
     torch.save({"format": FORMAT, "experiment": replace}, file)
-    assert "not unpickled here" in said()
+    assert "not unpickled here" in message()
 
 
-def test_a_two_stage_model_is_refused_and_the_other_baseline_is_not(tmp_path):
-    with pytest.raises(CheckpointError, match=r"a two-stage model.*finds nobody itself"):
+def test_two_stage_model_is_refused_and_detr_is_accepted(tmp_path):
+    with pytest.raises(CheckpointError, match=r"a two-stage model.*detects no actors itself"):
         ActionDetector(write_checkpoint(tmp_path / "c.pt", method="two_stage"))
     detector = ActionDetector(write_checkpoint(tmp_path / "c.pt", method="detr", dim=32), device="cpu")
     assert len(detector(noise(8), theta=0.0)) == 4
 
 
-def test_building_draws_nothing_from_the_caller_s_generator(checkpoint):
+def test_loading_leaves_the_callers_generator_unchanged(checkpoint):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    load_trained(checkpoint)
+    load_checkpoint(checkpoint)
     assert torch.equal(torch.rand(2), expected)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch._inductor's own
-def test_compiled_it_finds_the_same(checkpoint):
+def test_compiled_model_gives_the_same_detections(checkpoint):
     clip = noise(8)
     plain = ActionDetector(checkpoint, device="cpu")
     compiled = ActionDetector(checkpoint, device="cpu", compile=True)

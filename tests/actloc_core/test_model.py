@@ -40,8 +40,10 @@ def test_gradients_reach_every_parameter(name):
     model = ActionLocalizer(backbones.mvitv2_tiny(frames=4, crop=32), selection=name, num_classes=3, dim=16)
     predictions = model(torch.randn(2, 3, 4, 32, 32))
     sum(x.square().sum() for x in predictions).backward()
-    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
-    assert not silent
+    without_gradient = [
+        name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()
+    ]
+    assert not without_gradient
 
 
 def test_untrained_boxes_start_near_their_cells():
@@ -89,27 +91,27 @@ def test_frame_embedding_needs_actor_tokens_of_several_frames():
         small(frame_embedding=4)(torch.randn(1, 3, 8, 16, 32))
 
 
-def test_nms_is_a_diagnostic_that_each_clip_gets_by_itself():
-    """Of two twins in the first clip the surer one stays; the same box in the second clip stays too."""
+def test_nms_suppresses_duplicates_within_each_clip():
+    """Of two equal boxes in the first clip the better one is kept; so is that box in the second clip."""
     p = torch.tensor([[0.9, 0.8, 0.7], [0.6, 0.1, 0.1]])
     box, far = [0.3, 0.3, 0.2, 0.2], [0.8, 0.8, 0.2, 0.2]
     boxes = torch.tensor([[box, box, far], [box, far, far]])
     predictions = Predictions(boxes, torch.stack([p.logit(), torch.zeros(2, 3)], -1), torch.zeros(2, 3, 2))
-    found = keep_actors(predictions, theta=0.5, score="product", nms_iou=0.5)
-    assert found.clip.tolist() == [0, 0, 1]
-    assert found.p_actor.tolist() == pytest.approx([0.9, 0.7, 0.6])
-    assert found.scores[:, 0].tolist() == pytest.approx([0.45, 0.35, 0.3])
+    detections = keep_actors(predictions, theta=0.5, score="product", nms_iou=0.5)
+    assert detections.clip.tolist() == [0, 0, 1]
+    assert detections.p_actor.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert detections.scores[:, 0].tolist() == pytest.approx([0.45, 0.35, 0.3])
     assert len(keep_actors(predictions, theta=0.5, score="product").clip) == 4
     assert len(keep_actors(predictions, theta=0.95, score="product", nms_iou=0.5).clip) == 0
 
 
-def test_every_selection_of_the_module_is_tested_here():
-    named = [
+def test_every_selection_of_the_module_is_tested():
+    names = [
         n
         for n, f in vars(selection).items()
         if callable(f) and getattr(f, "__module__", "") == selection.__name__
     ]
-    assert sorted(set(named) - {"central"}) == sorted(SELECTIONS)
+    assert sorted(set(names) - {"central"}) == sorted(SELECTIONS)
 
 
 def test_keep_actors_filters_by_p_actor_and_scores():
@@ -119,10 +121,10 @@ def test_keep_actors_filters_by_p_actor_and_scores():
     boxes = torch.tensor([[[0.5, 0.5, 0.5, 0.5], [0.1, 0.1, 0.4, 0.4]]])
     predictions = Predictions(boxes, actor.float(), action)
     sigmoid2 = torch.tensor(2.0).sigmoid().item()
-    found = keep_actors(predictions, theta=0.2001, score="action")
-    assert found.clip.tolist() == [0]
-    assert found.boxes.tolist() == [[0.25, 0.25, 0.75, 0.75]]
-    assert found.scores[0].tolist() == pytest.approx([0.5, sigmoid2])
+    detections = keep_actors(predictions, theta=0.2001, score="action")
+    assert detections.clip.tolist() == [0]
+    assert detections.boxes.tolist() == [[0.25, 0.25, 0.75, 0.75]]
+    assert detections.scores[0].tolist() == pytest.approx([0.5, sigmoid2])
     product = keep_actors(predictions, theta=0.1, score="product")
     assert product.scores[0].tolist() == pytest.approx([0.4, 0.8 * sigmoid2])
     assert product.boxes[1].tolist() == pytest.approx([0, 0, 0.3, 0.3]), "clipped to the frame"
@@ -134,6 +136,6 @@ def test_keep_actors_is_strict_at_theta():
     assert len(keep_actors(even, theta=0.49, score="action").clip) == 1
 
 
-def test_unknown_score_is_refused():
+def test_unknown_score_raises_value_error():
     with pytest.raises(ValueError, match="'action' or 'product', got 'sum'"):
         keep_actors(small()(torch.randn(1, 3, 8, 16, 32)), theta=0.2, score="sum")

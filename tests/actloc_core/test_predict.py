@@ -1,4 +1,4 @@
-"""One pass over a video: which frames its clips get, what is written, and every video a user may have."""
+"""One pass over a video: the frames of its clips, the files written, and unusual videos."""
 
 import csv
 import json
@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actloc_core import predict as command
-from actloc_core.clip import VideoError, clip_times, header, play, probe, read_times
+from actloc_core.clip import VideoError, clip_times, iter_frames, probe, read_header, read_times
 from actloc_core.detector import Actor
-from actloc_core.predict import annotated, found_in, main, seconds_of
+from actloc_core.predict import KeyframeDetections, annotate, iter_detections, main, parse_interval
 from tests.actloc_core.checkpoints_of import CLASSES, write_checkpoint
 from tests.actloc_core.numbered import numbers, write_numbered
 
@@ -29,12 +29,12 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Of an untrained model, whose p(alpha) are all about one half."""
+    """A checkpoint of an untrained model, whose p(alpha) are all about one half."""
     return write_checkpoint(tmp_path_factory.mktemp("model") / "checkpoint.pt")
 
 
 class Spy:
-    """A detector that finds nobody and keeps the clips it was given."""
+    """A detector that records its clips and detects no actors."""
 
     def __init__(self, frames, stride, fps, crop=(24, 32)):
         self.frames, self.stride, self.fps, self.crop = frames, stride, fps, crop
@@ -49,9 +49,9 @@ class Spy:
         return [[] for _ in clips]
 
 
-def seen(spy, path, **options):
-    """-> the keyframes' seconds."""
-    return [event.second for event in found_in(spy, path, **options) if isinstance(event, command.Found)]
+def keyframe_seconds(spy, path, **options):
+    events = iter_detections(spy, path, **options)
+    return [event.second for event in events if isinstance(event, KeyframeDetections)]
 
 
 @settings(max_examples=40, deadline=None)
@@ -63,15 +63,15 @@ def seen(spy, path, **options):
     every=st.sampled_from([0.125, 0.3, 1.0]),
     batch=st.integers(1, 3),
 )
-def test_clips_are_those_that_seeking_finds_at_any_frame_rate(
+def test_clips_equal_those_read_by_seeking_at_any_frame_rate(
     tmp_path_factory, gaps, frames, stride, fps, every, batch
 ):
-    """Of a video with these milliseconds between its frames, against `read_times`, which seeks."""
+    """A video with these milliseconds between its frames, against `read_times`, which seeks."""
     path = tmp_path_factory.mktemp("videos") / "v.mkv"
     times = np.concatenate([[0], np.cumsum(gaps)]).astype(int).tolist()
     write_numbered(path, len(times), times=times.__getitem__, size=(32, 24), bframes=0)
     spy = Spy(frames, stride, fps)
-    keyframes = seen(spy, path, every=every, batch=batch)
+    keyframes = keyframe_seconds(spy, path, every=every, batch=batch)
     assert keyframes == [every * n for n in range(len(keyframes))]
     assert len(keyframes) == int(times[-1] / 1000 / every + 1e-9) + 1
     for second, clip in zip(keyframes, spy.clips, strict=True):
@@ -80,51 +80,45 @@ def test_clips_are_those_that_seeking_finds_at_any_frame_rate(
     assert set(spy.batches[:-1]) <= {batch}
 
 
-def test_a_clip_by_hand():
-    """At 16 a second, T=8 and stride 2: around frame 16 those 8, 10, .., 22; at the begin frame 0 stays."""
+def test_clip_times_around_the_first_frame():
+    """T=8, stride 2 at 16 fps."""
     clip = clip_times(0.0, frames=8, stride=2, fps=16)
     assert clip.tolist() == [-0.5, -0.375, -0.25, -0.125, 0, 0.125, 0.25, 0.375]
 
 
-def test_frames_are_decoded_once_and_what_is_held_does_not_grow(tmp_path, monkeypatch):
+def test_each_frame_is_decoded_once_and_resized_at_most_once(tmp_path, monkeypatch):
     path = write_numbered(tmp_path / "v.mp4", 200, size=(32, 24))
     counts = {"decoded": 0, "resized": 0}
-    real_play, real_picture = command.play, command.Shown.picture
+    real_iter_frames, real_image = command.iter_frames, command.DecodedFrame.image
 
-    def counted_play(video):
-        for shown in real_play(video):
+    def counted_iter_frames(video):
+        for frame in real_iter_frames(video):
             counts["decoded"] += 1
-            yield shown
+            yield frame
 
-    def counted_picture(self, size=None):
+    def counted_image(self, size=None):
         counts["resized"] += 1
-        return real_picture(self, size)
+        return real_image(self, size)
 
-    monkeypatch.setattr(command, "play", counted_play)
-    monkeypatch.setattr(command.Shown, "picture", counted_picture)
+    monkeypatch.setattr(command, "iter_frames", counted_iter_frames)
+    monkeypatch.setattr(command.DecodedFrame, "image", counted_image)
     spy = Spy(8, 2, 16)
-    assert len(seen(spy, path, every=0.25)) == 50
+    assert len(keyframe_seconds(spy, path, every=0.25)) == 50
     assert counts["decoded"] == 200
-    assert counts["resized"] == 101, "every second one, though four clips have it, and the repeated last one"
+    assert counts["resized"] == 101, (
+        "every second frame once, though four clips share it, and the repeated last one"
+    )
     assert numbers(spy.clips[10]) == [32, 34, 36, 38, 40, 42, 44, 46]
 
 
-def test_who_asks_gets_a_batch_unfilled(tmp_path):
-    """What waits for a keyframe's result must not grow: after `True` whatever is whole is computed."""
+def test_flush_computes_an_incomplete_batch(tmp_path):
+    """Frames that wait for their keyframe's detections must not grow without limit."""
     path = write_numbered(tmp_path / "v.mp4", 64, size=(32, 24))
     spy = Spy(8, 2, 16)
-    stream = found_in(spy, path, every=0.5, batch=100)
-    events, hurry = [], None
-    while True:
-        try:
-            event = stream.send(hurry)
-        except StopIteration:
-            break
-        events.append(event)
-        hurry = True if not isinstance(event, command.Found) else None
+    events = list(iter_detections(spy, path, every=0.5, batch=100, should_flush=lambda: True))
     assert spy.batches == [1] * 8
-    first = next(i for i, event in enumerate(events) if isinstance(event, command.Found))
-    assert first == 8, "the last frame of the clip around 0 is 6, and known as such when 7 is there"
+    first = next(i for i, event in enumerate(events) if isinstance(event, KeyframeDetections))
+    assert first == 8, "the clip around 0 ends with frame 6 and is complete once frame 7 is decoded"
 
 
 def run_on(path, checkpoint, out, *more):
@@ -135,27 +129,27 @@ def detections(out):
     return json.loads((out / "detections.json").read_text())
 
 
-def test_what_is_written(tmp_path, checkpoint, capsys):
+def test_csv_json_and_video_agree(tmp_path, checkpoint, capsys):
     path = write_numbered(tmp_path / "two people.mp4", 40, size=(64, 48))
     assert run_on(path, checkpoint, tmp_path / "out", "--theta", 0.4, "--every", "0.5s", "--batch", 3) == 0
     out = tmp_path / "out"
     assert sorted(os.listdir(out)) == ["annotated.mp4", "detections.csv", "detections.json"]
-    said = detections(out)
-    assert said["video"] == "two people.mp4"
-    assert (said["every"], said["theta"], said["stopped"]) == (0.5, 0.4, None)
-    assert said["seconds"] == pytest.approx(39 / 16, abs=1e-3)
-    assert [keyframe["second"] for keyframe in said["keyframes"]] == [0, 0.5, 1, 1.5, 2]
+    content = detections(out)
+    assert content["video"] == "two people.mp4"
+    assert (content["every"], content["theta"], content["stopped"]) == (0.5, 0.4, None)
+    assert content["seconds"] == pytest.approx(39 / 16, abs=1e-3)
+    assert [keyframe["second"] for keyframe in content["keyframes"]] == [0, 0.5, 1, 1.5, 2]
     rows = list(csv.reader((out / "detections.csv").read_text().splitlines()))
     expected = [
         ["two people", f"{keyframe['second']:g}", *(f"{x:.4f}" for x in actor["box"]),
          str({name: number for number, name in CLASSES.items()}[name]), f"{score:.6f}"]
-        for keyframe in said["keyframes"]
+        for keyframe in content["keyframes"]
         for actor in keyframe["actors"]
         for name, score in actor["actions"].items()
     ]  # fmt: skip
     assert len(rows) > 20
     assert rows == expected
-    for actor in said["keyframes"][1]["actors"]:
+    for actor in content["keyframes"][1]["actors"]:
         assert actor["p_actor"] > 0.4
         assert list(actor["actions"].values()) == sorted(actor["actions"].values(), reverse=True)
         assert set(actor["actions"]) == set(CLASSES.values())
@@ -166,32 +160,32 @@ def test_what_is_written(tmp_path, checkpoint, capsys):
     with av.open(str(out / "annotated.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-        assert (stream.width, stream.height) == (640, 480), "small videos are enlarged, labels are to be read"
-        pictures = list(container.decode(stream))
-    assert [round(picture.time * 16) for picture in pictures] == list(range(40))
+        assert (stream.width, stream.height) == (640, 480), "small videos are enlarged to make labels legible"
+        frames = list(container.decode(stream))
+    assert [round(frame.time * 16) for frame in frames] == list(range(40))
     assert run_on(path, checkpoint, tmp_path / "again", "--theta", 0.4, "--every", "8 frames") == 0
     assert (tmp_path / "again" / "detections.csv").read_text() == (out / "detections.csv").read_text()
 
 
-def test_the_boxes_are_drawn_where_they_are():
+def test_boxes_are_drawn_at_their_position():
     blank = np.full((480, 640, 3), 128, np.uint8)
-    does = {"run": 0.8, "wave": 0.1}
-    actors = [Actor((0.25, 0.25, 0.5, 0.75), 0.9, does), Actor((0.0, 0.0, 1.0, 1.0), 0.3, {})]
-    made = annotated(blank, actors)
-    assert made.shape == blank.shape
-    changed = (made != 128).any(-1)
+    actions = {"run": 0.8, "wave": 0.1}
+    actors = [Actor((0.25, 0.25, 0.5, 0.75), 0.9, actions), Actor((0.0, 0.0, 1.0, 1.0), 0.3, {})]
+    drawn = annotate(blank, actors)
+    assert drawn.shape == blank.shape
+    changed = (drawn != 128).any(-1)
     assert changed[300, 160]
     assert changed[120, 200:300].all()
     assert changed[240, 319]
-    assert not changed[240, 170:310].any(), "nothing within the box"
+    assert not changed[240, 170:310].any(), "no pixel inside the box"
     assert changed[0].all()
-    assert (annotated(blank, []) == 128).all()
-    crowd = [Actor((x / 9, 0.4, x / 9 + 0.1, 0.9), 0.5, does) for x in range(9)] * 4
-    assert annotated(blank, crowd).shape == blank.shape
+    assert (annotate(blank, []) == 128).all()
+    crowd = [Actor((x / 9, 0.4, x / 9 + 0.1, 0.9), 0.5, actions) for x in range(9)] * 4
+    assert annotate(blank, crowd).shape == blank.shape
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"),
+    ("text", "seconds"),
     [
         ("1s", 1.0),
         ("0.5 s", 0.5),
@@ -202,20 +196,20 @@ def test_the_boxes_are_drawn_where_they_are():
         ("2S", 2.0),
     ],
 )
-def test_distances_between_keyframes(said, seconds):
-    assert seconds_of(said, 16.0) == pytest.approx(seconds)
+def test_interval_between_keyframes_is_parsed(text, seconds):
+    assert parse_interval(text, 16.0) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
-    "said", ["", "s", "-1s", "0", "0s", "1h", "nan", "1e3s", "0.01s", "half a frame", "1..2s"]
+    "text", ["", "s", "-1s", "0", "0s", "1h", "nan", "1e3s", "0.01s", "half a frame", "1..2s"]
 )
-def test_no_such_distance(said):
+def test_invalid_interval_raises_value_error(text):
     with pytest.raises(ValueError, match="--every"):
-        seconds_of(said, 16.0)
+        parse_interval(text, 16.0)
 
 
-def sound(path, *, cover=False):
-    """A second of silence, with a picture for a cover perhaps."""
+def sound(path):
+    """Write a second of silence."""
     with av.open(str(path), "w") as container:
         audio = container.add_stream("mp3" if path.suffix == ".mp3" else "aac", rate=44100, layout="mono")
         for n in range(40):
@@ -226,33 +220,35 @@ def sound(path, *, cover=False):
     return path
 
 
-def test_every_video_a_user_may_have(tmp_path, checkpoint, capsys):
+def test_unusual_videos_are_predicted(tmp_path, checkpoint, capsys):
     def predicted(path, *more):
         capsys.readouterr()
         out = tmp_path / f"out-{path.name}"
         return run_on(path, checkpoint, out, *more), out, capsys.readouterr()
 
-    # Portrait: the box and the picture are upright.
+    # Portrait: the annotated video is upright.
     status, out, _ = predicted(write_numbered(tmp_path / "portrait.mp4", 20, size=(48, 96)))
     assert status == 0
     assert probe(out / "annotated.mp4").height == 640
-    # A variable rate: frames come at their own times.
+    # A variable frame rate: frames keep their times.
     times = [0, 100, 130, 600, 640, 680, 1500, 1520]
     status, out, _ = predicted(
         write_numbered(tmp_path / "vfr.mkv", 8, times=times.__getitem__, size=(64, 48), bframes=0)
     )
     assert status == 0
-    assert [round(1000 * shown.seconds) for shown in play(out / "annotated.mp4")] == times
+    assert [round(1000 * frame.seconds) for frame in iter_frames(out / "annotated.mp4")] == times
     # Shorter than a clip, and a single frame.
     for length in (3, 1):
         status, out, _ = predicted(write_numbered(tmp_path / f"short{length}.mp4", length, size=(64, 48)))
         assert status == 0
         assert [keyframe["second"] for keyframe in detections(out)["keyframes"]] == [0]
-        assert len(list(play(out / "annotated.mp4"))) == length
-    # Nobody in it: no rows, a whole video, valid files.
-    status, out, said = predicted(write_numbered(tmp_path / "empty.mp4", 20, size=(64, 48)), "--theta", 0.99)
+        assert len(list(iter_frames(out / "annotated.mp4"))) == length
+    # No actors: no rows, the complete video, valid files.
+    status, out, printed = predicted(
+        write_numbered(tmp_path / "empty.mp4", 20, size=(64, 48)), "--theta", 0.99
+    )
     assert status == 0
-    assert " 0 actors" in said.out
+    assert " 0 actors" in printed.out
     assert (out / "detections.csv").read_text() == ""
     assert [keyframe["actors"] for keyframe in detections(out)["keyframes"]] == [[], []]
     # A wrong extension, an odd size, other codecs and containers.
@@ -267,21 +263,21 @@ def test_every_video_a_user_may_have(tmp_path, checkpoint, capsys):
     ).read_text()
 
 
-def test_a_video_that_was_cut_short_is_predicted_to_there(tmp_path, checkpoint, capsys):
+def test_truncated_video_is_predicted_up_to_its_end(tmp_path, checkpoint, capsys):
     whole = write_numbered(tmp_path / "whole.mkv", 160, size=(64, 48), options={"g": "8"})
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     assert run_on(cut, checkpoint, tmp_path / "out") == 3
-    said = capsys.readouterr()
-    assert "warning:" in said.err
-    assert "predicted up to" in said.err
-    held = detections(tmp_path / "out")
-    assert held["stopped"] is not None
-    assert 2 < held["seconds"] < 8
-    assert len(held["keyframes"]) == int(held["seconds"]) + 1
-    frames = len(list(play(tmp_path / "out" / "annotated.mp4")))
-    assert f"{frames} frames" in said.out
-    # Garbage in the middle: what is damaged is left out or ends it, and nothing crashes.
+    printed = capsys.readouterr()
+    assert "warning:" in printed.err
+    assert "predicted up to" in printed.err
+    content = detections(tmp_path / "out")
+    assert content["stopped"] is not None
+    assert 2 < content["seconds"] < 8
+    assert len(content["keyframes"]) == int(content["seconds"]) + 1
+    frames = len(list(iter_frames(tmp_path / "out" / "annotated.mp4")))
+    assert f"{frames} frames" in printed.out
+    # Garbage in the middle: damaged frames are skipped or end the prediction, and nothing crashes.
     data = bytearray(whole.read_bytes())
     data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
     damaged = tmp_path / "damaged.mkv"
@@ -290,7 +286,7 @@ def test_a_video_that_was_cut_short_is_predicted_to_there(tmp_path, checkpoint, 
     assert detections(tmp_path / "out2")["keyframes"]
 
 
-def test_a_video_whose_size_changes_on_the_way(tmp_path):
+def test_video_whose_size_changes_keeps_its_first_size(tmp_path):
     """Two streams end to end: 64x48, then 96x32. The annotated video and the clips keep the first size."""
     parts = [
         write_numbered(tmp_path / f"{width}.h264", 20, size=(width, height), form="h264", bframes=0)
@@ -299,12 +295,12 @@ def test_a_video_whose_size_changes_on_the_way(tmp_path):
     path = tmp_path / "both.h264"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     keeping = write_checkpoint(tmp_path / "c.pt", short_sides=(30, 40), crop=64)
-    assert {shown.size for shown in play(path)} == {(48, 64), (32, 96)}
+    assert {frame.size for frame in iter_frames(path)} == {(48, 64), (32, 96)}
     assert run_on(path, keeping, tmp_path / "out", "--theta", 0.0, "--every", "0.25s") == 0
-    assert {shown.size for shown in play(tmp_path / "out" / "annotated.mp4")} == {(480, 640)}
+    assert {frame.size for frame in iter_frames(tmp_path / "out" / "annotated.mp4")} == {(480, 640)}
 
 
-def test_what_is_no_video_is_an_error_that_says_so(tmp_path, checkpoint, capsys):
+def test_error_says_what_a_file_without_video_is(tmp_path, checkpoint, capsys):
     garbage = tmp_path / "garbage.mp4"
     garbage.write_bytes(os.urandom(5000))
     text = tmp_path / "notes.txt"
@@ -316,21 +312,21 @@ def test_what_is_no_video_is_an_error_that_says_so(tmp_path, checkpoint, capsys)
         (tmp_path, "no such video file"),
         (garbage, "not a readable video"),
         (empty, "not a readable video"),
-        (text, "a text, not a video|not a readable video"),
+        (text, "text, not a video|not a readable video"),
         (sound(tmp_path / "sound.m4a"), "no video stream"),
         (sound(tmp_path / "sound.mp3"), "no video stream"),
     ):
         out = tmp_path / "nothing"
         assert run_on(path, checkpoint, out) == 2, path
-        said = capsys.readouterr().err
-        assert said.startswith(f"error: {path}: "), said
-        assert len(said.splitlines()) == 1
+        printed = capsys.readouterr().err
+        assert printed.startswith(f"error: {path}: "), printed
+        assert len(printed.splitlines()) == 1
         with pytest.raises(VideoError, match=reason):
-            header(path)
+            read_header(path)
         assert not out.exists() or not os.listdir(out)
 
 
-def test_wrong_options_and_places_that_cannot_be_written(tmp_path, checkpoint, capsys):
+def test_wrong_options_and_unwritable_folders_are_errors(tmp_path, checkpoint, capsys):
     path = write_numbered(tmp_path / "v.mp4", 10, size=(64, 48))
     for more in (("--theta", "2"), ("--batch", "0")):
         with pytest.raises(SystemExit):
@@ -338,27 +334,27 @@ def test_wrong_options_and_places_that_cannot_be_written(tmp_path, checkpoint, c
     assert run_on(path, checkpoint, tmp_path / "out", "--every", "often") == 2
     assert run_on(path, checkpoint, tmp_path / "out", "--device", "cuda:99") == 2
     assert "no device 'cuda:99' here" in capsys.readouterr().err
-    in_the_way = tmp_path / "file"
-    in_the_way.touch()
-    assert run_on(path, checkpoint, in_the_way / "out") == 2
+    blocking = tmp_path / "file"
+    blocking.touch()
+    assert run_on(path, checkpoint, blocking / "out") == 2
     assert "error: " in capsys.readouterr().err
     assert not (tmp_path / "out").exists() or not os.listdir(tmp_path / "out")
 
 
-def test_half_precision_finds_about_the_same(tmp_path, checkpoint):
+def test_half_precision_gives_nearly_the_same_scores(tmp_path, checkpoint):
     path = write_numbered(tmp_path / "v.mp4", 20, size=(64, 48))
     for name, more in (("whole", ()), ("half", ("--half",))):
         assert run_on(path, checkpoint, tmp_path / name, "--theta", 0.0, *more) == 0
     whole, half = (detections(tmp_path / name)["keyframes"] for name in ("whole", "half"))
-    assert whole != half, "computed otherwise"
+    assert whole != half, "half precision is used"
     for one, other in zip(whole, half, strict=True):
-        p = [sorted(actor["p_actor"] for actor in found["actors"]) for found in (one, other)]
+        p = [sorted(actor["p_actor"] for actor in keyframe["actors"]) for keyframe in (one, other)]
         assert len(p[0]) == 32
         np.testing.assert_allclose(*p, atol=0.02)
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_found_until_then(tmp_path, checkpoint):
+def test_ctrl_c_keeps_the_results_so_far(tmp_path, checkpoint):
     path = write_numbered(tmp_path / "long.mp4", 1500, size=(320, 240))
     out = tmp_path / "out"
     running = subprocess.Popen(
@@ -370,19 +366,19 @@ def test_ctrl_c_keeps_what_was_found_until_then(tmp_path, checkpoint):
         assert running.poll() is None, running.communicate()
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
-    printed, said = running.communicate(timeout=300)
-    assert running.returncode == 130, said
-    assert "interrupted; predicted up to" in said
+    stdout, stderr = running.communicate(timeout=300)
+    assert running.returncode == 130, stderr
+    assert "interrupted; predicted up to" in stderr
     assert sorted(os.listdir(tmp_path / "out")) == ["annotated.mp4", "detections.csv", "detections.json"]
-    held = detections(tmp_path / "out")
-    assert held["stopped"] == "interrupted"
-    assert 0 < held["seconds"] < 93
-    assert "Traceback" not in said + printed
+    content = detections(tmp_path / "out")
+    assert content["stopped"] == "interrupted"
+    assert 0 < content["seconds"] < 93
+    assert "Traceback" not in stderr + stdout
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_video(tmp_path, checkpoint):
-    """Of the whole process, by its own last line: five times the video takes no more."""
+def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path, checkpoint):
+    """Peak memory of the process, by its own output, for a video five times as long."""
     peaks = []
     for length in (240, 1200):
         path = write_numbered(tmp_path / f"{length}.mp4", length, size=(640, 480))

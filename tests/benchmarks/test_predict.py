@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from actloc_core.detector import ActionDetector, packed
-from actloc_core.predict import Found, found_in
+from actloc_core.detector import ActionDetector, pack_checkpoint
+from actloc_core.predict import KeyframeDetections, iter_detections
 from benchmarks.data import clip_rate
 from benchmarks.engine import predict
 from benchmarks.experiments import OURS, at_scale
@@ -33,11 +33,11 @@ def test_prediction_of_a_video_is_its_evaluation(small_benchmark, tmp_path, shor
         keep_aspect=short_sides is not None,
     ).persons
     file = tmp_path / "checkpoint.pt"
-    torch.save(packed(model, asdict(exp), split.classes, fps=clip_rate(exp)), file)
+    torch.save(pack_checkpoint(model, asdict(exp), split.classes, fps=clip_rate(exp)), file)
     detector = ActionDetector(file, device="cpu")
     [video] = {video for video, _ in split.keyframes}
-    events = found_in(detector, split.sources[video], every=1.0, theta=0.4, batch=3)
-    found = {event.second: event.actors for event in events if isinstance(event, Found)}
+    events = iter_detections(detector, split.sources[video], every=1.0, theta=0.4, batch=3)
+    found = {event.second: event.actors for event in events if isinstance(event, KeyframeDetections)}
     compared = 0
     for second in sorted(set(persons.frame.tolist())):
         mine = found[second - ava.START_SECOND]

@@ -40,7 +40,7 @@ def do_all(root):
         fit(model, train, exp, CPU, on_step=steps.append, on_state=states.append, state_every=0)
         found = predict(
             model, val, CPU, theta=1e-5, score="product", batch=4, keep_aspect=exp.short_sides is not None,
-            given={key: true_boxes(val.people.at(key)) for key in val.keyframes},
+            given={key: true_boxes(val.annotations.at(key)) for key in val.keyframes},
         )  # fmt: skip
         done[name] = {
             "losses": [step.losses for step in steps],

@@ -194,7 +194,7 @@ def test_random_classes_on_perfect_boxes_score_the_share_of_each_class(small_ben
     """AP of random scores is the class's share among the boxes, give or take the draw."""
     data = load_data(EXP, {EXP.dataset: small_benchmark})
     score = random_classes(data.report, "standard")
-    labels = np.concatenate([data.report.people.at(key).labels.numpy() for key in data.report.keyframes])
+    labels = np.concatenate([data.report.annotations.at(key).labels.numpy() for key in data.report.keyframes])
     assert score.mAP == pytest.approx(labels.mean(), abs=0.05)
 
 

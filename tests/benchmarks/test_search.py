@@ -16,7 +16,7 @@ from benchmarks.actors import FoundActors
 from benchmarks.data import load_data
 from benchmarks.experiments import OURS, ROWS, at_scale
 from benchmarks.search import TrialLog, best_theta, pasted, space_of, try_out
-from datasets.split import parted
+from datasets.split import hold_out_videos
 from evaluators.frame_map import Detections
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ SPACE = {"l1": (1.0, 20.0), "lr": (0.001, 0.016)}
 
 def test_what_is_held_out_are_whole_videos_and_the_ground_truth_of_those_alone(small_benchmark):
     whole = load_data(EXP, {EXP.dataset: small_benchmark}).train
-    rest, held_out = parted(whole, every=5)
+    rest, held_out = hold_out_videos(whole, every=5)
     videos = [{video for video, _ in part.keyframes} for part in (rest, held_out, whole)]
     assert not videos[0] & videos[1]
     assert videos[0] | videos[1] == videos[2]

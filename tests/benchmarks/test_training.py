@@ -15,7 +15,7 @@ from benchmarks import training
 from benchmarks.data import load_data
 from benchmarks.experiments import OURS, at_scale
 from benchmarks.training import finished, last_state, origin_of, train
-from datasets.split import thinned
+from datasets.split import subsample
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ class Stopped(Exception):
 @pytest.fixture(scope="module")
 def data(small_benchmark):
     whole = load_data(EXP, {EXP.dataset: small_benchmark})
-    return replace(whole, val=thinned(whole.val, 8), report=thinned(whole.report, 8))
+    return replace(whole, val=subsample(whole.val, 8), report=subsample(whole.report, 8))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The reader on files in AVA's formats, written by hand, and every way they can be wrong."""
+"""Loading AVA from files written by hand, and the errors of invalid files."""
 
 import shutil
 
@@ -10,7 +10,7 @@ from PIL import Image
 from actloc_core.clip import clip_indices, read_frames
 from actloc_core.pixels import to_tensor
 from datasets import ava, synthetic
-from datasets.split import thinned
+from datasets.split import subsample
 
 FULL = "".join(
     f'label {{\n  name: "{n}"\n  label_id: {i}\n  label_type: PERSON_MOVEMENT\n}}\n'
@@ -27,7 +27,7 @@ ROWS = (
 
 @pytest.fixture
 def root(tmp_path, small_benchmark):
-    """One video of the synthetic benchmark under another name, with annotations of its own."""
+    """One video of the synthetic benchmark under another name, with its own annotations."""
     (tmp_path / "videos").mkdir()
     (tmp_path / "annotations").mkdir()
     shutil.copy(small_benchmark / "videos" / "train_000.mp4", tmp_path / "videos" / "movie.mp4")
@@ -64,41 +64,41 @@ def test_rows_of_one_person_become_one_target(root):
     assert targets.labels.tolist() == [[0, 1, 1], [1, 0, 0]]
 
 
-def test_two_people_with_one_box_stay_two(root):
+def test_persons_with_equal_boxes_stay_separate_targets(root):
     write(root, "movie,0902,0.1,0.2,0.3,0.6,12,0\nmovie,0902,0.1,0.2,0.3,0.6,80,1\n")
     assert load(root)[0][1].labels.tolist() == [[0, 1, 0], [0, 0, 1]]
 
 
-def test_evaluation_looks_at_every_second_that_the_video_holds(root):
-    """The video has 30 scenes: seconds 902..931, whoever is annotated in them."""
+def test_evaluation_keyframes_are_all_seconds_of_the_video(root):
+    """The video has 30 scenes: seconds 902..931, annotated or not."""
     split = load(root, "val")
     assert split.keyframes == tuple(("movie", s) for s in range(902, 932))
     assert split[1][1].boxes.shape == (0, 4)
     assert split[1][1].labels.shape == (0, 3)
 
 
-def test_excluded_seconds_are_left_out(root):
+def test_excluded_seconds_are_no_keyframes(root):
     write(root, ROWS, excluded="movie,0904\nmovie,0910\n")
     assert load(root).keyframes == (("movie", 902),)
     assert ("movie", 910) not in load(root, "val").keyframes
 
 
-def test_the_clip_is_centred_on_the_second(root):
+def test_clip_is_centred_on_its_second(root):
     """Second 902 of a 16 fps cut from second 900 is its frame 32."""
     clip, _ = load(root)[0]
     frames = read_frames(root / "videos" / "movie.mp4", np.array([30, 31, 32, 33]))
     torch.testing.assert_close(clip, to_tensor(frames, (32, 32)))
 
 
-def test_a_clip_of_30_fps_from_a_file_of_16(root):
-    """Two frames of 30 fps are 1/15 s apart: of frames shown for 1/16 s, these are 31, 32 and 33."""
+def test_clip_at_30_fps_is_sampled_from_a_file_at_16_fps(root):
+    """Every second frame of 30 fps: 1/15 s apart, which at 16 fps are frames 30 to 33."""
     clip, _ = load(root, fps=30, stride=2)[0]
     frames = read_frames(root / "videos" / "movie.mp4", np.array([30, 31, 32, 33]))
     torch.testing.assert_close(clip, to_tensor(frames, (32, 32)))
 
 
-def test_extracted_frames_are_the_video(root):
-    """Number 1 is second 900: the same clips come from <root>/frames as from the file they were cut from."""
+def test_extracted_frames_give_the_same_clips_as_the_video(root):
+    """Image number 1 is second 900."""
     from_video = load(root)
     whole = read_frames(root / "videos" / "movie.mp4", np.arange(504))
     folder = root / "frames" / "movie"
@@ -116,8 +116,8 @@ def test_extracted_frames_are_the_video(root):
         torch.testing.assert_close(from_images[index][0], to_tensor(whole[videos], (32, 32)))
 
 
-def test_a_whole_movie_counts_from_its_beginning(root, monkeypatch):
-    """A file that reaches the last annotated second is the movie, a shorter one the cut from second 900."""
+def test_whole_movie_starts_at_second_0_and_a_cut_at_900(root, monkeypatch):
+    """A file that reaches the last annotated second is the movie, a shorter one is the cut."""
     path = root / "videos" / "movie.mp4"
     begin, end = ava.span(path, 16)
     assert (begin, round(end, 2)) == (900, 931.5)
@@ -125,7 +125,7 @@ def test_a_whole_movie_counts_from_its_beginning(root, monkeypatch):
     assert ava.span(path, 16)[0] == 0
 
 
-def test_person_boxes_of_a_detector(tmp_path):
+def test_person_boxes_are_filtered_by_score_and_sorted(tmp_path):
     """The public formats: action id empty or -1, the score in column 8. Used at 0.8 and above."""
     path = tmp_path / "ava_detection_val_boxes_and_labels.csv"
     path.write_text(
@@ -141,14 +141,14 @@ def test_person_boxes_of_a_detector(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../movie", "/movie", "a//b", ".", ".."])
-def test_a_video_name_cannot_lead_out_of_the_folder(root, name):
+def test_video_name_outside_the_data_folder_is_refused(root, name):
     write(root, f"{name},0902,0.1,0.2,0.3,0.6,12,0\n")
-    with pytest.raises(ValueError, match="no path inside the data folder"):
+    with pytest.raises(ValueError, match="not a path inside the data folder"):
         load(root)
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "message"),
     [
         ("movie,0902,0.1,0.2,0.3,0.6,99,0\n", r"ava_train_v2\.2\.csv.*1.*99"),
         (ROWS + "movie,0905,0.5,0.2,0.4,0.6,12,0\n", r"ava_train_v2\.2\.csv.*5"),
@@ -156,23 +156,29 @@ def test_a_video_name_cannot_lead_out_of_the_folder(root, name):
         (ROWS + "movie,0905,0.5\n", r"ava_train_v2\.2\.csv.*5"),
         (ROWS + "movie,0905,a,0.2,0.4,0.6,12,0\n", r"ava_train_v2\.2\.csv.*5.*a"),
         ("", r"ava_train_v2\.2\.csv"),
-        ("other,0902,0.1,0.2,0.3,0.6,12,0\n", r"annotates video 'other', but .*videos"),
-        ("movie,1200,0.1,0.2,0.3,0.6,12,0\n", r"annotated at second 1200, but .*ends at"),
+        (
+            "other,0902,0.1,0.2,0.3,0.6,12,0\n",
+            r"names video 'other', but none of its files exists: .*other_000001.jpg, .*videos/other",
+        ),
+        (
+            "movie,1200,0.1,0.2,0.3,0.6,12,0\n",
+            r"annotated at second 1200, but .*movie\.mp4 covers seconds 900 to 931\.5",
+        ),
     ],
 )
-def test_bad_annotations_name_file_and_line(root, rows, says):
+def test_error_of_invalid_annotations_names_file_and_line(root, rows, message):
     write(root, rows)
-    with pytest.raises((ValueError, FileNotFoundError), match=says):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         load(root)
 
 
-def test_a_video_without_frames(root):
+def test_error_names_a_video_that_cannot_be_read(root):
     (root / "videos" / "movie.mp4").write_bytes(b"")
     with pytest.raises(ValueError, match=r"movie\.mp4: not a readable video"):
         load(root)
 
 
-def test_missing_folders(root, tmp_path):
+def test_error_names_a_missing_folder_or_label_map(root, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such data folder; give it as --data ava=FOLDER"):
         load(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="no folder annotations/"):
@@ -182,21 +188,21 @@ def test_missing_folders(root, tmp_path):
         load(root)
 
 
-def test_the_other_name_of_the_annotations_folder(root):
+def test_annotations_v2_2_is_accepted_as_folder_name(root):
     (root / "annotations").rename(root / "annotations_v2.2")
     assert len(load(root)) == 2
 
 
-def test_the_fingerprint_follows_the_annotations(root):
+def test_fingerprint_changes_with_the_annotations(root):
     before = ava.fingerprint(root)
     assert ava.fingerprint(root) == before
     write(root, ROWS + "movie,0905,0.5,0.2,0.9,0.6,12,0\n")
     assert ava.fingerprint(root) != before
 
 
-def test_some_keyframes_bring_their_own_ground_truth(root):
-    """A score over part of a split must not count the people of the rest as missed."""
-    few = thinned(load(root), 1)
-    assert few.keyframes == (("movie", 902),)
-    assert few.ground_truth.label.tolist() == [12, 80, 11]
+def test_subsample_keeps_only_the_ground_truth_of_its_keyframes(root):
+    """Actors of the other keyframes must not count as missed."""
+    subset = subsample(load(root), 1)
+    assert subset.keyframes == (("movie", 902),)
+    assert subset.ground_truth.label.tolist() == [12, 80, 11]
     assert len(load(root).ground_truth.label) == 4

@@ -1,4 +1,4 @@
-"""`python -m datasets check` on trees that are whole, incomplete, damaged, and not there."""
+"""`python -m datasets check` on complete, incomplete, damaged and missing datasets."""
 
 import shutil
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 from datasets import synthetic, synthetic_tubes
 from datasets.__main__ import main
-from datasets.check import KNOWN, inspect, summary
+from datasets.check import PUBLISHED_COUNTS, inspect, summary
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +35,17 @@ def check(capsys, tmp_path, dataset, root, *more):
 
 
 @pytest.mark.parametrize("dataset", ["ava", "ucf24", "jhmdb"])
-def test_a_whole_tree_is_usable_and_drawn(made, capsys, tmp_path, dataset):
+def test_complete_dataset_is_usable_and_drawn(made, capsys, tmp_path, dataset):
     status, out, _ = check(capsys, tmp_path, dataset, made / dataset, "--sample", "4")
     assert status == 0
     assert "not the whole published data" in out
     assert "verdict: usable, 0 warning(s)" in out
     image = np.asarray(Image.open(tmp_path / "c.png"))
     assert image.shape == (480, 640, 3)
-    assert ((image == [255, 255, 0]).all(-1).sum(1) > 30).any(), "a yellow box has been drawn"
+    assert ((image == [255, 255, 0]).all(-1).sum(1) > 30).any(), "a yellow box is drawn"
 
 
-def test_counts_are_those_of_the_annotations(made):
+def test_counts_equal_those_of_the_annotations(made):
     reports = inspect("ava", made / "ava")
     lines = (made / "ava/annotations/ava_train_v2.2.csv").read_text().splitlines()
     assert reports[0].counts["labels"] == len(lines)
@@ -54,34 +54,34 @@ def test_counts_are_those_of_the_annotations(made):
     # 2 seconds from 900 to 902, then 4 scenes of a second, the first half a second early
     assert reports[0].counts["frames"] == round(5.5 * synthetic.FPS)
     by_name = {report.name: report for report in inspect("jhmdb", made / "jhmdb")}
-    assert set(by_name) == set(KNOWN["jhmdb"])
+    assert set(by_name) == set(PUBLISHED_COUNTS["jhmdb"])
     assert by_name["train 1"].counts["videos"] + by_name["test 1"].counts["videos"] == 6
     assert by_name["test 2"].counts["frames"] == by_name["test 2"].counts["boxes"]
 
 
-def test_the_published_counts_are_no_difference(made):
+def test_differences_from_the_published_counts_are_reported(made):
     (report,) = (r for r in inspect("jhmdb", made / "jhmdb") if r.name == "test 3")
     assert report.differences({"videos": 265}) == [f"test 3: {report.counts['videos']} videos, published 265"]
-    report.counts.update(KNOWN["jhmdb"]["test 3"])
-    assert report.differences(KNOWN["jhmdb"]["test 3"]) == []
+    report.counts.update(PUBLISHED_COUNTS["jhmdb"]["test 3"])
+    assert report.differences(PUBLISHED_COUNTS["jhmdb"]["test 3"]) == []
     assert summary("jhmdb", [report])[0].endswith("verdict: complete")
 
 
-def test_missing_and_short_videos_are_named_and_fail(jhmdb, capsys, tmp_path):
+def test_missing_and_truncated_videos_are_errors(jhmdb, capsys, tmp_path):
     first, second, *_ = sorted((jhmdb / "Frames").glob("*/*"))
     shutil.rmtree(first)
     max(second.iterdir()).unlink()
     status, out, _ = check(capsys, tmp_path, "jhmdb", jhmdb)
     name = f"{first.parent.name}/{first.name}"
     assert status == 1
-    assert f"lists video '{name}', but there is none of" in out
+    assert f"names video '{name}', but none of its files exists" in out
     assert f"{second.parent.name}/{second.name}: " in out
     assert "truncated?" in out
-    assert out.count(f"lists video '{name}'") == 1, "once, though it is in three splits"
+    assert out.count(f"names video '{name}'") == 1, "once, though it is in three splits"
     assert "verdict: not usable yet, 2 error(s)" in out
 
 
-def test_a_damaged_frame_is_found_by_the_sample(jhmdb, capsys, tmp_path):
+def test_damaged_frame_of_the_sample_is_an_error(jhmdb, capsys, tmp_path):
     for path in (jhmdb / "Frames").glob("*/*/*.png"):
         path.write_bytes(b"x")
     status, out, _ = check(capsys, tmp_path, "jhmdb", jhmdb, "--sample", "3")
@@ -90,8 +90,8 @@ def test_a_damaged_frame_is_found_by_the_sample(jhmdb, capsys, tmp_path):
     assert not (tmp_path / "c.png").exists()
 
 
-def test_boxes_out_of_range_are_counted(jhmdb):
-    """The image is 80 pixels wide; half of it is not."""
+def test_boxes_outside_the_image_are_warnings(jhmdb):
+    """The images are 80 pixels wide, the annotations say 40."""
     from evaluators.act_pickle import load_plain
 
     content = load_plain(jhmdb / "JHMDB-GT.pkl")
@@ -110,7 +110,7 @@ def test_boxes_out_of_range_are_counted(jhmdb):
     assert any("boxes leave the image" in text for text in warnings)
 
 
-def test_a_video_cut_short_fails(made, capsys, tmp_path):
+def test_truncated_video_is_an_error(made, capsys, tmp_path):
     root = shutil.copytree(made / "ava", tmp_path / "ava")
     shutil.copy(root / "videos" / "val_000.mp4", root / "videos" / "train_000.mp4")
     status, out, _ = check(capsys, tmp_path, "ava", root)
@@ -118,7 +118,7 @@ def test_a_video_cut_short_fails(made, capsys, tmp_path):
     assert "train_000: annotated up to second 905, but it ends at 903.5: truncated?" in out
 
 
-def test_bad_annotations_are_bad_input(made, capsys, tmp_path):
+def test_invalid_annotations_exit_with_code_2(made, capsys, tmp_path):
     root = shutil.copytree(made / "ava", tmp_path / "ava")
     with open(root / "annotations" / "ava_val_v2.2.csv", "a") as file:
         file.write("val_000,0902,0.1,0.2,1.3,0.6,1,0\n")

@@ -1,4 +1,4 @@
-"""The benchmark from a seed: the same bytes again, real formats, and actions that need time."""
+"""The synthetic AVA benchmark: reproducible bytes, real formats, and actions that need time."""
 
 import json
 
@@ -15,7 +15,7 @@ from evaluators.frame_map import average_precision
 TINY = synthetic.Size(train=40, val=6, test=5, scenes_per_video=15)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
+def test_equal_seeds_give_equal_bytes_and_other_seeds_other_bytes(tmp_path):
     first = synthetic.make(tmp_path / "a", TINY)
     again = synthetic.make(tmp_path / "b", TINY)
     assert first.name == again.name
@@ -24,7 +24,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
     assert synthetic.fingerprint(other) != synthetic.fingerprint(first)
 
 
-def test_what_is_made_is_found_again_and_damage_is_named(tmp_path):
+def test_existing_copy_is_reused_and_a_damaged_file_is_named(tmp_path):
     calls = []
     root = synthetic.make(tmp_path, TINY, progress=lambda done, total: calls.append((done, total)))
     assert calls[-1] == (5, 5), "3 + 1 + 1 videos"
@@ -41,7 +41,7 @@ def test_what_is_made_is_found_again_and_damage_is_named(tmp_path):
         synthetic.check(root)
 
 
-def test_nothing_stays_of_a_making_that_was_stopped(tmp_path):
+def test_interruption_leaves_no_files(tmp_path):
     def stop(done, total):
         if done == 2:
             raise KeyboardInterrupt
@@ -51,15 +51,15 @@ def test_nothing_stays_of_a_making_that_was_stopped(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_is_read_as_ava(small_benchmark):
+def test_it_is_loaded_as_ava(small_benchmark):
     split = ava.load(
         small_benchmark, "train", frames=16, stride=1, crop=64, fps=synthetic.FPS, flipped=synthetic.FLIPPED
     )
     assert tuple(split.classes.values()) == synthetic.ACTIONS
     assert split.flipped_columns.tolist() == [1, 0, *range(2, 10)]
-    people = [len(split.targets(i).boxes) for i in range(len(split))]
-    assert set(people) == {1, 2, 3}
-    labels = split.people.labels.float()
+    actors = [len(split.targets(i).boxes) for i in range(len(split))]
+    assert set(actors) == {1, 2, 3}
+    labels = split.annotations.labels.float()
     assert 1.8 < labels.sum(1).mean() < 3
     assert (labels.mean(0) > 0.1).all(), "no action is rare"
     assert split.excluded
@@ -69,7 +69,7 @@ def test_it_is_read_as_ava(small_benchmark):
     assert json.loads((small_benchmark / "manifest.json").read_text())["spec"]["seed"] == 7
 
 
-def test_boxes_lie_on_the_red_core(small_benchmark):
+def test_boxes_are_centred_on_the_red_core(small_benchmark):
     """Independent of the drawing code: the centre of an actor's box is red at the keyframe."""
     split = ava.load(small_benchmark, "test", frames=2, stride=1, crop=64, fps=synthetic.FPS)
     red = []
@@ -78,17 +78,17 @@ def test_boxes_lie_on_the_red_core(small_benchmark):
         for cx, cy, *_ in (targets.boxes * 64).tolist():
             r, g, b = clip[:, 1, min(int(cy), 63), min(int(cx), 63)].tolist()
             red.append(r > 0.5 and r > 2 * g and r > 2 * b)
-    assert np.mean(red) > 0.9, "but for the few that somebody stands before"
+    assert np.mean(red) > 0.9, "all but the few that another body covers"
 
 
 @pytest.mark.slow
-def test_no_single_frame_reveals_the_actions(small_benchmark):
-    """With the person given, a network on one frame stays near chance, one on the clip does not.
+def test_a_single_frame_does_not_reveal_the_actions(small_benchmark):
+    """Given the box, a network on one frame stays near chance and one on the clip does not.
 
-    Chance for average precision is the share of people who do the action.
+    Chance level of average precision is the fraction of actors with the action.
     """
 
-    def people(split_name):
+    def actor_crops(split_name):
         split = ava.load(small_benchmark, split_name, frames=16, stride=1, crop=64, fps=synthetic.FPS)
         crops, labels = [], []
         for i in range(len(split)):
@@ -116,7 +116,7 @@ def test_no_single_frame_reveals_the_actions(small_benchmark):
         hits = y_test.numpy() > 0
         return np.mean([average_precision(hits[:, c], scores[:, c], hits[:, c].sum()) for c in range(10)])
 
-    train, test = people("train"), people("test")
+    train, test = actor_crops("train"), actor_crops("test")
     chance = test[1].mean().item()
     one_frame, clip = mean_ap([8], train, test), mean_ap(list(range(16)), train, test)
     assert one_frame < chance + 0.06, f"one frame {one_frame:.3f}, chance {chance:.3f}"

@@ -96,7 +96,7 @@ def test_ucf24_tubes_are_parts_of_their_videos(ucf24):
     act = read_act(ucf24 / "UCF101v2-GT.pkl")
     assert act.labels == MOTIONS
     tubes = list(tubes_of(act))
-    per_video = [sum(video == tube[0] for tube in tubes) for video in act.truth.videos]
+    per_video = [sum(video == tube[0] for tube in tubes) for video in act.ground_truth.videos]
     assert set(per_video) == {1, 2, 3}
     for video, label, frames, _ in tubes:
         assert video.startswith(f"{MOTIONS[label]}/v_{MOTIONS[label]}_g"), "a video shows one class"
@@ -241,7 +241,7 @@ def test_make_writes_into_the_folder_and_prints_counts(tmp_path, capsys):
     assert not (out / "rgb-images").exists()
     text = capsys.readouterr().out
     assert f"videos 12, frames {sum(act.nframes.values())}, annotated" in text
-    assert f"boxes {len(act.truth.box)} in {act.truth.tube.max() + 1} tubes, classes 8" in text
+    assert f"boxes {len(act.ground_truth.box)} in {act.ground_truth.tube.max() + 1} tubes, classes 8" in text
     assert synthetic.fingerprint(out) in text
     assert f"--data ucf24={out}" in text
     assert [p.name for p in out.parent.iterdir()] == ["ucf24"], "no temporary folder is left"

@@ -1,3 +1,5 @@
+"""Augmentation, the two views of a split, and batches of clips of different sizes."""
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from actloc_core.clip import VideoError
 from actloc_core.pixels import normalise, size_for, to_tensor
 from actloc_core.structures import Targets
 from datasets.transforms import (
-    SUBSTITUTES,
+    MAX_FALLBACKS,
     Augmentation,
     EvaluationView,
     TrainingView,
@@ -19,48 +21,48 @@ LEFT, RIGHT, JUMP = 0, 1, 2
 FLIPPED = torch.tensor([RIGHT, LEFT, JUMP])
 
 
-def one_person():
+def one_actor():
     return Targets(torch.tensor([[0.25, 0.5, 0.2, 0.4]]), torch.tensor([[1.0, 0.0, 1.0]]))
 
 
-def test_a_clip_is_resized_not_cropped():
+def test_clip_is_resized_not_cropped():
     frames = np.zeros((2, 4, 8, 3), np.uint8)
-    frames[:, :, :4] = 255  # the left half is white, and stays so
+    frames[:, :, :4] = 255  # the left half is white and stays white
     clip = to_tensor(frames, (4, 4))
     assert clip.shape == (3, 2, 4, 4)
     assert clip[0, 0, 0].tolist() == pytest.approx([1, 1, 0, 0], abs=0.2)
 
 
-def test_normalise():
+def test_normalise_maps_mean_to_zero_and_std_to_one():
     assert normalise(torch.tensor([0.45, 0.675])).tolist() == pytest.approx([0, 1])
 
 
-def test_a_flip_mirrors_boxes_and_swaps_directions():
+def test_flip_mirrors_boxes_and_swaps_directions():
     clip = torch.arange(4.0).view(1, 1, 1, 4).expand(3, 2, 1, 4)
     rng = np.random.default_rng(0)
     flipped, targets = augment(
-        clip, one_person(), Augmentation(flip=1, colour=0, box=0), rng, flipped_columns=FLIPPED
+        clip, one_actor(), Augmentation(flip=1, colour=0, box=0), rng, flipped_columns=FLIPPED
     )
     assert flipped[0, 0, 0].tolist() == [3, 2, 1, 0]
     assert targets.boxes[0].tolist() == pytest.approx([0.75, 0.5, 0.2, 0.4])
     assert targets.labels[0].tolist() == [0, 1, 1]
 
 
-def test_box_jitter_moves_each_edge_by_at_most_its_share():
+def test_box_jitter_moves_each_edge_by_at_most_its_fraction():
     moved = []
     for seed in range(200):
         rng = np.random.default_rng(seed)
         strength = Augmentation(flip=0, colour=0, box=0.05)
-        _, targets = augment(torch.zeros(3, 1, 1, 1), one_person(), strength, rng, flipped_columns=FLIPPED)
+        _, targets = augment(torch.zeros(3, 1, 1, 1), one_actor(), strength, rng, flipped_columns=FLIPPED)
         cx, cy, w, h = targets.boxes[0].tolist()
         moved += [abs(cx - w / 2 - 0.15) / 0.2, abs(cy + h / 2 - 0.7) / 0.4]
     assert 0.045 < max(moved) <= 0.05 + 1e-6
 
 
 def test_colour_is_brightness_then_contrast_then_saturation():
-    clip = torch.rand(3, 2, 4, 4) * 0.2 + 0.4  # far from 0 and 1, where it would be cut off
+    clip = torch.rand(3, 2, 4, 4) * 0.2 + 0.4  # far from 0 and 1, so nothing is clamped
     strength = Augmentation(flip=0, colour=0.3, box=0)
-    coloured, _ = augment(clip, one_person(), strength, np.random.default_rng(5), flipped_columns=FLIPPED)
+    coloured, _ = augment(clip, one_actor(), strength, np.random.default_rng(5), flipped_columns=FLIPPED)
     rng = np.random.default_rng(5)
     rng.random()  # whether to flip
     brightness, contrast, saturation = rng.uniform(0.7, 1.3, 3)
@@ -70,43 +72,43 @@ def test_colour_is_brightness_then_contrast_then_saturation():
     torch.testing.assert_close(coloured, x.float())
 
 
-def test_colour_stays_in_range_and_off_leaves_all_alone():
+def test_colour_stays_in_range_and_can_be_turned_off():
     clip = torch.rand(3, 2, 4, 4)
     rng = np.random.default_rng(0)
-    coloured, _ = augment(clip, one_person(), Augmentation(0, 0.9, 0), rng, flipped_columns=FLIPPED)
+    coloured, _ = augment(clip, one_actor(), Augmentation(0, 0.9, 0), rng, flipped_columns=FLIPPED)
     assert coloured.min() >= 0
     assert coloured.max() <= 1
     assert not torch.equal(coloured, clip)
-    same, targets = augment(clip, one_person(), OFF, rng, flipped_columns=FLIPPED)
+    same, targets = augment(clip, one_actor(), OFF, rng, flipped_columns=FLIPPED)
     assert torch.equal(same, clip)
-    assert torch.equal(targets.boxes, one_person().boxes)
+    assert torch.equal(targets.boxes, one_actor().boxes)
 
 
-class Split:
-    """Clips of 4 rows; clip i is 4 * (i + 1) wide and all of brightness i. Some may be broken."""
+class FakeSplit:
+    """Clips of height 4; clip i has width 4 * (i + 1) and brightness i. Some may be unreadable."""
 
     flipped_columns = FLIPPED
     crop = 4
 
-    def __init__(self, broken=()):
-        self.broken = broken
+    def __init__(self, unreadable=()):
+        self.unreadable = unreadable
 
     def __len__(self):
         return 3
 
     def read(self, index):
-        if index in self.broken:
+        if index in self.unreadable:
             raise VideoError(f"video{index}.mp4: not a readable video")
         return np.full((2, 4, 4 * (index + 1), 3), index, np.uint8)
 
     def targets(self, index):
-        return one_person()
+        return one_actor()
 
 
-def test_a_training_view_follows_from_seed_epoch_and_index():
-    view = TrainingView(Split(), Augmentation(), seed=1)
-    again = TrainingView(Split(), Augmentation(), seed=1)
-    other = TrainingView(Split(), Augmentation(), seed=2)
+def test_training_view_is_determined_by_seed_epoch_and_index():
+    view = TrainingView(FakeSplit(), Augmentation(), seed=1)
+    again = TrainingView(FakeSplit(), Augmentation(), seed=1)
+    other = TrainingView(FakeSplit(), Augmentation(), seed=2)
     assert torch.equal(view[3, 1].clip, again[3, 1].clip)
     assert torch.equal(view[3, 1].targets.boxes, again[3, 1].targets.boxes)
     assert not torch.equal(view[3, 1].targets.boxes, view[4, 1].targets.boxes)
@@ -114,56 +116,56 @@ def test_a_training_view_follows_from_seed_epoch_and_index():
 
 
 def test_collate_stacks_clips_and_lists_targets():
-    batch = collate([EvaluationView(Split())[i] for i in range(3)])
+    batch = collate([EvaluationView(FakeSplit())[i] for i in range(3)])
     (group,) = batch.groups
     assert group.clips.shape == (3, 3, 2, 4, 4)
     assert len(group.targets) == 3
-    assert group.places == [0, 1, 2]
+    assert group.indices == [0, 1, 2]
     assert batch.problems == []
 
 
-def test_the_short_side_is_met_and_the_aspect_kept_up_to_the_multiple():
+def test_size_for_keeps_the_aspect_up_to_rounding():
     assert size_for(240, 320, short_side=256, multiple=32) == (256, 352)  # 341.3 is nearest to 352
     assert size_for(320, 240, short_side=256, multiple=32) == (352, 256)
     assert size_for(360, 640, short_side=240, multiple=16) == (240, 432)  # 426.7
     assert size_for(1000, 10, short_side=4, multiple=8) == (400, 8), "never less than one multiple"
 
 
-def test_scale_augmentation_draws_the_short_side_from_its_range():
+def test_scale_augmentation_samples_the_short_side_from_its_range():
     strength = Augmentation(flip=0, colour=0, box=0, short_sides=(8, 16), multiple=4)
-    view = TrainingView(Split(), strength, seed=0)
+    view = TrainingView(FakeSplit(), strength, seed=0)
     sizes = {tuple(view[epoch, 1].clip.shape[2:]) for epoch in range(40)}
     assert sizes == {(8, 16), (8, 20), (12, 20), (12, 24), (12, 28), (16, 28), (16, 32)} & sizes
     assert {rows for rows, _ in sizes} == {8, 12, 16}
 
 
-def test_clips_of_unequal_size_are_grouped_and_never_padded():
-    """Widths 4, 8 and 12: three groups of one, and two clips of one size share theirs."""
-    view = EvaluationView(Split(), short_side=4, multiple=4)
+def test_clips_of_different_sizes_are_grouped_and_never_padded():
+    """Widths 4, 12, 8 and 12: the two clips of width 12 share a group."""
+    view = EvaluationView(FakeSplit(), short_side=4, multiple=4)
     batch = collate([view[i] for i in (0, 2, 1, 2)])
     assert [tuple(group.clips.shape) for group in batch.groups] == [
         (1, 3, 2, 4, 4), (2, 3, 2, 4, 12), (1, 3, 2, 4, 8),
     ]  # fmt: skip
-    assert [group.places for group in batch.groups] == [[0], [1, 3], [2]]
+    assert [group.indices for group in batch.groups] == [[0], [1, 3], [2]]
     assert torch.equal(batch.groups[1].clips[0], view[2].clip)
 
 
-def test_in_training_another_clip_stands_in_for_a_broken_one_and_says_so():
-    view = TrainingView(Split(broken={1}), OFF, seed=0)
+def test_training_replaces_an_unreadable_clip_and_reports_it():
+    view = TrainingView(FakeSplit(unreadable={1}), OFF, seed=0)
     item = view[0, 1]
     assert item.problem == "video1.mp4: not a readable video"
     brightness = (item.clip * 0.225 + 0.45).mean() * 255
     assert round(brightness.item(), 3) in (0, 2)
-    assert torch.equal(view[0, 1].clip, item.clip), "the same one again"
+    assert torch.equal(view[0, 1].clip, item.clip), "the fallback clip is reproducible"
     assert view[0, 2].problem is None
     assert collate([item, view[0, 2]]).problems == ["video1.mp4: not a readable video"]
 
 
-def test_training_gives_up_when_nothing_can_be_read():
-    with pytest.raises(VideoError, match=rf"{SUBSTITUTES} clips .*the first one: video2\.mp4"):
-        TrainingView(Split(broken={0, 1, 2}), OFF, seed=0)[0, 2]
+def test_training_fails_after_too_many_unreadable_clips():
+    with pytest.raises(VideoError, match=rf"{MAX_FALLBACKS} clips .*the first: video2\.mp4"):
+        TrainingView(FakeSplit(unreadable={0, 1, 2}), OFF, seed=0)[0, 2]
 
 
-def test_in_evaluation_a_broken_clip_is_an_error():
+def test_evaluation_raises_for_an_unreadable_clip():
     with pytest.raises(VideoError, match="video1"):
-        EvaluationView(Split(broken={1}))[1]
+        EvaluationView(FakeSplit(unreadable={1}))[1]

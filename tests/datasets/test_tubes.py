@@ -1,4 +1,4 @@
-"""UCF101-24 and JHMDB from hand-made trees: which items, which people, which frames, what is refused."""
+"""Loading UCF101-24 and JHMDB from files written by hand: items, actors, frames and errors."""
 
 import pickle
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from actloc_core.clip import VideoError
-from datasets import jhmdb, tubes, ucf24
+from datasets import jhmdb, ucf24
 
 HEIGHT, WIDTH = 24, 32
 CLIP = {"frames": 4, "stride": 1, "crop": 8}
@@ -30,7 +30,7 @@ def write(root, file, *, gttubes, nframes, train, test, labels=("run", "jump")):
 
 
 def write_images(folder, name, count):
-    """Image n is of brightness n."""
+    """Write images; image n has brightness n."""
     folder.mkdir(parents=True)
     for n in range(1, count + 1):
         Image.new("RGB", (WIDTH, HEIGHT), (n, n, n)).save(folder / (name % n))
@@ -42,7 +42,7 @@ def jhmdb_root(tmp_path):
     videos = {f"run/v{i}": 5 + i for i in range(3)}
     write(
         tmp_path,
-        jhmdb.FILE,
+        jhmdb.JHMDB.file,
         gttubes={v: {0: [tube(1, [box] * n)]} for v, n in videos.items()},
         nframes=videos,
         train=[["run/v0", "run/v1"], ["run/v1", "run/v2"], ["run/v0", "run/v2"]],
@@ -55,10 +55,10 @@ def jhmdb_root(tmp_path):
 
 @pytest.fixture
 def ucf_root(tmp_path):
-    """One training video with two people on frames 3-5 and 4; one test video of 6 frames, 2 annotated."""
+    """A training video with actors on frames 3-5 and 4; a test video of 6 frames, 2 annotated."""
     write(
         tmp_path,
-        ucf24.FILE,
+        ucf24.UCF24.file,
         gttubes={
             "Run/a": {0: [tube(3, [(0, 0, 16, 12)] * 3), tube(4, [(16, 12, 32, 24)])]},
             "Jump/b": {1: [tube(2, [(0, 0, 8, 24)] * 2)]},
@@ -76,7 +76,7 @@ def brightness(split, index):
     return split.read(index)[:, 0, 0, 0].tolist()
 
 
-def test_image_n_is_annotation_frame_n_and_the_keyframe_is_in_the_middle(jhmdb_root):
+def test_image_n_is_annotation_frame_n_and_the_keyframe_is_central(jhmdb_root):
     split = jhmdb.load(jhmdb_root, "test", **CLIP)
     assert split.keyframes == tuple(("run/v2", frame) for frame in range(1, 8))
     assert brightness(split, 3) == [2, 3, 4, 5], "frame 4 at index 2, two frames before and one after"
@@ -85,7 +85,7 @@ def test_image_n_is_annotation_frame_n_and_the_keyframe_is_in_the_middle(jhmdb_r
     assert split.keyframe(3)[0, 0].tolist() == [4, 4, 4]
 
 
-def test_boxes_are_fractions_for_the_model_and_pixels_for_the_evaluators(jhmdb_root):
+def test_boxes_are_fractions_for_the_model_and_pixels_for_evaluation(jhmdb_root):
     split = jhmdb.load(jhmdb_root, "train", **CLIP)
     clip, targets = split[0]
     assert clip.shape == (3, 4, 8, 8)
@@ -95,7 +95,7 @@ def test_boxes_are_fractions_for_the_model_and_pixels_for_the_evaluators(jhmdb_r
     assert split.box_unit("run/v0") == (WIDTH, HEIGHT)
 
 
-def test_three_splits(jhmdb_root):
+def test_split_number_selects_one_of_three_splits(jhmdb_root):
     tests = [jhmdb.load(jhmdb_root, "test", number=n, **CLIP).ground_truth.videos for n in (1, 2, 3)]
     assert tests == [("run/v2",), ("run/v0",), ("run/v1",)]
     with pytest.raises(ValueError, match="no split 4; its splits are 1 to 3"):
@@ -104,7 +104,7 @@ def test_three_splits(jhmdb_root):
         jhmdb.load(jhmdb_root, "val", **CLIP)
 
 
-def test_training_takes_annotated_frames_and_testing_all_frames(ucf_root):
+def test_training_items_are_annotated_frames_and_test_items_all_frames(ucf_root):
     train, test = ucf24.load(ucf_root, "train", **CLIP), ucf24.load(ucf_root, "test", **CLIP)
     assert train.keyframes == (("Run/a", 3), ("Run/a", 4), ("Run/a", 5))
     assert [len(train.targets(i).boxes) for i in range(3)] == [1, 2, 1]
@@ -114,51 +114,53 @@ def test_training_takes_annotated_frames_and_testing_all_frames(ucf_root):
     assert test.targets(1).labels.tolist() == [[0, 1]]
 
 
-def test_every_other_frame_of_training_and_still_every_frame_of_testing(ucf_root):
+def test_every_subsamples_training_frames_only(ucf_root):
     assert ucf24.load(ucf_root, "train", every=2, **CLIP).keyframes == (("Run/a", 3), ("Run/a", 5))
     assert len(ucf24.load(ucf_root, "test", every=2, **CLIP)) == 6
     with pytest.raises(ValueError, match="every 0-th frame"):
         ucf24.load(ucf_root, "train", every=0, **CLIP)
 
 
-def test_slips_of_the_published_files_are_left_out_of_training_only(ucf_root):
-    """A box inside out, one that leaves the image, one past the video's end."""
+def test_invalid_boxes_are_left_out_of_training_only(ucf_root):
+    """An inverted box, one that leaves the image, one past the video's end."""
     bad = tube(6, [(20, 0, 10, 12), (-4, 0, 40, 12), (0, 0, 8, 8)])
-    good = [tube(1, [(0, 0, 8, 8)] * 8) for _ in range(20)]  # few slips among many boxes
+    good = [tube(1, [(0, 0, 8, 8)] * 8) for _ in range(20)]  # few invalid boxes among many
     write(
-        ucf_root, ucf24.FILE, gttubes={"Run/a": {0: [bad, *good]}, "Jump/b": {1: good[:1]}},
+        ucf_root, ucf24.UCF24.file, gttubes={"Run/a": {0: [bad, *good]}, "Jump/b": {1: good[:1]}},
         nframes={"Run/a": 7, "Jump/b": 6}, train=[["Run/a"]], test=[["Jump/b"]],
     )  # fmt: skip
     split = ucf24.load(ucf_root, "train", **CLIP)
     assert ("Run/a", 8) not in split.keyframes
     counts = {frame: len(split.targets(i).boxes) for i, (_, frame) in enumerate(split.keyframes)}
     assert (counts[5], counts[6], counts[7]) == (20, 20, 21)
-    whole_width = split.targets(split.keyframes.index(("Run/a", 7))).boxes[0]
-    assert whole_width.tolist() == [0.5, 0.25, 1, 0.5], "clipped to the image"
+    clipped = split.targets(split.keyframes.index(("Run/a", 7))).boxes[0]
+    assert clipped.tolist() == [0.5, 0.25, 1, 0.5], "clipped to the image"
     assert len(split.ground_truth.label) == 20 * 8 + 3
 
 
-def test_a_video_that_is_missing_or_short_is_named(ucf_root):
+def test_error_names_a_missing_or_truncated_video(ucf_root):
     (ucf_root / "rgb-images" / "Jump" / "b" / "00006.jpg").unlink()
     with pytest.raises(ValueError, match=r"Jump/b: 5 images, but .*UCF101v2-GT.pkl says 6 .*00006\.jpg"):
         ucf24.load(ucf_root, "test", **CLIP)
     (ucf_root / "rgb-images" / "Run" / "a" / "00005.jpg").unlink()
-    split = ucf24.load(ucf_root, "train", **CLIP)  # training replaces what it cannot read, and counts
+    split = ucf24.load(ucf_root, "train", **CLIP)  # training replaces unreadable clips and counts them
     with pytest.raises(VideoError, match=r"00005\.jpg: no such image"):
         split.read(2)
     (ucf_root / "rgb-images" / "Run" / "a").rename(ucf_root / "elsewhere")
-    with pytest.raises(FileNotFoundError, match=r"lists video 'Run/a', but there is none of .*videos/Run/a"):
+    with pytest.raises(
+        FileNotFoundError, match=r"names video 'Run/a', but none of its files exists: .*videos/Run/a"
+    ):
         ucf24.load(ucf_root, "train", **CLIP)
 
 
-def test_missing_files_are_named(tmp_path):
+def test_error_names_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such data folder"):
         ucf24.load(tmp_path / "no", "train", **CLIP)
     with pytest.raises(FileNotFoundError, match=r"no UCF101v2-GT\.pkl in it"):
         ucf24.load(tmp_path, "train", **CLIP)
 
 
-def test_a_damaged_image_or_one_of_another_size_is_named(ucf_root):
+def test_error_names_an_image_that_is_damaged_or_of_another_size(ucf_root):
     folder = ucf_root / "rgb-images" / "Run" / "a"
     split = ucf24.load(ucf_root, "train", **CLIP)
     Image.new("RGB", (4, 4)).save(folder / "00002.jpg")
@@ -170,32 +172,32 @@ def test_a_damaged_image_or_one_of_another_size_is_named(ucf_root):
 
 
 @pytest.mark.parametrize("name", ["../a", "Run/../../a", "/Run/a"])
-def test_a_video_name_cannot_lead_out_of_the_folder(ucf_root, name):
+def test_video_name_outside_the_data_folder_is_refused(ucf_root, name):
     one = {0: [tube(1, [(0, 0, 8, 8)])]}
     write(
-        ucf_root, ucf24.FILE, gttubes={name: one, "Jump/b": one}, nframes={name: 8, "Jump/b": 6},
+        ucf_root, ucf24.UCF24.file, gttubes={name: one, "Jump/b": one}, nframes={name: 8, "Jump/b": 6},
         train=[[name]], test=[["Jump/b"]],
     )  # fmt: skip
-    with pytest.raises(ValueError, match="no path inside the data folder"):
+    with pytest.raises(ValueError, match="not a path inside the data folder"):
         ucf24.load(ucf_root, "train", **CLIP)
 
 
-def test_a_hostile_pickle_runs_nothing(ucf_root, tmp_path):
+def test_pickle_with_code_is_refused_and_not_executed(ucf_root, tmp_path):
     class Hostile:
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
-    (ucf_root / ucf24.FILE).write_bytes(pickle.dumps({"labels": Hostile()}, protocol=2))
+    (ucf_root / ucf24.UCF24.file).write_bytes(pickle.dumps({"labels": Hostile()}, protocol=2))
     with pytest.raises(ValueError, match=r"UCF101v2-GT\.pkl"):
         ucf24.load(ucf_root, "train", **CLIP)
     assert not (tmp_path / "ran").exists()
 
 
-def test_videos_in_both_halves_of_a_split_are_refused(ucf_root):
+def test_video_in_both_train_and_test_is_refused(ucf_root):
     one = {0: [tube(1, [(0, 0, 8, 8)])]}
     write(
         ucf_root,
-        ucf24.FILE,
+        ucf24.UCF24.file,
         gttubes={"Run/a": one},
         nframes={"Run/a": 8},
         train=[["Run/a"]],
@@ -205,8 +207,8 @@ def test_videos_in_both_halves_of_a_split_are_refused(ucf_root):
         ucf24.load(ucf_root, "train", **CLIP)
 
 
-def test_the_fingerprint_follows_the_annotations(ucf_root):
+def test_fingerprint_changes_with_the_annotations(ucf_root):
     before = ucf24.fingerprint(ucf_root)
-    assert before == ucf24.fingerprint(ucf_root) == tubes.fingerprint(ucf_root, ucf24.FILE)
-    (ucf_root / ucf24.FILE).write_bytes(b"other")
+    assert before == ucf24.fingerprint(ucf_root)
+    (ucf_root / ucf24.UCF24.file).write_bytes(b"other")
     assert ucf24.fingerprint(ucf_root) != before

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from actloc_core.detector import packed
+from actloc_core.detector import pack_checkpoint
 from benchmarks.data import clip_rate
 from benchmarks.experiments import rows_at
 from benchmarks.models import build_model
@@ -30,7 +30,7 @@ def test_a_run_s_model_on_a_video_it_has_not_seen(tmp_path, capsys):
     exp = rows_at("smoke")[ROW]
     classes = dict(enumerate(synthetic.ACTIONS, 1))
     torch.manual_seed(0)
-    trained = packed(build_model(exp, 10), asdict(exp), classes, fps=clip_rate(exp))
+    trained = pack_checkpoint(build_model(exp, 10), asdict(exp), classes, fps=clip_rate(exp))
     training, run = out / "trainings" / exp.training_hash, out / "runs" / exp.hash
     training.mkdir(parents=True)
     run.mkdir(parents=True)

@@ -1,0 +1,24 @@
+"""What commands share: errors in one line and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+BAD_INPUT, INTERRUPTED = 2, 130
+"""Exit codes. 130 is a shell's own for a command ended by Ctrl-C."""
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """Run a command and return its exit code, or BAD_INPUT or INTERRUPTED.
+
+    ValueError, OSError and ImportError are printed to standard error as one line, "error: ...".
+    """
+    try:
+        return command()
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
