@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 
 def world_size() -> int:
@@ -29,9 +29,14 @@ def all_reduce(values: Sequence[float], device: torch.device) -> list[float]:
     """Sum each value over the processes, in float64 on `device`."""
     if world_size() == 1:
         return list(values)
-    total = torch.tensor(values, dtype=torch.float64, device=device)
-    distributed.all_reduce(total)
-    return [float(x) for x in total.tolist()]
+    return [float(x) for x in all_reduce_tensor(torch.tensor(values, dtype=torch.float64, device=device)).tolist()]
+
+
+def all_reduce_tensor(x: Tensor) -> Tensor:
+    """Sum a tensor over the processes, in place."""
+    if world_size() > 1:
+        distributed.all_reduce(x)
+    return x
 
 
 def all_gather(value: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.profile.measure import experiment, model_of
-from benchmarks.train.state import autocast
+from benchmarks.context import autocast
 
 MODELS: dict[str, dict[str, object]] = {
     "MViTv2-S": {},

@@ -11,7 +11,7 @@ import torch
 from actloc_core.loss import grouped_set_loss
 from benchmarks.experiments import Experiment
 from benchmarks.flops import count_instantly
-from benchmarks.models import build_model
+from benchmarks.train.models import build_model
 from benchmarks.profile.measure import (
     CLASSES,
     experiment,
@@ -23,7 +23,8 @@ from benchmarks.profile.measure import (
     random_batch,
     training_of,
 )
-from benchmarks.train.state import autocast, uses_cuda_graphs
+from benchmarks.context import autocast
+from benchmarks.train.state import uses_cuda_graphs
 from benchmarks.train.step import forward_and_match, train_step
 
 Row = dict[str, Any]

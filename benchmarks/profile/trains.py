@@ -18,9 +18,10 @@ from actloc_core.model import keep_actors
 from actloc_core.pixels import normalise
 from actloc_core.structures import Targets
 from benchmarks.experiments import Experiment
-from benchmarks.models import build_model
+from benchmarks.train.models import build_model
 from benchmarks.profile.measure import experiment, synchronise
-from benchmarks.train.state import TrainState, autocast, new_state
+from benchmarks.context import autocast
+from benchmarks.train.state import TrainState, new_state
 from benchmarks.train.step import train_step
 from datasets import scenes
 from datasets.transforms import Batch, Group

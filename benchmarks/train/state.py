@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from actloc_core.structures import Predictions
 from actloc_core.two_stage import GivenBoxes
+from benchmarks.context import autocast
 from benchmarks.distributed import all_gather, rank, world_size
 from benchmarks.experiments import Experiment
 
@@ -155,15 +156,6 @@ class _AsTuple(nn.Module):
 
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.model(clips))
-
-
-def autocast(device: torch.device, bf16: bool) -> torch.autocast:
-    """bfloat16 on a GPU where wanted; float32 on a CPU, where bfloat16 was slower."""
-    # Without autocast's cache of cast weights: it saves nothing in a step that reads each weight once, and
-    # CUDA graphs may not refer to its tensors.
-    return torch.autocast(
-        device.type, torch.bfloat16, enabled=bf16 and device.type == "cuda", cache_enabled=False
-    )
 
 
 def weight_groups(model: nn.Module) -> list[dict[str, object]]:

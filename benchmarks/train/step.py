@@ -20,7 +20,8 @@ from actloc_core.structures import Predictions, Targets, to_device
 from actloc_core.two_stage import ground_truth_boxes
 from benchmarks.distributed import all_reduce, world_size
 from benchmarks.experiments import Experiment
-from benchmarks.train.state import TrainState, autocast
+from benchmarks.context import autocast
+from benchmarks.train.state import TrainState
 from datasets.transforms import Batch, Group
 
 Losses = dict[str, Tensor]

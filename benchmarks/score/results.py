@@ -1,4 +1,4 @@
-"""What a run leaves for the reports: one JSON file, written last and whole."""
+"""The Result of a run: one JSON file, written last and atomically, which reports read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 CURVE_THETA = 0.02
-"""Training curves keep every candidate above this: p(alpha) is not calibrated early on."""
+"""Score threshold of training curves, low because p(alpha) is not calibrated early on."""
 TABLE_THETA = 0.2
-"""Table 2b's precision and recall are of persons with p(alpha) above this."""
+"""Score threshold of Table 2b's precision and recall."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Result:
     experiment: dict[str, Any]
     hash: str
     training: str
-    """Names the training, OUT/trainings/<training>: rows that differ in inference alone share it."""
+    """Hash of the training, OUT/trainings/<training>: rows that differ in inference-only fields share it."""
     split: str
     """The split reported on."""
     protocol: str
@@ -32,33 +32,33 @@ class Result:
     mAP_curve_theta: float
     """The same with every candidate above CURVE_THETA."""
     mAP_untrained: float
-    """The same network before its first step, at CURVE_THETA, on a thinned report split."""
+    """The same before the first step, at CURVE_THETA, on a subset of the report split."""
     mAP_random_classes: float
-    """Perfect boxes with random class scores: what localisation alone is worth on this split."""
+    """Of ground-truth boxes with random class scores: the chance level of classification on this split."""
     precision: float | None
-    """Of persons at TABLE_THETA; None where nobody was found."""
+    """Of actors at TABLE_THETA; None without detections."""
     recall: float
     per_class: dict[str, float | None]
     """Class name -> AP; None for a class without ground truth."""
     clips: int
     substituted: int
-    """Training clips that could not be read, for each of which another one stood in."""
+    """Unreadable training clips that were replaced."""
     gflops: float
-    """Multiply-accumulates in 1e9 of this very model on one clip, not of its paper-scale sister."""
+    """Multiply-accumulates in 1e9 of this very model on one clip, not of its paper-scale version."""
     parameters: int
     seconds_training: float
     seconds: float
     """Of the training and of this row's scoring."""
     started: str
     origin: dict[str, str | None]
-    """Fingerprints of what the numbers follow from: data, weights (None: drawn), code, scoring (code)."""
+    """Fingerprints of what the numbers follow from: data, weights (None: random), code, scoring (code)."""
     commit: str
     device: str
     versions: dict[str, str]
 
 
 def read_result(path: Path) -> Result:
-    """Raises ValueError naming the file where it is not a whole result of this version."""
+    """Read a result. Raises ValueError naming the file where it is not a whole result of this version."""
     try:
         result = Result(**json.loads(path.read_text()))
         for name, kind in get_type_hints(Result).items():
@@ -72,7 +72,7 @@ def read_result(path: Path) -> Result:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value that came out of JSON is of an annotated type."""
+    """Whether a value read from JSON has an annotated type."""
     if get_origin(kind) is dict:
         key, held = get_args(kind)
         return isinstance(value, dict) and all(_fits(k, key) and _fits(v, held) for k, v in value.items())
@@ -85,7 +85,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def save(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a temporary file beside `path`, then rename: nobody sees it half-written."""
+    """Write a file atomically: to a temporary file beside `path`, then rename."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(part)

@@ -1,4 +1,4 @@
-"""From an experiment to its model, and the weights it begins with."""
+"""From an experiment to its model, and its initialisation weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from actloc_core.assemble import FIELDS, assemble
 from actloc_core.checkpoints import Report, find_weights, load_backbone, read
 from benchmarks.experiments import TRAINING, Experiment
-from benchmarks.pretrained import WEIGHTS
+from benchmarks.train.pretrained import WEIGHTS
 
 
 def build_model(exp: Experiment, num_classes: int) -> nn.Module:
@@ -20,29 +20,29 @@ def build_model(exp: Experiment, num_classes: int) -> nn.Module:
     return assemble(num_classes, **{name: getattr(exp, name) for name in FIELDS})
 
 
-def weights_file(exp: Experiment, given: Mapping[str, Path], trainings: Path) -> Path | None:
-    """The file of the weights that an experiment's backbone begins with; None for drawn ones.
+def weights_file(exp: Experiment, files: Mapping[str, Path], trainings: Path) -> Path | None:
+    """The file of the weights that an experiment's backbone is initialised from; None for random ones.
 
-    given: name of published weights -> file. trainings: folder of finished trainings.
+    files: name of published weights -> file. trainings: directory of finished trainings.
     Raises ValueError or FileNotFoundError saying what to get and how to name it.
     """
     if exp.weights is None:
         return None
     if exp.weights.startswith(TRAINING):
         return trainings / exp.weights.removeprefix(TRAINING) / "checkpoint.pt"
-    if exp.weights not in given:
+    if exp.weights not in files:
         known = WEIGHTS.get(exp.weights)
         raise ValueError(
-            f"no file is given for the weights {exp.weights!r}: --weights {exp.weights}=FILE; "
-            + (f"it is {known.what}; --pretrained downloads it" if known else "we know of no such file")
+            f"no file for the initialisation weights {exp.weights!r}: give --weights {exp.weights}=FILE; "
+            + (f"it is {known.what}; --pretrained downloads it" if known else "no published file is known")
         )
-    if not given[exp.weights].is_file():
-        raise FileNotFoundError(f"{given[exp.weights]}: no such file (--weights {exp.weights}=FILE)")
-    return given[exp.weights]
+    if not files[exp.weights].is_file():
+        raise FileNotFoundError(f"{files[exp.weights]}: no such file (--weights {exp.weights}=FILE)")
+    return files[exp.weights]
 
 
-def begin_with(model: nn.Module, file: Path) -> Report:
-    """Puts a file's weights into the backbone. Raises actloc_core.checkpoints.CheckpointError."""
+def initialise(model: nn.Module, file: Path) -> Report:
+    """Initialise the backbone from a file. Raises actloc_core.checkpoints.CheckpointError."""
     return load_backbone(model.get_submodule("backbone"), file)
 
 

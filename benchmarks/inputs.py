@@ -1,0 +1,210 @@
+"""What the commands share: options, chosen rows, data roots, weight files, and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from benchmarks.experiments import SCALES, TRAINING, Experiment, choose, rows_at
+from benchmarks.train.data import given_boxes, load_data
+from benchmarks.train.models import weights_file
+from benchmarks.train.pretrained import WEIGHTS, download
+from datasets import synthetic, synthetic_tubes
+
+BAD_INPUT, INTERRUPTED = 2, 130
+"""Exit codes. 130 is a shell's own for a command ended by Ctrl-C."""
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """Run a command and return its exit code, or BAD_INPUT or INTERRUPTED.
+
+    ValueError and FileNotFoundError are printed to standard error as one line, "error: ...".
+    """
+    try:
+        return command()
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted; rerun the same command to resume", file=sys.stderr)
+        return INTERRUPTED
+
+
+def command_parser(module: str, doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is the module's docstring."""
+    summary, _, more = (doc or "").partition("\n\n")
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=summary,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_common_options(p: argparse.ArgumentParser) -> None:
+    """Options of every command that trains: scale, data, weights, cluster, output directory."""
+    p.add_argument("--scale", choices=SCALES, default="tiny", help="size of every run (default: tiny)")
+    p.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="folder of a dataset, such as ava=/data/ava; synthetic ones are made",
+    )
+    p.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="published initialisation weights of rows of the paper's size, such as mvitv2_s_k400=k400.pyth",
+    )
+    p.add_argument("--pretrained", action="store_true", help="download published weights that are not named")
+    p.add_argument("--out", type=Path, default=Path("out"), help="output directory (default: out)")
+    p.add_argument(
+        "--address",
+        metavar="RAY",
+        help="Ray cluster to join: auto, host:port or ray://host:port (default: a private one)",
+    )
+
+
+def positive(text: str) -> int:
+    """Parse an option's value as a whole number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def chosen_rows(only: list[str], rows: list[str], scale: str, seeds: int) -> dict[str, Experiment]:
+    """Row's name -> experiment, for each seed; rows that a chosen one is initialised from come first.
+
+    Raises ValueError naming the nearest known names for an unknown one.
+    """
+    chosen: dict[str, Experiment] = {}
+    for seed in range(seeds):
+        every = rows_at(scale, seed=seed)
+        names = choose(only, rows)
+        initialised_from = {every[name].weights for name in names}
+        first = next((n for n, exp in every.items() if TRAINING + exp.training_hash in initialised_from), None)
+        suffix = f" seed {seed}" if seeds > 1 else ""
+        chosen |= {f"{name}{suffix}": every[name] for name in ([first] if first else []) + names}
+    return chosen
+
+
+def named(option: str, given: list[str], example: str) -> dict[str, Path]:
+    """Parse NAME=PATH arguments. Raises ValueError for one of another form."""
+    paths = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise ValueError(f"{option} {text}: write {example}")
+        paths[name] = Path(path)
+    return paths
+
+
+def data_roots(given: list[str], rows: Mapping[str, Experiment], made: Path) -> dict[str, Path]:
+    """Dataset name -> folder, from NAME=FOLDER arguments; synthetic benchmarks are made if needed.
+
+    Raises ValueError for a folder that no row uses.
+    """
+    roots = named("--data", given, "NAME=FOLDER, such as ava=/data/ava")
+    wanted = {exp.dataset for exp in rows.values()}
+    for name in sorted(roots.keys() - wanted):
+        raise ValueError(f"--data {name}=...: no chosen row uses it; they use {', '.join(sorted(wanted))}")
+    for name in sorted(wanted & (synthetic.SIZES.keys() | synthetic_tubes.SIZES.keys()) - roots.keys()):
+        roots[name] = make_synthetic(made, name)
+    return roots
+
+
+def weight_files(
+    given: list[str], experiments: Mapping[str, Experiment], downloads: Path | None = None
+) -> dict[str, Path]:
+    """Name of published weights -> file, from NAME=FILE arguments, for all that experiments are initialised from.
+
+    downloads: folder that files not given are downloaded to; None downloads nothing.
+    Raises ValueError or FileNotFoundError where a file is missing, or given and not used.
+    """
+    files = named("--weights", given, "NAME=FILE, such as mvitv2_s_k400=k400.pyth")
+    wanted = {e.weights for e in experiments.values() if e.weights and not e.weights.startswith(TRAINING)}
+    for name in sorted(files.keys() - wanted):
+        use = f"they use {', '.join(sorted(wanted))}" if wanted else "they use random weights"
+        raise ValueError(f"--weights {name}=...: no chosen row uses it; {use}")
+    if downloads is not None:
+        for name in sorted((wanted & WEIGHTS.keys()) - files.keys()):
+            files[name] = _download(name, downloads)
+    for exp in experiments.values():
+        if exp.weights in wanted:
+            weights_file(exp, files, Path())
+    return files
+
+
+def _download(name: str, folder: Path) -> Path:
+    """Download published weights, with a progress bar on a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, transient=True, disable=not Console().is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+        file = download(
+            name,
+            WEIGHTS[name],
+            folder,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(f"weights: {file}")
+    return file
+
+
+def make_synthetic(made: Path, name: str) -> Path:
+    """Make a synthetic benchmark that experiments name under `made`, unless it is there already."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    if not _synthetic_folder(made, name).exists():
+        print(f"making {name} in {made}, once", flush=True)
+    with Progress(*columns, transient=True, disable=not Console().is_terminal) as bar:
+        task = bar.add_task(f"{name}: videos", total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if name in synthetic.SIZES:
+            root = synthetic.make(made, synthetic.SIZES[name], progress=progress)
+        else:
+            root = synthetic_tubes.make(made, *synthetic_tubes.SIZES[name], progress=progress)
+    print(f"data: {root} ({synthetic.fingerprint(root)})")
+    return root
+
+
+def _synthetic_folder(made: Path, name: str) -> Path:
+    """Where `make_synthetic` puts a benchmark."""
+    if name in synthetic.SIZES:
+        return synthetic.folder_of(made, synthetic.SIZES[name])
+    return synthetic_tubes.folder_of(made, *synthetic_tubes.SIZES[name])
+
+
+def check_data(experiments: Mapping[str, Experiment], roots: Mapping[str, Path]) -> dict[str, str]:
+    """Read every annotation and check every video before any training; -> hash -> fingerprint."""
+    checked: dict[tuple[object, ...], str] = {}
+    fingerprints = {}
+    for key, exp in experiments.items():
+        asked = (exp.method == "two_stage", exp.boxes)
+        same = (exp.dataset, exp.split, exp.keyframe_stride, exp.frames, exp.stride, exp.crop, asked)
+        if same not in checked:
+            data = load_data(exp, roots)
+            given_boxes(exp, data.report, roots[exp.dataset])
+            checked[same] = data.fingerprint
+        fingerprints[key] = checked[same]
+    return fingerprints

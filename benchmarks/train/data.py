@@ -1,0 +1,96 @@
+"""The data of an experiment: its splits, and the boxes of a two-stage row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actloc_core.boxes import xyxy_to_cxcywh
+from actloc_core.two_stage import GivenBoxes
+from benchmarks.experiments import Experiment
+from benchmarks.score.evaluate import benchmark
+from benchmarks.score.predict import annotated_boxes
+from datasets import ava, jhmdb, synthetic, synthetic_tubes, ucf24
+from datasets.split import Key, Split
+
+USUAL_FPS = {"ucf24": 25.0, "jhmdb": 30.0}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of one experiment. `report` is not for choices; `val` is."""
+
+    train: Split
+    val: Split
+    report: Split
+    report_name: str
+    fingerprint: str
+
+
+def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
+    """The experiment's splits from `roots` (dataset name -> folder).
+
+    AVA reports on its validation split, as everybody does, and shows it during training too; so do
+    UCF101-24 and JHMDB with their test splits. The synthetic AVA has a test split of its own.
+    Raises ValueError where no folder is given, and what the readers raise, naming file and line.
+    """
+    name = benchmark(exp)
+    if exp.dataset not in roots:
+        raise ValueError(f"no folder is given for dataset {exp.dataset!r}: --data {exp.dataset}=FOLDER")
+    root, made = roots[exp.dataset], exp.dataset.startswith("synthetic_")
+    flipped = synthetic.FLIPPED if made else None
+    clips: dict[str, Any] = {"frames": exp.frames, "stride": exp.stride, "crop": exp.crop, "flipped": flipped}
+    if name == "ava":
+        clips["fps"] = clip_rate(exp)
+        train, val = ava.load(root, "train", **clips), ava.load(root, "val", **clips)
+        if made:
+            return Data(train, val, ava.load(root, "test", **clips), "test", synthetic.fingerprint(root))
+        return Data(train, val, val, "val", ava.fingerprint(root))
+    load_tubes: Callable[..., Split] = (
+        ucf24.load if name == "ucf24" else partial(jhmdb.load, number=exp.split)
+    )
+    test = load_tubes(root, "test", **clips)
+    return Data(
+        load_tubes(root, "train", every=exp.keyframe_stride, **clips),
+        test,
+        test,
+        "test" if name == "ucf24" else f"test {exp.split}",
+        ucf24.fingerprint(root) if name == "ucf24" else jhmdb.fingerprint(root),
+    )
+
+
+def clip_rate(exp: Experiment) -> float:
+    """Frames a second that the stride of the experiment's clips counts in.
+
+    UCF101-24 and JHMDB are read frame by frame, whatever their files' rates: the usual one of each.
+    """
+    if benchmark(exp) == "ava":
+        return synthetic.FPS if exp.dataset.startswith("synthetic_") else ava.FPS
+    return synthetic_tubes.FPS if exp.dataset.startswith("synthetic_") else USUAL_FPS[benchmark(exp)]
+
+
+def given_boxes(exp: Experiment, split: Split, root: Path) -> dict[Key, GivenBoxes] | None:
+    """The boxes that a two-stage row classifies, by keyframe; None for the other methods.
+
+    Raises ValueError for boxes other than "detector" and "ground_truth", and for a detector's beside AVA; FileNotFoundError or ValueError naming the person-box file where it is missing or broken.
+    """
+    if exp.method != "two_stage":
+        return None
+    if exp.boxes == "ground_truth":
+        return annotated_boxes(split)
+    if exp.boxes != "detector":
+        raise ValueError(f"boxes must be 'detector' or 'ground_truth', not {exp.boxes!r}")
+    if benchmark(exp) != "ava":
+        raise ValueError(f"{exp.dataset} has no person-box file: set boxes='ground_truth'")
+    name = "test" if exp.dataset.startswith("synthetic_") else "val"
+    return {
+        key: GivenBoxes(
+            xyxy_to_cxcywh(torch.from_numpy(persons.boxes)).float(), torch.from_numpy(persons.scores).float()
+        )
+        for key, persons in ava.person_boxes(ava.find_person_boxes(root, name)).items()
+    }

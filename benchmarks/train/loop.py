@@ -1,0 +1,180 @@
+"""The training loop: batches in a seeded order, steps, validation, checkpoints; it knows events, not listeners."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from actloc_core.pixels import size_multiple
+from benchmarks.context import Callbacks, RunContext, Step, loader_options
+from benchmarks.distributed import all_gather, all_reduce_tensor, rank, world_size
+from benchmarks.experiments import Experiment
+from benchmarks.train.state import TrainState
+from benchmarks.train.step import Losses, train_step
+from datasets.split import Split
+from datasets.transforms import Augmentation, TrainingView, collate
+
+READ_EVERY = {"cpu": 1, "cuda": 20}
+"""Steps after which losses are read from the device, which waits for it; before validation and checkpoints too."""
+VALIDATE_AT = (1 / 4, 1 / 2, 3 / 4, 1)
+"""Shares of the training after which the model is validated."""
+
+
+def fit(
+    state: TrainState,
+    train: Split,
+    exp: Experiment,
+    context: RunContext,
+    callbacks: Sequence[Callbacks] = (),
+    *,
+    validate: Callable[[], float] | None = None,
+    seconds_before: float = 0.0,
+) -> None:
+    """Train in place from `state.step` to the end of the experiment's recipe.
+
+    Order, views and dropped paths follow from exp.seed. validate: -> frame-mAP of the model as it is.
+    seconds_before: of training before an interruption. Processes that share the run take every world_size-th
+    clip of each batch; losses and gradients are those of one process with all clips, and callbacks see the
+    same numbers in each.
+    Raises FloatingPointError naming the step and its clips where a loss is not finite.
+    """
+    steps, _ = training_steps(exp, len(train))
+    validated_at = {round(steps * share) for share in VALIDATE_AT} if validate else set()
+    started, checkpointed = time.monotonic() - seconds_before, seconds_before
+    unread: list[Unread] = []
+    for batch in training_loader(train, exp, context, first=state.step):
+        lr = state.lr
+        try:
+            losses = train_step(state, batch, exp, context.device)
+        except FloatingPointError as error:
+            raise _not_finite(state.step + 1, train, exp, str(error)) from error
+        unread.append(Unread(state.step, lr, losses, batch.problems))
+        for callback in callbacks:
+            callback.on_batch()
+        due = state.step in validated_at or state.step == steps
+        if not due and state.step % READ_EVERY[context.device.type]:
+            continue
+        *earlier, last = read_steps(unread, steps, time.monotonic() - started, train, exp, context.device)
+        unread = []
+        if validate and state.step in validated_at:
+            last = replace(last, mAP=validate())
+            for callback in callbacks:
+                callback.on_validation(last)
+        for step in (*earlier, last):
+            for callback in callbacks:
+                callback.on_step(step)
+        if state.step < steps and last.seconds - checkpointed >= context.checkpoint_every:
+            saved = state.state_dict()
+            for callback in callbacks:
+                callback.on_checkpoint(saved)
+            checkpointed = last.seconds
+    state.use_averaged()
+
+
+class Unread(NamedTuple):
+    """A step whose losses are still on the device."""
+
+    step: int
+    lr: float
+    losses: Losses
+    problems: list[str]
+
+
+def read_steps(
+    unread: Sequence[Unread], steps: int, seconds: float, train: Split, exp: Experiment, device: torch.device
+) -> list[Step]:
+    """Read the losses of steps from the device, summed over the processes: one reduction, one transfer.
+
+    seconds: of training, by this process's clock; all take the first one's.
+    Raises FloatingPointError for the first loss that is not finite.
+    """
+    losses = torch.stack([torch.stack(list(one.losses.values())) for one in unread]).double()  # (n, terms)
+    problems = [problem for one in unread for problem in one.problems]
+    host = torch.tensor([0.0 if rank() else seconds, len(problems)], dtype=torch.float64, device=device)
+    *values, seconds, replaced = all_reduce_tensor(torch.cat([losses.flatten(), host])).tolist()
+    if replaced:
+        problems = [problem for each in all_gather(problems) for problem in each]
+    done = []
+    for one, row in zip(unread, np.reshape(values, losses.shape).tolist(), strict=True):
+        terms = dict(zip(one.losses, row, strict=True))
+        loss = terms.pop("loss")
+        if not math.isfinite(loss):
+            raise _not_finite(one.step, train, exp, f"the loss is {loss}")
+        done.append(Step(one.step, steps, loss, terms, one.lr, seconds))
+    done[-1] = replace(done[-1], problems=tuple(problems))
+    return done
+
+
+def training_steps(exp: Experiment, clips: int) -> tuple[int, int]:
+    """-> (steps, warm-up steps) of the recipe on a split of so many clips.
+
+    Raises ValueError where the clips do not fill a batch, or the processes cannot share one evenly.
+    """
+    if exp.batch % world_size():
+        raise ValueError(f"a batch of {exp.batch} clips cannot be shared evenly by {world_size()} processes")
+    per_epoch = clips // exp.batch
+    if per_epoch == 0:
+        raise ValueError(f"{clips} training clips do not fill one batch of {exp.batch}")
+    return round(exp.epochs * per_epoch), round(exp.warmup_epochs * per_epoch)
+
+
+class Batches:
+    """The (epoch, index) pairs of this process's clips, a list for each step after `first`, made epoch by epoch."""
+
+    def __init__(self, clips: int, exp: Experiment, *, first: int) -> None:
+        self.clips, self.exp, self.first = clips, exp, first
+        self.steps, _ = training_steps(exp, clips)
+
+    def __len__(self) -> int:
+        return self.steps - self.first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in batches(self.clips, self.exp.batch, self.steps, self.exp.seed, first=self.first):
+            yield batch[rank() :: world_size()]
+
+
+def batches(
+    clips: int, batch: int, steps: int, seed: int, *, first: int = 0
+) -> Iterator[list[tuple[int, int]]]:
+    """Yield the (epoch, index) pairs of steps `first` to `steps`: each epoch a new permutation, its
+    incomplete batch left out."""
+    per_epoch = clips // batch
+    order = None
+    for step in range(first, steps):
+        epoch, place = divmod(step, per_epoch)
+        if place == 0 or order is None:
+            order = np.random.default_rng((seed, epoch)).permutation(clips)
+        yield [(epoch, int(i)) for i in order[place * batch : (place + 1) * batch]]
+
+
+def training_loader(train: Split, exp: Experiment, context: RunContext, *, first: int) -> DataLoader[Any]:
+    """Batches of augmented clips for the steps after `first`."""
+    strength = Augmentation(
+        flip=exp.flip,
+        colour=exp.colour,
+        box=exp.box_jitter,
+        short_sides=exp.short_sides,
+        multiple=size_multiple(exp.crop),
+    )
+    return DataLoader(
+        TrainingView(train, strength, exp.seed),
+        batch_sampler=Batches(len(train), exp, first=first),  # type: ignore[arg-type]
+        collate_fn=collate,
+        # Its own generator: a loader draws a number, and torch's belongs to dropped paths alone.
+        generator=torch.Generator(),
+        **loader_options(context),
+    )
+
+
+def _not_finite(step: int, train: Split, exp: Experiment, what: str) -> FloatingPointError:
+    """The error of a step, with the clips of its whole batch."""
+    [batch] = batches(len(train), exp.batch, step, exp.seed, first=step - 1)
+    clips = [train.keyframes[index] for _, index in batch]
+    return FloatingPointError(f"step {step}, clips {clips}: {what}")
