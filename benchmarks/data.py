@@ -119,7 +119,7 @@ def frame_ap(split: Split, found: FoundActors, protocol: str) -> FrameMap:
     ids = sorted(split.evaluated)
     # Classes meet nowhere but in the frame's best rows, so a few are scored at a time.
     rules = EvalRules(protocol, excluded=split.excluded)
-    meet = rules.of_protocol.max_per_frame is not None
+    meet = rules.protocol_rules.max_per_frame is not None
     step = max(1, len(ids) if meet else ROWS_AT_ONCE // max(1, len(found.persons.score)))
     scored = [
         frame_map(

@@ -50,7 +50,7 @@ from evaluators.video_map import VideoMap, video_map
 
 Json = dict[str, Any]
 ANY_CLASS = range(1, 10_000)  # ids a file may have; those not in the label map are counted
-JSON_NAMES = {  # of fields of `Audit` whose names in the JSON file are older
+JSON_NAMES = {  # field of `Audit` -> its established name in the JSON file, where they differ
     "other_class_ground_truth": "other_classes_truth",
     "other_class_detections": "other_classes_found",
     "excluded_ground_truth": "excluded_truth",

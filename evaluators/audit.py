@@ -68,7 +68,7 @@ def audit(
 
 def notes(counts: Audit, rules: EvalRules = STANDARD_RULES) -> list[str]:
     """The counts above zero in words, with what the protocol does with such rows."""
-    protocol = rules.of_protocol
+    protocol = rules.protocol_rules
     names = ", ".join(counts.unknown_video_names) + (", .." if len(counts.unknown_video_names) > 2 else "")
     ids = ", ".join(map(str, counts.unknown_class_ids)) + (
         ", .." if len(counts.unknown_class_ids) > 2 else ""

@@ -158,12 +158,13 @@ def resampled_ap(matching: Matching, gt_video: Ints, det_video: Ints, weights: F
     gt_video (n,), det_video (m,): the video of each row in `matching`. Copies of a detection are
     adjacent in the ranking.
     """
-    rules = matching.rules.of_protocol
+    rules = matching.rules.protocol_rules
     num_classes, num_videos = len(matching.classes), len(weights)
     gt_per_video = np.zeros((num_classes, num_videos))
     np.add.at(gt_per_video, (matching.gt_class, gt_video), 1)
     num_gt = gt_per_video @ weights  # (C, S)
 
+    # The ranking of each class is the same in every sample; only the multiplicities differ.
     order = np.lexsort((-matching.score, matching.det_class))
     first = np.searchsorted(matching.det_class[order], np.arange(num_classes + 1))
     ap = np.zeros(num_gt.shape)
@@ -197,7 +198,7 @@ def _areas(hit: Bools, video: Ints, weights: Floats, *, raw_curve: bool) -> Floa
         rank = np.cumsum(counts @ chunk, axis=0)  # (H, s), of the last copy of each true positive
         copies = chunk[video[at]]
         hits = np.cumsum(copies, axis=0)
-        if raw_curve:
+        if raw_curve:  # in float64, not ACT's float32
             area[begin : begin + step] = _trapezoids(hits, rank, copies)
         else:
             precision = np.zeros_like(rank)
@@ -237,6 +238,7 @@ def _resample(
     sides = [
         (videos(ground_truth, matching.gt_row), videos(rows, matching.det_row)) for rows, matching in runs
     ]
+    # Videos without any row that counts would only dilute the samples.
     counted = np.zeros(len(names), dtype=np.bool_)
     for side in sides:
         for video in side:
@@ -246,6 +248,7 @@ def _resample(
         raise ValueError(f"bootstrap resamples videos and needs at least two; found {num_videos}")
     new = np.cumsum(counted) - 1
     rng = np.random.default_rng(seed)
+    # Drawing V of V videos with replacement: the multiplicities are multinomial.
     weights = rng.multinomial(num_videos, np.full(num_videos, 1 / num_videos), size=samples).T.astype(float)
     return [
         resampled_ap(matching, new[gt_video], new[det_video], weights)

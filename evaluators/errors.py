@@ -77,6 +77,7 @@ def error_budget(
     unmatched[matching.assigned[hit]] = False
     cause, candidates = _causes(matching, ground_truth, detections, unmatched, background)
 
+    # Correct one cause at a time. Detections of the cause that stay false positives are removed.
     num_gt, gain = matching.num_gt, {}
     recoverable = np.zeros(len(unmatched), dtype=np.bool_)
     for number, name in enumerate(CAUSES[:-1]):
@@ -86,6 +87,7 @@ def error_budget(
         det_class, right = matching.det_class.copy(), hit.copy()
         det_class[moved], right[moved] = matching.gt_class[corrected[moved]], True
         gain[name] = _mAP(matching, num_gt, det_class, right, (cause != number) | right) - score.mAP
+    # Missed boxes, which no correction recovers, are removed from the ground truth instead.
     missed = np.bincount(matching.gt_class[unmatched & ~recoverable], minlength=len(num_gt))
     all_kept = np.ones_like(hit)
     gain["missed"] = _mAP(matching, num_gt - missed, matching.det_class, hit, all_kept) - score.mAP
@@ -157,5 +159,5 @@ def _correct(matching: Matching, candidates: list[Pairs]) -> Ints:
 
 
 def _mAP(matching: Matching, num_gt: Ints, det_class: Ints, hit: Bools, kept: Bools) -> float:
-    protocol = matching.rules.of_protocol
+    protocol = matching.rules.protocol_rules
     return mean_ap(class_ap(num_gt, det_class[kept], matching.score[kept], hit[kept], protocol))

@@ -123,14 +123,14 @@ class EvalRules:
             )
 
     @property
-    def of_protocol(self) -> ProtocolRules:
+    def protocol_rules(self) -> ProtocolRules:
         """What the protocol does."""
         return PROTOCOL_RULES[Protocol(self.protocol)]
 
     @property
     def iou_plus_one(self) -> bool:
         """Whether boxes count one pixel more, by the protocol or by the option."""
-        return self.of_protocol.plus_one or self.plus_one
+        return self.protocol_rules.plus_one or self.plus_one
 
 
 STANDARD_RULES = EvalRules()
@@ -279,14 +279,15 @@ def match_frames(
     rules: EvalRules = STANDARD_RULES,
 ) -> Matching:
     """Select the rows that count and match them: the first half of `frame_map`. ValueError as there."""
-    protocol = rules.of_protocol
+    protocol = rules.protocol_rules
     check_inputs(ground_truth, classes, allow_inverted=protocol.keep_inverted)
     ids = np.array(sorted(classes), dtype=np.int64)  # (C,)
     gt_class, det_class = lookup(ids, ground_truth.label), lookup(ids, detections.label)
     gt_frame, det_frame, excluded_frame = frame_keys(ground_truth, detections, rules.excluded)
 
+    # The order of these steps is that of the public tools.
     gt_kept, det_kept = gt_class >= 0, det_class >= 0
-    if protocol.max_per_frame is not None:  # before inverted boxes are dropped, as in the public tools
+    if protocol.max_per_frame is not None:  # inverted boxes take places, too: they are dropped below
         det_kept = _best_per_frame(det_frame, detections.score, det_kept, protocol.max_per_frame)
     if protocol.annotated_frames_only:  # a row of any class, evaluated or not, annotates a frame
         det_kept &= lookup(np.unique(gt_frame), det_frame) >= 0
@@ -318,7 +319,7 @@ def match_frames(
 def pool(matching: Matching) -> FrameMap:
     """Pool the detections of each class over all frames to one AP, and average: the second half."""
     hit, rules = matching.true_positive, matching.rules
-    ap = class_ap(matching.num_gt, matching.det_class, matching.score, hit, rules.of_protocol)
+    ap = class_ap(matching.num_gt, matching.det_class, matching.score, hit, rules.protocol_rules)
     return FrameMap(
         mAP=mean_ap(ap),
         ap=dict(zip(matching.classes, ap.tolist(), strict=True)),

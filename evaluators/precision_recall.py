@@ -116,6 +116,7 @@ def _match_actors(
     check_inputs(ground_truth, classes)
     gt_frame, det_frame, excluded_frame = frame_keys(ground_truth, persons, rules.excluded)
     ids = np.array(sorted(classes), dtype=np.int64)
+    # Actors: distinct boxes with an evaluated label on frames that are not excluded.
     evaluated = (lookup(ids, ground_truth.label) >= 0) & (lookup(excluded_frame, gt_frame) < 0)
     actor = _distinct(gt_frame, ground_truth.box, np.flatnonzero(evaluated))
     kept = (lookup(excluded_frame, det_frame) < 0) & has_positive_area(persons.box)

@@ -147,10 +147,11 @@ def video_map(
         linking, det = None, detections
 
     det_class = lookup(ids, det.label)
-    counted = np.flatnonzero(det_class >= 0)  # tubes of other classes are left out
+    counted = np.flatnonzero(det_class >= 0)  # given tubes of other classes are left out
     det_class, score = det_class[counted], det.score[counted]
     gt_group, det_group = _class_groups(gt, det, ids)
     det_group = det_group[counted]
+    # The overlaps do not depend on the threshold: compute them once for all pairs of a class and video.
     row, gt_row = pair_groups(gt_group, det_group)
     pairs = Pairs(row, gt_row, tube_iou(det, counted[row], gt, gt_row))
 
@@ -186,6 +187,7 @@ def link(detections: Detections, linking: Linking | None = None) -> Tubes:
     dets, group = detections.take(kept), group[kept]
     tube = _link_rows(group, dets, rules)
 
+    # Rows tube by tube: the score of a tube is the mean over its detections, before interpolation.
     order = np.lexsort((dets.frame, tube))
     dets, tube = dets.take(order), tube[order]
     first = np.flatnonzero(run_starts(tube))
@@ -280,6 +282,7 @@ def _link_rows(group: Ints, dets: Detections, rules: Linking) -> Ints:
     for rows in np.split(by_frame, borders[1:]) if len(borders) else []:
         active = frame[rows[0]] - frame[last] <= rules.gap
         last, total, count = last[active], total[active], count[active]
+        # Detections of this frame against the last box of each active tube of the same class and video.
         pairs = candidate_pairs(group[last], dets.box[last], group[rows], dets.box[rows], plus_one=True)
         near = pairs.iou >= rules.link_iou
         new, old = _link_pairs(pairs.det[near], pairs.gt[near], -score[rows], -total / count)
@@ -288,7 +291,7 @@ def _link_rows(group: Ints, dets: Detections, rules: Linking) -> Ints:
         total[old] += score[rows[new]]
         count[old] += 1
 
-        started = rows[tube[rows] < 0]
+        started = rows[tube[rows] < 0]  # detections that no tube took
         tube[started] = num_tubes + np.arange(len(started))
         num_tubes += len(started)
         last = np.concatenate([last, started])

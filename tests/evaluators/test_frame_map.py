@@ -322,6 +322,35 @@ def test_average_precision_refuses_inconsistent_input(hits, score, num_gt, messa
         average_precision(np.array(hits), np.array(score), num_gt)
 
 
+def test_rules_accept_a_name_and_record_what_applies():
+    rules = EvalRules("act", iou=0.75, excluded={("a", 1)})
+    assert (rules.protocol, rules.excluded) == (Protocol.ACT, frozenset({("a", 1)}))
+    assert rules.protocol_rules.raw_curve
+    assert rules.iou_plus_one
+    assert not rules.plus_one
+    assert EvalRules(Protocol.ANNOTATED, plus_one=True).iou_plus_one
+    assert EvalRules() == EvalRules("standard", iou=0.5, excluded=frozenset())
+    with pytest.raises(TypeError):
+        EvalRules("act", 0.75)  # options are keywords
+
+
+def test_take_selects_rows_by_index_and_by_mask():
+    det = Detections(**GOOD)
+    swapped = det.take(np.array([1, 0]))
+    assert (swapped.videos, swapped.video.tolist(), swapped.score.tolist()) == (
+        ("a", "b"),
+        [1, 0],
+        [0.2, 0.1],
+    )
+    assert det.take(np.array([False, True])).box.tolist() == [list(LEFT)]
+    assert type(det.take(np.zeros(0, int))) is Detections
+
+
+def test_in_videos_selects_rows_by_video_name_and_numbers_them_anew():
+    det = Detections(**GOOD).in_videos(["b", "c"])
+    assert (det.videos, det.video.tolist(), det.label.tolist()) == (("b", "c"), [0], [2])
+
+
 # --- reference implementation: the same rules in plain loops and exact fractions -----------------
 
 

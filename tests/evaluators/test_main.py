@@ -224,7 +224,7 @@ def test_ucf24_by_every_protocol(folder, protocol):
     assert result["errors"]["count"]["missed"] == 5
 
 
-def test_plus_one_is_an_option_of_protocol_annotated(folder, capsys):
+def test_plus_one_is_an_option_protocol_rules_annotated(folder, capsys):
     assert run(*UCF, "--protocol", "annotated", "--plus-one")["plus_one"]
     assert "protocol annotated with +1 pixel" in capsys.readouterr().out
     assert main([*UCF, "--plus-one"]) == 2
