@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from evaluators import Detections, EvalRules, GroundTruth, Protocol, error_budget, frame_map
 from evaluators.errors import CAUSES
+from tests.evaluators.reference import slow_iou
 
 WHOLE, HALF, THIRD, CORNER = (0, 0, 12, 12), (0, 0, 6, 12), (0, 0, 4, 12), (0, 0, 1, 1)
 CLASSES = {1: "run", 2: "sit", 3: "wave"}
@@ -212,11 +213,6 @@ def test_background_out_of_range_is_refused(background):
 
 
 # --- reference implementation, with lists and fractions ------------------------------------------
-
-
-def slow_iou(a, b):
-    both = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
-    return Fraction(both, (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
 def slow_budget(gt, det):

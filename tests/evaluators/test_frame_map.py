@@ -22,6 +22,7 @@ from evaluators import (
     match,
 )
 from evaluators.matching import lookup
+from tests.evaluators.reference import slow_iou
 
 WHOLE, LEFT, RIGHT, TOP = (0, 0, 1, 1), (0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0, 1, 0.5)
 INVERTED = (1, 0, 0, 1)
@@ -354,14 +355,6 @@ def test_in_videos_selects_rows_by_video_name_and_numbers_them_anew():
 # --- reference implementation: the same rules in plain loops and exact fractions -----------------
 
 
-def slow_iou(a, b):
-    a, b = [Fraction(x) for x in a], [Fraction(x) for x in b]
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    both = max(width, 0) * max(height, 0)
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
-
-
 def as_tuples(rows):
     """The rows as (video name, frame, box, label[, score]) tuples."""
     names = [rows.videos[v] for v in rows.video]
@@ -504,7 +497,7 @@ def test_reference_implementation_agrees_at_another_threshold():
     assert_same(frame_map(gt, det, CLASSES, rules=EvalRules(iou=0.75)), reference)
 
 
-# --- properties----------------------------------------------------------------------------------
+# --- properties ----------------------------------------------------------------------------------
 
 
 @quick
@@ -595,7 +588,7 @@ def test_matching_is_one_to_one_and_above_the_iou_threshold(gt, det):
         assert slow_iou(gt.box[assigned[i]], det.box[i]) >= Fraction(1, 2)
 
 
-# --- found by mutation testing -----------------------------------------------------------------------
+# --- found by mutation testing -------------------------------------------------------------------
 
 
 def two_videos():

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluators import Detections, EvalRules, GroundTruth, actor_curve, actor_precision_recall
+from tests.evaluators.reference import slow_iou
 
 WHOLE, LEFT, RIGHT = (0, 0, 1, 1), (0, 0, 0.5, 1), (0.5, 0, 1, 1)
 CLASSES = {1: "run", 2: "sit"}
@@ -184,12 +185,6 @@ def slow_score(gt, det, theta):
         else:
             misses += 1
     return hits, misses, sum(map(len, actors.values()))
-
-
-def slow_iou(a, b):
-    a, b = [Fraction(x) for x in a], [Fraction(x) for x in b]
-    both = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
 gt_lists = st.lists(

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluators import UCF_PROTOCOLS, Detections, EvalRules, GroundTruth, frame_map
+from tests.evaluators.reference import slow_iou
 
 CLASSES = {0: "Basketball", 1: "Biking", 2: "Diving"}
 BIG, HALF, SMALL = (0, 0, 100, 100), (0, 0, 50, 100), (0, 0, 10, 10)
@@ -37,7 +38,7 @@ def ap(gt, det, protocol, label=0, **rules):
     return frame_map(gt, det, CLASSES, rules=EvalRules(protocol, **rules)).ap[label]
 
 
-# --- differences of the four ----------------------------------------------------------------------
+# --- differences of the four ---------------------------------------------------------------------
 
 
 def test_second_best_box_is_matched_when_the_best_is_already_matched():
@@ -173,15 +174,6 @@ TABLE = {  # protocol -> (pixel, unmatched boxes only, raw curve, all classes, a
     "annotated": (0, False, False, False, True),
     "yowo": (1, False, False, False, True),
 }
-
-
-def slow_iou(a, b, pixel):
-    a, b = [Fraction(x) for x in a], [Fraction(x) for x in b]
-    sides = [max(min(a[i + 2], b[i + 2]) - max(a[i], b[i]) + pixel, 0) for i in (0, 1)]
-    both = sides[0] * sides[1]
-    area = [(c[2] - c[0] + pixel) * (c[3] - c[1] + pixel) for c in (a, b)]
-    union = sum(area) - both
-    return both / union if union > 0 else Fraction(0)
 
 
 def slow_map(gt, det, protocol, threshold=Fraction(1, 2)):
@@ -323,7 +315,7 @@ def test_act_matches_float32_arithmetic_to_the_last_digit():
     assert abs(expected - float(np.sum(np.array(steps, dtype=np.float64)))) > 1e-9
 
 
-# --- properties----------------------------------------------------------------------------------
+# --- properties ----------------------------------------------------------------------------------
 
 
 @quick

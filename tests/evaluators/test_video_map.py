@@ -9,6 +9,7 @@ import pytest
 
 from evaluators import Detections, GroundTruthTubes, Linking, Tubes, link, video_map
 from evaluators.video_map import _chunks
+from tests.evaluators.reference import slow_iou
 
 CLASSES = {0: "run", 1: "sit"}
 BOX, FAR = (0, 0, 99, 99), (200, 0, 299, 99)
@@ -315,13 +316,6 @@ def test_inconsistent_tubes_are_refused(change, message):
 # --- reference implementation in plain loops -----------------------------------------------------
 
 
-def slow_iou(a, b):
-    sides = [max(min(a[i + 2], b[i + 2]) + 1 - max(a[i], b[i]), 0) for i in (0, 1)]
-    both = Fraction(sides[0]) * Fraction(sides[1])
-    area = [Fraction(c[2] - c[0] + 1) * Fraction(c[3] - c[1] + 1) for c in (a, b)]
-    return both / (sum(area) - both)
-
-
 def mean_score(tube):
     return sum(Fraction(score) for _, _, score in tube) / len(tube)
 
@@ -332,12 +326,12 @@ def slow_link(rows, rules):
     for frame in range(1, max(row[0] for row in rows) + 1):
         kept = []
         for row in sorted((row for row in rows if row[0] == frame), key=lambda row: -row[2]):
-            overlaps = [slow_iou(row[1], other[1]) for other in kept]
+            overlaps = [slow_iou(row[1], other[1], 1) for other in kept]
             if len(kept) < rules.keep and all(o <= Fraction(3, 10) for o in overlaps):
                 kept.append(row)
         active.sort(key=lambda tube: -mean_score(tube))
         for tube in list(active):
-            near = [row for row in kept if slow_iou(tube[-1][1], row[1]) >= Fraction(1, 5)]
+            near = [row for row in kept if slow_iou(tube[-1][1], row[1], 1) >= Fraction(1, 5)]
             if near:
                 tube.append(max(near, key=lambda row: row[2]))
                 kept.remove(tube[-1])
@@ -372,7 +366,7 @@ def slow_tube_iou(a, b):
     both = a.keys() & b.keys()
     if not both:
         return Fraction(0)
-    spatial = sum(slow_iou(a[frame], b[frame]) for frame in both) / len(both)
+    spatial = sum(slow_iou(a[frame], b[frame], 1) for frame in both) / len(both)
     return spatial * Fraction(len(both), len(a.keys() | b.keys()))
 
 

@@ -1,0 +1,13 @@
+"""What the slow reference implementations of the tests share."""
+
+from fractions import Fraction
+
+
+def slow_iou(a, b, pixel=0):
+    """IoU of two boxes x1 y1 x2 y2 as a Fraction; with pixel=1, boxes are one pixel wider and higher."""
+    a, b = [Fraction(x) for x in a], [Fraction(x) for x in b]
+    sides = [max(min(a[i + 2], b[i + 2]) - max(a[i], b[i]) + pixel, 0) for i in (0, 1)]
+    intersection = sides[0] * sides[1]
+    areas = [(c[2] - c[0] + pixel) * (c[3] - c[1] + pixel) for c in (a, b)]
+    union = sum(areas) - intersection
+    return intersection / union if union > 0 else Fraction(0)
