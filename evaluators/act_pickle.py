@@ -40,6 +40,10 @@ class ActFileError(DataFileError):
     """An invalid pickle or array. The message says where and what to do."""
 
 
+class _Invalid(Exception):
+    """What is wrong, and where in the file."""
+
+
 @dataclass(frozen=True, eq=False)
 class ActAnnotations:
     """One annotation file: all videos, and which of them each split trains and tests on.
@@ -75,27 +79,10 @@ def read_act(path: PathLike, *, boxes: BoxForm = "xyxy") -> ActAnnotations:
     """
     path = Path(path)
     content = load_plain(path)
-    if not isinstance(content, dict):
-        _fail(path, "the file", f"it holds a {_kind(content)}", "ACT's annotations are a dict")
-    _check_keys(path, content)
-    labels = _names(path, "labels", content["labels"])
-    nframes = {
-        video: _integer(path, f"nframes[{video!r}]", number, 1, FRAME_LIMIT - 1)
-        for video, number in _dict(path, "nframes", content["nframes"]).items()
-    }
-    resolution = {
-        video: _size(path, f"resolution[{video!r}]", size)
-        for video, size in _dict(path, "resolution", content["resolution"]).items()
-    }
-    train_videos, test_videos = (_splits(path, key, content[key]) for key in ("train_videos", "test_videos"))
-    ground_truth = _tubes(path, content["gttubes"], len(labels), boxes)
-    for i, names in enumerate(test_videos):
-        for video in names:
-            for key, known in (("gttubes", ground_truth.videos), ("nframes", nframes)):
-                if video not in content[key]:
-                    found = f"video {video!r} of test_videos[{i}] is not among its {len(known)} videos"
-                    _fail(path, key, found, "the file is incomplete; get the whole one")
-    return ActAnnotations(str(path), labels, ground_truth, nframes, resolution, train_videos, test_videos)
+    try:
+        return _annotations(str(path), content, boxes)
+    except _Invalid as invalid:
+        raise ActFileError(f"{path}, {invalid}") from None
 
 
 def split_ground_truth(annotations: ActAnnotations, split: int = 1) -> GroundTruthTubes:
@@ -127,36 +114,15 @@ def read_act_detections(path: PathLike, annotations: ActAnnotations, split: int 
     FileNotFoundError. DataFileError: with row or line, and field.
     """
     path = Path(path)
-    names = split_videos(annotations, split)
-    last = _last_frames(annotations)
+    split_videos(annotations, split)  # ValueError: unknown split
     if path.suffix.lower() not in (".npy", ".pkl"):
-        return read_frame_detections(path, num_labels=len(annotations.labels), last_frames=last)
+        num_labels, last_frames = len(annotations.labels), _last_frames(annotations)
+        return read_frame_detections(path, num_labels=num_labels, last_frames=last_frames)
     rows = _array(path)
-    if rows.ndim != 2 or rows.shape[1] != 8:
-        advice = f"it is one row per detection: {', '.join(_COLUMNS)}"
-        _fail(path, "the array", f"its shape is {rows.shape} and not (M, 8)", advice)
-    if rows.dtype.kind not in "fiu":
-        _fail(path, "the array", f"its dtype is {rows.dtype}", "numbers are needed")
-    rows = rows.astype(np.float64)
-    for column, name in enumerate(_COLUMNS):
-        bad = ~np.isfinite(rows[:, column])
-        _check_rows(path, rows, column, bad, f"the {name} must be a finite number; was it 0 / 0?")
-    last_frame = np.array([last[name] for name in names], dtype=np.float64)
-    for column, least, most, advice in (
-        (0, 0, len(names) - 1, f"split {split} has {len(names)} test videos, counted from 0"),
-        (1, 1, FRAME_LIMIT - 1, "frames are whole numbers and count from 1"),
-        (2, 0, len(annotations.labels) - 1, f"the {len(annotations.labels)} labels count from 0"),
-    ):
-        value = rows[:, column]
-        bad = (value != np.floor(value)) | (value < least) | (value > most)
-        _check_rows(path, rows, column, bad, advice)
-    video, frame, label = rows[:, :3].astype(np.int64).T
-    late = frame > last_frame[video] if len(frame) else np.zeros(0, dtype=np.bool_)
-    if late.any():
-        name = names[video[np.argmax(late)]]
-        advice = f"{name} ends with frame {last[name]}; does the array belong to split {split}?"
-        _check_rows(path, rows, 1, late, advice)
-    return Detections(names, video, frame, rows[:, 4:], label, rows[:, 3])
+    try:
+        return _detections(rows, annotations, split)
+    except _Invalid as invalid:
+        raise ActFileError(f"{path}, {invalid}") from None
 
 
 # --- the unpickler -------------------------------------------------------------------------------
@@ -276,39 +242,63 @@ for _builtins in ("builtins", "__builtin__"):
 # --- the schema ----------------------------------------------------------------------------------
 
 
-def _check_keys(path: Path, content: dict[Any, Any]) -> None:
+def _annotations(path: str, content: object, boxes: BoxForm) -> ActAnnotations:
+    if not isinstance(content, dict):
+        _fail("the file", f"it holds a {_kind(content)}", "ACT's annotations are a dict")
+    _check_keys(content)
+    labels = _names("labels", content["labels"])
+    nframes = {
+        video: _integer(f"nframes[{video!r}]", number, 1, FRAME_LIMIT - 1)
+        for video, number in _dict("nframes", content["nframes"]).items()
+    }
+    resolution = {
+        video: _size(f"resolution[{video!r}]", size)
+        for video, size in _dict("resolution", content["resolution"]).items()
+    }
+    train_videos, test_videos = (_splits(key, content[key]) for key in ("train_videos", "test_videos"))
+    ground_truth = _tubes(content["gttubes"], len(labels), boxes)
+    for i, names in enumerate(test_videos):
+        for video in names:
+            for key, known in (("gttubes", ground_truth.videos), ("nframes", nframes)):
+                if video not in content[key]:
+                    found = f"video {video!r} of test_videos[{i}] is not among its {len(known)} videos"
+                    _fail(key, found, "the file is incomplete; get the whole one")
+    return ActAnnotations(path, labels, ground_truth, nframes, resolution, train_videos, test_videos)
+
+
+def _check_keys(content: dict[Any, Any]) -> None:
     missing = [key for key in _KEYS if key not in content]
     if not missing:
         return
     first = next(iter(content.values()), None)
     if isinstance(first, dict) and "annotations" in first:
         found = "this is the list of corrected annotations (sf, ef, boxes), which has no splits"
-        _fail(path, "the file", found, "use the pickle that ACT and MOC made of it, UCF101v2-GT.pkl")
+        _fail("the file", found, "use the pickle that ACT and MOC made of it, UCF101v2-GT.pkl")
     present = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
     found = f"it has no {', '.join(missing)}; it has {present[:80]}"
-    _fail(path, "the file", found, "is it ACT's annotation pickle?")
+    _fail("the file", found, "is it ACT's annotation pickle?")
 
 
-def _splits(path: Path, key: str, lists: object) -> tuple[tuple[str, ...], ...]:
+def _splits(key: str, lists: object) -> tuple[tuple[str, ...], ...]:
     if not isinstance(lists, (list, tuple)) or not lists:
-        _fail(path, key, f"found {_kind(lists)}", "it is a list with one list of videos per split")
+        _fail(key, f"found {_kind(lists)}", "it is a list with one list of videos per split")
     least = int(key == "test_videos")  # there may be nothing to train on
-    return tuple(_names(path, f"{key}[{i}]", names, least=least) for i, names in enumerate(lists))
+    return tuple(_names(f"{key}[{i}]", names, least=least) for i, names in enumerate(lists))
 
 
-def _tubes(path: Path, gttubes: object, num_labels: int, boxes: BoxForm) -> GroundTruthTubes:
+def _tubes(gttubes: object, num_labels: int, boxes: BoxForm) -> GroundTruthTubes:
     """All tubes of all videos as rows."""
     videos: list[str] = []
     tubes: list[Floats] = []
     index: list[tuple[int, int]] = []  # per tube: video, label
-    for video, of_video in _dict(path, "gttubes", gttubes).items():
-        for label, of_label in _dict(path, f"gttubes[{video!r}]", of_video, key=int).items():
+    for video, of_video in _dict("gttubes", gttubes).items():
+        for label, of_label in _dict(f"gttubes[{video!r}]", of_video, key=int).items():
             where = f"gttubes[{video!r}][{label}]"
-            _integer(path, where, label, 0, num_labels - 1, f"the {num_labels} labels count from 0")
+            _integer(where, label, 0, num_labels - 1, f"the {num_labels} labels count from 0")
             if not isinstance(of_label, (list, tuple)):
-                _fail(path, where, f"found {_kind(of_label)}", "it is a list of tubes")
+                _fail(where, f"found {_kind(of_label)}", "it is a list of tubes")
             for number, tube in enumerate(of_label):
-                tubes.append(_tube(path, f"{where}[{number}]", tube, boxes))
+                tubes.append(_tube(f"{where}[{number}]", tube, boxes))
                 index.append((len(videos), label))
         videos.append(video)
     sizes = [len(tube) for tube in tubes]
@@ -320,7 +310,7 @@ def _tubes(path: Path, gttubes: object, num_labels: int, boxes: BoxForm) -> Grou
     if inverted.sum() > _INVERTED_SHARE * len(rows):
         found = f"{int(inverted.sum())} of {len(rows)} boxes have x2 < x1 or y2 < y1"
         advice = 'if the columns are x, y, width, height, read the file with boxes "xywh"'
-        _fail(path, "gttubes", found, advice)
+        _fail("gttubes", found, advice)
     return GroundTruthTubes(
         videos=tuple(videos),
         video=np.repeat(video_of, sizes),
@@ -331,27 +321,27 @@ def _tubes(path: Path, gttubes: object, num_labels: int, boxes: BoxForm) -> Grou
     )
 
 
-def _tube(path: Path, where: str, tube: object, boxes: BoxForm) -> Floats:
+def _tube(where: str, tube: object, boxes: BoxForm) -> Floats:
     """(N, 5) float64, checked."""
     if not isinstance(tube, np.ndarray) or tube.dtype.kind not in "fiu":
-        _fail(path, where, f"found {_kind(tube)}", "a tube is an array of numbers, (N, 5)")
+        _fail(where, f"found {_kind(tube)}", "a tube is an array of numbers, (N, 5)")
     if tube.ndim != 2 or tube.shape[1] != 5 or not len(tube):
         found = f"its shape is {tube.shape} and not (N, 5)"
-        _fail(path, where, found, "a tube has a row per frame: frame, x1, y1, x2, y2")
+        _fail(where, found, "a tube has a row per frame: frame, x1, y1, x2, y2")
     if tube.dtype == np.uint8 and boxes != "xywh":
         found = "it is of uint8, as in the corrected annotations, whose boxes are x, y, width, height"
-        _fail(path, where, found, 'read the file with boxes "xywh"')
+        _fail(where, found, 'read the file with boxes "xywh"')
     rows = np.asarray(tube, dtype=np.float64)  # before any sum
     if not np.isfinite(rows).all():
         row = int(np.argwhere(~np.isfinite(rows))[0, 0])
-        _fail(path, where, f"row {row} is {rows[row].tolist()}", "finite numbers are needed")
+        _fail(where, f"row {row} is {rows[row].tolist()}", "finite numbers are needed")
     frame = rows[:, 0]
     wrong = (frame != np.floor(frame)) | (frame < 1) | (frame >= FRAME_LIMIT)
     wrong[1:] |= frame[1:] <= frame[:-1]
     if wrong.any():
         row = int(np.argmax(wrong))
         advice = "frames are whole numbers, count from 1 and increase from row to row"
-        _fail(path, where, f"row {row} is of frame {frame[row]:g}", advice)
+        _fail(where, f"row {row} is of frame {frame[row]:g}", advice)
     return rows
 
 
@@ -369,7 +359,7 @@ def _array(path: Path) -> NDArray[Any]:
         content = load_plain(path)
         if not isinstance(content, np.ndarray):
             advice = "MOC's detections are one array, (M, 8)"
-            _fail(path, "the file", f"it holds a {_kind(content)}", advice)
+            raise ActFileError(f"{path}: it holds a {_kind(content)}; {advice}")
         return np.asarray(content)
     with open_data(path, ActFileError) as file:
         try:
@@ -378,53 +368,81 @@ def _array(path: Path) -> NDArray[Any]:
             advice = "write it with numpy.save, numbers only"
             raise ActFileError(f"{path}: cannot be read as an .npy array ({error}); {advice}") from error
     if not isinstance(array, np.ndarray):
-        _fail(path, "the file", "it is an .npz archive", "write the one array with numpy.save")
+        raise ActFileError(f"{path}: it is an .npz archive; write the one array with numpy.save")
     return array
 
 
-def _check_rows(path: Path, rows: Floats, column: int, wrong: Bools, advice: str) -> None:
+def _detections(rows: NDArray[Any], annotations: ActAnnotations, split: int) -> Detections:
+    names, num_labels = split_videos(annotations, split), len(annotations.labels)
+    last = _last_frames(annotations)
+    if rows.ndim != 2 or rows.shape[1] != 8:
+        advice = f"it is one row per detection: {', '.join(_COLUMNS)}"
+        _fail("the array", f"its shape is {rows.shape} and not (M, 8)", advice)
+    if rows.dtype.kind not in "fiu":
+        _fail("the array", f"its dtype is {rows.dtype}", "numbers are needed")
+    rows = rows.astype(np.float64)
+    for column, name in enumerate(_COLUMNS):
+        bad = ~np.isfinite(rows[:, column])
+        _check_rows(rows, column, bad, f"the {name} must be a finite number; was it 0 / 0?")
+    last_frame = np.array([last[name] for name in names], dtype=np.float64)
+    for column, least, most, advice in (
+        (0, 0, len(names) - 1, f"split {split} has {len(names)} test videos, counted from 0"),
+        (1, 1, FRAME_LIMIT - 1, "frames are whole numbers and count from 1"),
+        (2, 0, num_labels - 1, f"the {num_labels} labels count from 0"),
+    ):
+        value = rows[:, column]
+        bad = (value != np.floor(value)) | (value < least) | (value > most)
+        _check_rows(rows, column, bad, advice)
+    video, frame, label = rows[:, :3].astype(np.int64).T
+    late = frame > last_frame[video] if len(frame) else np.zeros(0, dtype=np.bool_)
+    if late.any():
+        name = names[video[np.argmax(late)]]
+        advice = f"{name} ends with frame {last[name]}; does the array belong to split {split}?"
+        _check_rows(rows, 1, late, advice)
+    return Detections(names, video, frame, rows[:, 4:], label, rows[:, 3])
+
+
+def _check_rows(rows: Floats, column: int, wrong: Bools, advice: str) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
-        _fail(
-            path, f"row {row}, column {column} ({_COLUMNS[column]})", f"found {rows[row, column]:g}", advice
-        )
+        _fail(f"row {row}, column {column} ({_COLUMNS[column]})", f"found {rows[row, column]:g}", advice)
 
 
-def _names(path: Path, where: str, names: object, *, least: int = 1) -> tuple[str, ...]:
+def _names(where: str, names: object, *, least: int = 1) -> tuple[str, ...]:
     if not isinstance(names, (list, tuple)) or len(names) < least:
-        _fail(path, where, f"found {_kind(names)}", "it is a list of names")
+        _fail(where, f"found {_kind(names)}", "it is a list of names")
     for i, name in enumerate(names):
         if not isinstance(name, str):
-            _fail(path, f"{where}[{i}]", f"found {_shown(name)}", "a name is needed")
+            _fail(f"{where}[{i}]", f"found {_shown(name)}", "a name is needed")
     if len(set(names)) != len(names):
         repeated = next(name for i, name in enumerate(names) if name in names[:i])
-        _fail(path, where, f"{repeated!r} is listed twice", "every name is listed once")
+        _fail(where, f"{repeated!r} is listed twice", "every name is listed once")
     return tuple(names)
 
 
-def _dict(path: Path, where: str, value: object, key: type = str) -> Mapping[Any, Any]:
+def _dict(where: str, value: object, key: type = str) -> Mapping[Any, Any]:
     if not isinstance(value, dict):
-        _fail(path, where, f"found {_kind(value)}", "it is a dict")
+        _fail(where, f"found {_kind(value)}", "it is a dict")
     for name in value:
         if not isinstance(name, key):
             what = "a video's name" if key is str else "a label index"
-            _fail(path, where, f"its key {_shown(name)} is a {_kind(name)}", f"{what} is needed")
+            _fail(where, f"its key {_shown(name)} is a {_kind(name)}", f"{what} is needed")
     return value
 
 
-def _integer(path: Path, where: str, value: object, least: int, most: int, advice: str = "") -> int:
+def _integer(where: str, value: object, least: int, most: int, advice: str = "") -> int:
     number = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
     if isinstance(number, float) and number.is_integer():
         number = int(number)
     if not isinstance(number, int) or not least <= number <= most:
-        _fail(path, where, f"found {_shown(value)}", advice or f"a whole number from {least} is needed")
+        _fail(where, f"found {_shown(value)}", advice or f"a whole number from {least} is needed")
     return number
 
 
-def _size(path: Path, where: str, size: object) -> tuple[int, int]:
+def _size(where: str, size: object) -> tuple[int, int]:
     if not isinstance(size, (tuple, list, np.ndarray)) or len(size) != 2:
-        _fail(path, where, f"found {_shown(size)}", "it is the pair (height, width)")
-    height, width = (_integer(path, where, side, 1, 10**6) for side in size)
+        _fail(where, f"found {_shown(size)}", "it is the pair (height, width)")
+    height, width = (_integer(where, side, 1, 10**6) for side in size)
     return height, width
 
 
@@ -439,5 +457,5 @@ def _kind(value: object) -> str:
     return "array" if isinstance(value, np.ndarray) else type(value).__name__
 
 
-def _fail(path: Path, where: str, found: str, advice: str) -> NoReturn:
-    raise ActFileError(f"{path}, {where}: {found}; {advice}")
+def _fail(where: str, found: str, advice: str) -> NoReturn:
+    raise _Invalid(f"{where}: {found}; {advice}")
