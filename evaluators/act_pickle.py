@@ -111,7 +111,7 @@ def read_act_detections(path: PathLike, annotations: ActAnnotations, split: int 
     text    the same eight columns with the video's name for its index; commas, no header. Rows of
             videos outside the split are kept, for the caller to drop (`Detections.in_videos`).
 
-    FileNotFoundError. DataFileError: with row or line, and field.
+    FileNotFoundError. ActFileError, AvaFileError: with row or line, and field. ValueError: unknown split.
     """
     path = Path(path)
     split_videos(annotations, split)  # ValueError: unknown split

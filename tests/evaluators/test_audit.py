@@ -124,15 +124,8 @@ def test_notes_say_how_each_protocol_treats_the_rows():
     first, alike = "only the first can be matched", "scored like any other"
     assert treatments[Protocol.STANDARD][3:] == [fp, fp, out, out, "dropped", first, alike]
     not_read = "scored: this protocol reads no exclusions"
-    assert treatments[Protocol.ACTIVITYNET_HEAD][3:] == [
-        ignored,
-        ignored,
-        not_read,
-        not_read,
-        "dropped",
-        first,
-        alike,
-    ]
+    head = [ignored, ignored, not_read, not_read, "dropped", first, alike]
+    assert treatments[Protocol.ACTIVITYNET_HEAD][3:] == head
     assert treatments[Protocol.GURKIRT][3:] == [fp, fp, out, out, fp, alike, alike]
     assert treatments[Protocol.ANNOTATED][3:] == [ignored, ignored, out, out, fp, first, alike]
 
@@ -147,16 +140,9 @@ few = st.tuples(
 @given(st.lists(few, max_size=40))
 def test_repeated_rows_are_counted_as_with_a_dictionary(det):
     evaluated = [row for row in det if row[3] in CLASSES]
-    expected = sum(n - 1 for n in Counter(evaluated).values())
-    assert (
-        audit(ground_truth(*[row[:4] for row in det]), detections(*det), CLASSES).repeated_detections
-        == expected
-    )
-    expected = sum(n - 1 for n in Counter(row[:4] for row in evaluated).values())
-    assert (
-        audit(ground_truth(*[row[:4] for row in det]), detections(*det), CLASSES).repeated_ground_truth
-        == expected
-    )
+    counts = audit(ground_truth(*[row[:4] for row in det]), detections(*det), CLASSES)
+    assert counts.repeated_detections == sum(n - 1 for n in Counter(evaluated).values())
+    assert counts.repeated_ground_truth == sum(n - 1 for n in Counter(r[:4] for r in evaluated).values())
 
 
 def test_many_different_rows_have_no_repeats():
