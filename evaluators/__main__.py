@@ -452,9 +452,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def extras(sub: argparse.ArgumentParser, known: Sequence[Protocol], default: Protocol) -> None:
-        sub.add_argument(
-            "--protocol", type=_protocol, choices=known, default=default, help=f"{rules} ({default})"
-        )
+        sub.add_argument("--protocol", choices=known, default=default, help=f"{rules} ({default})")
         sub.add_argument("--per-class", action="store_true", help="print the AP of every class")
         sub.add_argument(
             "--bootstrap", type=_count, metavar="N", help="95 %% intervals from N samples of the videos"
@@ -501,7 +499,6 @@ def _parser() -> argparse.ArgumentParser:
     ava_files(sub, required=False)
     sub.add_argument(
         "--protocol",
-        type=_protocol,
         choices=[*AVA_PROTOCOLS, *UCF_PROTOCOLS],
         help=f"{rules} (standard; gurkirt with a pickle)",
     )
@@ -510,10 +507,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--bootstrap", type=_count, default=1000, metavar="N", help="bootstrap samples (1000)")
     sub.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (0)")
     return parser
-
-
-def _protocol(text: str) -> Protocol | str:
-    return Protocol(text) if text in list(Protocol) else text
 
 
 def _threshold(text: str) -> float:
