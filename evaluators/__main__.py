@@ -452,7 +452,9 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def extras(sub: argparse.ArgumentParser, known: Sequence[Protocol], default: Protocol) -> None:
-        sub.add_argument("--protocol", choices=known, default=default, help=f"{rules} ({default})")
+        sub.add_argument(
+            "--protocol", choices=[*map(str, known)], default=default, help=f"{rules} ({default})"
+        )
         sub.add_argument("--per-class", action="store_true", help="print the AP of every class")
         sub.add_argument(
             "--bootstrap", type=_count, metavar="N", help="95 %% intervals from N samples of the videos"
@@ -499,7 +501,7 @@ def _parser() -> argparse.ArgumentParser:
     ava_files(sub, required=False)
     sub.add_argument(
         "--protocol",
-        choices=[*AVA_PROTOCOLS, *UCF_PROTOCOLS],
+        choices=[*map(str, Protocol)],
         help=f"{rules} (standard; gurkirt with a pickle)",
     )
     sub.add_argument("--split", help="with ACT's pickle for ground truth: a number from 1 (1)")
