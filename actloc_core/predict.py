@@ -76,7 +76,7 @@ class _ClipBuilder:
     def __init__(self, detector: ActionDetector, every: float) -> None:
         self.detector, self.every = detector, every
         self.keyframes = 0
-        """Number of keyframes whose clip was begun."""
+        """Number of keyframes so far."""
         self.pending: deque[_Clip] = deque()
         self.size: tuple[int, int] | None = None
         """(height, width) of all clips: the first frame's, even where the video's size changes."""
@@ -513,7 +513,7 @@ def _catch_interrupt() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def _report_progress(seconds: float | None) -> Iterator[Any]:
-    """Yield a function to call with the time reached: a bar on a terminal, or a line now and then."""
+    """Yield a function to call with the time reached: a bar on a terminal, otherwise a line at intervals."""
     console, started = Console(stderr=True), time.monotonic()
     printed = started
     of = f" of {seconds:.0f}" if seconds else ""

@@ -1,4 +1,4 @@
-"""How synthetic benchmarks are written: whole or not at all, on all cores, the same bytes every time."""
+"""Writing of synthetic benchmarks: complete or not at all, on all cores, with reproducible bytes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Recipe:
     """A benchmark that can be made from a seed. Equal names, specs and versions give equal bytes."""
 
     name: str
-    """Begins the name of its cached folder."""
+    """Prefix of its cached folder's name."""
     spec: Mapping[str, Any]
-    """What decides the content, recorded in the manifest. JSON values."""
+    """JSON values that determine the content; the manifest records them."""
     version: int
-    """To be raised by a change of what is drawn or written."""
+    """Number to raise with a change of what is drawn or written."""
     write: Callable[[Path, Progress], None]
     """Writes all files but the manifest into an empty folder."""
 
@@ -56,7 +56,7 @@ class Recipe:
     def make_at(self, target: Path, progress: Progress | None = None) -> None:
         """Make the benchmark in `target`, which does not exist yet or is empty.
 
-        A temporary folder beside it is filled and renamed when whole, so an interruption leaves nothing.
+        A temporary folder beside it is filled and renamed when complete: an interruption leaves no files.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))

@@ -1,4 +1,4 @@
-"""What the synthetic AVA-shaped benchmark shows: moving bodies and the frames they are drawn on.
+"""Scenes of the synthetic AVA benchmark: moving bodies and the frames that they are drawn on.
 
 NumPy only: no files and no video codec, so scenes can be drawn wherever NumPy is installed.
 `datasets.synthetic` writes them as videos with annotations. A scene is `FPS` frames long with the
@@ -8,7 +8,7 @@ keyframe in the middle, and holds
 - idle persons: the same look without any action, so they are not actors and not annotated;
 - distractors: bodies with a blue core that move and change like actors, and are not annotated.
 
-The ten actions need time: no single frame tells them apart. Everything an action changes (position,
+The ten actions need time: no single frame distinguishes them. Everything an action changes (position,
 size, opacity, the bar's angle) has the same distribution at the keyframe whatever the action is.
 """
 
@@ -122,7 +122,7 @@ def _sample_actions(rng: np.random.Generator) -> tuple[str, ...]:
 def sample_detections(persons: Sequence[Person], rng: np.random.Generator) -> list[tuple[Box, float]]:
     """Sample the output of a person detector at the keyframe: boxes, xyxy in pixels, with scores.
 
-    It detects 95 % of the bodies with a red core, actors and idle persons alike. One in ten of the
+    It detects 95 % of the bodies with a red core, both actors and idle persons. One in ten of the
     others is a false positive with a lower score. Box edges are off by 4 % of the body's side, one
     standard deviation.
     """

@@ -144,26 +144,26 @@ def _write(shape: Shape, size: TubeSize, images: Images, root: Path, progress: P
 
 
 def _ucf24_videos(size: TubeSize) -> tuple[list[_Video], list[list[str]], list[list[str]]]:
-    """All videos, and the names that each split trains and tests on. No group is in both."""
+    """List all videos and each split's training and test names. No group is in both."""
     videos: list[_Video] = []
     names = []
     first_group = 1
     for split, count in ((1, size.test), (0, size.train)):
-        mine = []
+        split_videos = []
         for number in range(count):
             motion, of_motion = MOTIONS[number % len(MOTIONS)], number // len(MOTIONS)
             group, clip = first_group + of_motion // CLIPS_PER_GROUP, of_motion % CLIPS_PER_GROUP + 1
             key = f"{motion}/v_{motion}_g{group:02d}_c{clip:02d}"
-            mine.append(_Video(key, motion, (size.seed, 0, split, number)))
-        videos += mine
-        names.append(sorted(video.key for video in mine))
+            split_videos.append(_Video(key, motion, (size.seed, 0, split, number)))
+        videos += split_videos
+        names.append(sorted(video.key for video in split_videos))
         first_group += -(-count // (len(MOTIONS) * CLIPS_PER_GROUP))
     test, train = names
     return videos, [train], [test]
 
 
 def _jhmdb_videos(size: TubeSize) -> tuple[list[_Video], list[list[str]], list[list[str]]]:
-    """The same; each split tests on other videos, as far as there are enough of them."""
+    """List all videos and each split's names. Splits test on different videos, if there are enough."""
     videos = []
     for number in range(size.train + size.test):
         motion = MOTIONS[number % len(MOTIONS)]

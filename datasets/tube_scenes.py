@@ -1,7 +1,7 @@
-"""What the synthetic UCF101-24 and JHMDB benchmarks show: bodies that move through a whole video.
+"""Scenes of the synthetic UCF101-24 and JHMDB benchmarks: bodies that move through a video.
 
-NumPy only, like `datasets.scenes`, whose bodies these are; `datasets.synthetic_tubes` writes them as
-videos with annotations. Eight motions that need time; every video shows one of them. A video holds
+NumPy only, like `datasets.scenes`, which draws the bodies; `datasets.synthetic_tubes` writes the scenes
+as videos with annotations. Eight motions that need time; every video shows one of them. A video holds
 
 - actors: a body with a bright bar that does the video's motion, with a red core while it acts;
 - distractors: the same with a blue core, in any of the motions, not annotated;
@@ -11,7 +11,7 @@ In the ucf24 shape 1-3 actors each act for a part of the video, their tube, and 
 grey core before and after. In the jhmdb shape one actor's tube covers every frame.
 
 No body leaves the image or covers another, so every box of a tube is visible. Sizes, positions and
-opacities are distributed alike whatever the motion is: a single frame does not reveal it.
+opacities have the same distribution whatever the motion is: a single frame does not reveal it.
 """
 
 from __future__ import annotations

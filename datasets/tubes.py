@@ -1,4 +1,4 @@
-"""What UCF101-24 and JHMDB share: annotations in ACT's pickle, labels on every frame, boxes in pixels."""
+"""Tube benchmarks (UCF101-24, JHMDB): annotations in ACT's pickle, labels per frame, boxes in pixels."""
 
 from __future__ import annotations
 
