@@ -102,9 +102,7 @@ def _print_rows(rows: Mapping[str, Experiment], out: Path) -> None:
         print(f"{name:34} {exp.hash}  {'done' if done else 'not run'}")
 
 
-def _print_outcome(
-    job: Job, missing: Mapping[str, list[Experiment]], failures: Mapping[str, str]
-) -> int:
+def _print_outcome(job: Job, missing: Mapping[str, list[Experiment]], failures: Mapping[str, str]) -> int:
     """Print the failed rows with their reasons; -> the exit code."""
     failed = {
         exp.hash: reason

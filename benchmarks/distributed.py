@@ -29,7 +29,9 @@ def all_reduce(values: Sequence[float], device: torch.device) -> list[float]:
     """Sum each value over the processes, in float64 on `device`."""
     if world_size() == 1:
         return list(values)
-    return [float(x) for x in all_reduce_tensor(torch.tensor(values, dtype=torch.float64, device=device)).tolist()]
+    return [
+        float(x) for x in all_reduce_tensor(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
+    ]
 
 
 def all_reduce_tensor(x: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 
 from benchmarks.profile import accuracy, kernels, page, speed, trains
-from benchmarks.provenance import git_commit
-from benchmarks.results import save
+from benchmarks.score.provenance import git_commit
+from benchmarks.score.results import save
 
 SECTIONS: dict[str, Callable[[torch.device, bool, float], Any]] = {
     "ceilings": lambda device, quick, seconds: speed.ceilings(device, quick),

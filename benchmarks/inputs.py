@@ -96,7 +96,9 @@ def chosen_rows(only: list[str], rows: list[str], scale: str, seeds: int) -> dic
         every = rows_at(scale, seed=seed)
         names = choose(only, rows)
         initialised_from = {every[name].weights for name in names}
-        first = next((n for n, exp in every.items() if TRAINING + exp.training_hash in initialised_from), None)
+        first = next(
+            (n for n, exp in every.items() if TRAINING + exp.training_hash in initialised_from), None
+        )
         suffix = f" seed {seed}" if seeds > 1 else ""
         chosen |= {f"{name}{suffix}": every[name] for name in ([first] if first else []) + names}
     return chosen
@@ -172,7 +174,7 @@ def make_synthetic(made: Path, name: str) -> Path:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    if not _synthetic_folder(made, name).exists():
+    if not synthetic_folder(made, name).exists():
         print(f"making {name} in {made}, once", flush=True)
     with Progress(*columns, transient=True, disable=not Console().is_terminal) as bar:
         task = bar.add_task(f"{name}: videos", total=None)
@@ -188,7 +190,7 @@ def make_synthetic(made: Path, name: str) -> Path:
     return root
 
 
-def _synthetic_folder(made: Path, name: str) -> Path:
+def synthetic_folder(made: Path, name: str) -> Path:
     """Where `make_synthetic` puts a benchmark."""
     if name in synthetic.SIZES:
         return synthetic.folder_of(made, synthetic.SIZES[name])

@@ -1,9 +1,9 @@
 """`nox -s regression`: backbones and heads meet the contract and their baselines before they meet a reader.
 
-Of every backbone and method: the contract (`benchmarks.contract`), parameters, GFLOPs and peak memory at the
+Of every backbone and method: the contract (`benchmarks.gates.contract`), parameters, GFLOPs and peak memory at the
 paper's size; of small ones also the time of a step, as a ratio to a plain workload in the same process, and
 the mAP of a short training. Of the evaluators: the numbers and the time of a fixed task. Of the tests: how
-many each file has. All are compared with benchmarks/baselines/*.json, and what is worse, what has vanished
+many each file has. All are compared with benchmarks/gates/baselines/*.json, and what is worse, what has vanished
 and what has appeared is named; the exit status is 1 then. `--update` writes the baselines anew and says which
 conclusions change.
 """
@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import contract, measure
-from benchmarks.results import save
+from benchmarks.gates import contract, measure
+from benchmarks.score.results import save
 
-BASELINES = Path(__file__).with_name("baselines")
+BASELINES = Path(__file__).with_name("gates") / "baselines"
 CHECKOUT = Path(__file__).resolve().parent.parent
 SIGMAS = 3.0
 """An mAP is worse when it is further below its baseline than so many standard deviations over seeds."""

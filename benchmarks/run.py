@@ -19,11 +19,11 @@ from benchmarks.experiments import Experiment
 from benchmarks.score.analysis import analyse
 from benchmarks.score.detections import SplitDetections, expand_rows, filter_by_score
 from benchmarks.score.evaluate import benchmark, frame_ap, protocol_of, random_classes
-from benchmarks.train.gflops import count_experiment
 from benchmarks.score.predict import predict
 from benchmarks.score.provenance import device_name, git_commit, scoring_code
 from benchmarks.score.results import CURVE_THETA, TABLE_THETA, Result, save
 from benchmarks.train.data import Data, given_boxes, load_data
+from benchmarks.train.gflops import count_experiment
 from benchmarks.train.training import FinishedTraining, train
 from evaluators import EvalRules
 from evaluators.ava_csv import write_detections, write_frame_detections, write_persons
@@ -133,9 +133,7 @@ def score(
     return result
 
 
-def _write(
-    folder: Path, exp: Experiment, result: Result, data: Data, detections: SplitDetections
-) -> None:
+def _write(folder: Path, exp: Experiment, result: Result, data: Data, detections: SplitDetections) -> None:
     """Write a run's files, result.json last: a run is done where it is there."""
     folder.mkdir(parents=True, exist_ok=True)
     write = write_detections if benchmark(exp) == "ava" else write_frame_detections

@@ -42,6 +42,8 @@ SPACE: dict[str, tuple[float, float]] = {
 """Field of an Experiment -> range, sampled log-uniformly: a factor of four and more about the paper's."""
 LR = 4.0
 """The learning rate is sampled between a row's own divided and multiplied by this."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; -> the exit status.
 

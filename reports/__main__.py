@@ -11,10 +11,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks.ablations import named
-from benchmarks.data import load_data
+from benchmarks.inputs import named
 from benchmarks.experiments import SCALES, TABLES
-from benchmarks.results import save
+from benchmarks.score.results import save
+from benchmarks.train.data import load_data
 from reports.charts import per_class, style
 from reports.figures import keyframes
 from reports.page import Run, best_single_stage, clip_figure, page, report_split, store

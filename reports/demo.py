@@ -17,9 +17,9 @@ from PIL import Image
 
 from actloc_core.clip import probe, read_times
 from actloc_core.predict import main as predict
-from benchmarks.ablations import make_synthetic
+from benchmarks.inputs import make_synthetic
 from benchmarks.experiments import ROWS, rows_at
-from benchmarks.results import save
+from benchmarks.score.results import save
 from datasets import ava
 
 ON_AVA = [name for name, exp in ROWS.items() if exp.dataset == "ava"]

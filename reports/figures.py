@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from benchmarks.results import TABLE_THETA, Result
+from benchmarks.score.results import TABLE_THETA, Result
 from datasets.split import Split
 from evaluators.ava_csv import read_detections, read_persons
 from evaluators.frame_map import Detections, GroundTruth

@@ -17,12 +17,12 @@ from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from actloc_core.model import ActionLocalizer
-from benchmarks.ablations import synthetic_folder
-from benchmarks.analysis import THETAS, Analysis, read_analysis
-from benchmarks.data import load_data
+from benchmarks.inputs import synthetic_folder
 from benchmarks.experiments import TABLES, Experiment, rows_at
-from benchmarks.models import build_model
-from benchmarks.results import Result, read_result
+from benchmarks.score.analysis import THETAS, Analysis, read_analysis
+from benchmarks.score.results import Result, read_result
+from benchmarks.train.data import load_data
+from benchmarks.train.models import build_model
 from datasets.split import Split
 from reports import attention, charts
 from reports.figures import keyframes

@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_ind
 
-from benchmarks.analysis import read_analysis
 from benchmarks.experiments import ROWS, Experiment, rows_at
-from benchmarks.flops import ROWS as CLASSIFIERS
-from benchmarks.flops import Count, count_row
-from benchmarks.results import TABLE_THETA, Result, read_result
+from benchmarks.score.analysis import read_analysis
+from benchmarks.score.results import TABLE_THETA, Result, read_result
+from benchmarks.train.gflops import ROWS as CLASSIFIERS
+from benchmarks.train.gflops import Count, count_row
 
 TITLES = {
     "2a": "Table 2a. Input and output resolution, and the two-stage baseline",

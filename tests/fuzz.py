@@ -186,7 +186,7 @@ def model_kinds() -> list[Kind]:
 
     from actloc_core.checkpoints import CheckpointError
     from actloc_core.detector import load_checkpoint
-    from benchmarks.results import Result, read_result
+    from benchmarks.score.results import Result, read_result
     from tests.actloc_core.checkpoints_of import checkpoint_content
 
     torch.set_num_threads(1)

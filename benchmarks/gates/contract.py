@@ -20,7 +20,7 @@ from actloc_core import backbones, selection
 from actloc_core.structures import Backbone, Predictions
 from actloc_core.two_stage import GivenBoxes, TwoStageLocalizer
 from benchmarks.experiments import OURS, Experiment, at_scale
-from benchmarks.models import build_model
+from benchmarks.train.models import build_model
 
 REAL = 100_000_000
 """Parameters up to which promises about numbers are tried, on small clips; larger ones of the same classes
@@ -117,12 +117,11 @@ def _clip(batch: int = 2, *, seed: int = 1, dtype: torch.dtype = torch.float32) 
 
 
 def _run(model: nn.Module, clip: Tensor) -> list[Tensor]:
-    """All tensors that come out, of a localizer or a backbone."""
-    if isinstance(model, TwoStageLocalizer):
-        boxes = clip.new_tensor([[0.5, 0.5, 0.4, 0.6], [0.3, 0.4, 0.2, 0.2]])
-        out = model(clip, [GivenBoxes(boxes, boxes.new_ones(2))] * len(clip))
-    else:
-        out = model(clip)
+    """All output tensors of a localizer, which is given two boxes a clip, or of a backbone."""
+    if isinstance(model, Backbone):
+        return [model(clip)]
+    boxes = clip.new_tensor([[0.5, 0.5, 0.4, 0.6], [0.3, 0.4, 0.2, 0.2]])
+    out = model(clip, [GivenBoxes(boxes, boxes.new_ones(2))] * len(clip))
     return [out.boxes, out.actor_logits, out.action_logits] if isinstance(out, Predictions) else [out]
 
 

@@ -19,13 +19,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from actloc_core.two_stage import GivenBoxes, TwoStageLocalizer
-from benchmarks.ablations import make_synthetic
-from benchmarks.contract import Subject
-from benchmarks.data import frame_ap, load_data
-from benchmarks.engine import fit, predict
+from benchmarks.context import RunContext
 from benchmarks.experiments import OURS, at_scale
-from benchmarks.flops import count_instantly, parameters
-from benchmarks.models import build_model
+from benchmarks.gates.contract import Subject
+from benchmarks.inputs import make_synthetic
+from benchmarks.score.evaluate import frame_ap
+from benchmarks.score.predict import predict
+from benchmarks.train.data import load_data
+from benchmarks.train.gflops import count_instantly, parameters
+from benchmarks.train.loop import fit, training_steps
+from benchmarks.train.models import build_model
+from benchmarks.train.state import new_state
 from datasets.split import subsample
 from evaluators.frame_map import Detections, EvalRules, GroundTruth, frame_map
 from evaluators.precision_recall import actor_precision_recall
@@ -150,13 +154,14 @@ def trained(subject: Subject, out: Path, *, seeds: int) -> dict[str, float]:
     name = subject.name.removeprefix("backbone/")
     exp = replace(at_scale(OURS, "tiny"), frame_embedding=True, epochs=EPOCHS, backbone=name)
     data = load_data(exp, {exp.dataset: make_synthetic(out / "data", exp.dataset)})
-    val, scores = subsample(data.val, CLIPS), []
+    val, scores, context = subsample(data.val, CLIPS), [], RunContext(torch.device("cpu"), out)
     for seed in range(seeds):
         torch.manual_seed(seed)
         model = build_model(exp, len(data.train.classes))
-        fit(model, data.train, replace(exp, seed=seed), torch.device("cpu"))
-        found = predict(model, val, torch.device("cpu"), theta=exp.theta, score=exp.score, batch=exp.batch)
-        scores.append(frame_ap(val, found, "standard").mAP)
+        steps, warmup = training_steps(exp, len(data.train))
+        state = new_state(model, exp, steps=steps, warmup=warmup)
+        fit(state, data.train, replace(exp, seed=seed), context)
+        scores.append(frame_ap(val, predict(model, val, exp, context), "standard").mAP)
     return {"mAP": mean(scores)} | ({"mAP_std": stdev(scores)} if seeds > 1 else {})
 
 

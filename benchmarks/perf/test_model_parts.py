@@ -23,11 +23,11 @@ from actloc_core.boxes import cxcywh_to_xyxy
 from actloc_core.loss import LossWeights, set_loss
 from actloc_core.matcher import CostWeights, match
 from actloc_core.structures import Predictions, Targets
-from benchmarks.analysis import THETAS, Analysis
 from benchmarks.experiments import TABLES, rows_at
-from benchmarks.flops import Count, count_instantly
 from benchmarks.perf.yardstick import against
-from benchmarks.results import Result
+from benchmarks.score.analysis import THETAS, Analysis
+from benchmarks.score.results import Result
+from benchmarks.train.gflops import Count, count_instantly
 from reports import charts, page, tables
 
 CLIPS, CANDIDATES, ACTIONS = 16, 512, 80

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from statistics import median
 
-from benchmarks.measure import in_turn
+from benchmarks.gates.measure import in_turn
 
 
 def against(

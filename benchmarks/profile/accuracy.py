@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.profile.measure import experiment, model_of
 from benchmarks.context import autocast
+from benchmarks.profile.measure import experiment, model_of
 
 MODELS: dict[str, dict[str, object]] = {
     "MViTv2-S": {},

@@ -33,6 +33,7 @@ def kernels(device: torch.device, quick: bool) -> dict[str, Any]:
     """Device time of one training step of batch 8 by group of kernels, and the attention kernel of each block."""
     if device.type != "cuda":
         return {"note": "needs a GPU"}
+    from torch._C._autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     exp = experiment(quick, batch=8)
@@ -44,7 +45,7 @@ def kernels(device: torch.device, quick: bool) -> dict[str, Any]:
         train_step(state, batch, exp, device)
         synchronise(device)
         wall = time.perf_counter() - clock
-    events = [e for e in profiled.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    events = [e for e in profiled.events() if e.device_type == DeviceType.CUDA]
     events.sort(key=lambda e: e.time_range.start)
     by_kernel: Counter[str] = Counter()
     for event in events:

@@ -14,7 +14,7 @@ from torch import nn
 
 from actloc_core.structures import Targets
 from benchmarks.experiments import OURS, Experiment
-from benchmarks.models import build_model
+from benchmarks.train.models import build_model
 from benchmarks.train.state import TrainState, new_state
 from datasets.transforms import Batch, Group
 

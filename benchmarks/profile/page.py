@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 CLIPS = {"AVA": 211_000}
@@ -185,7 +185,7 @@ def _trains(t: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     )
 
 
-SECTIONS = {
+SECTIONS: dict[str, Callable[[Any, Mapping[str, Any]], str]] = {
     "ceilings": _ceilings,
     "accuracy": _accuracy,
     "speed": _speed,

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from actloc_core.loss import grouped_set_loss
+from benchmarks.context import autocast
 from benchmarks.experiments import Experiment
-from benchmarks.flops import count_instantly
-from benchmarks.train.models import build_model
 from benchmarks.profile.measure import (
     CLASSES,
     experiment,
@@ -23,7 +22,8 @@ from benchmarks.profile.measure import (
     random_batch,
     training_of,
 )
-from benchmarks.context import autocast
+from benchmarks.train.gflops import count_instantly
+from benchmarks.train.models import build_model
 from benchmarks.train.state import uses_cuda_graphs
 from benchmarks.train.step import forward_and_match, train_step
 
@@ -68,26 +68,19 @@ QUICK = (0, 9, 11, 13)
 def speed(device: torch.device, quick: bool) -> list[Row]:
     """Forward, forward and backward, and whole steps of each setting; a setting that fails says why."""
     chosen = [SETTINGS[i] for i in QUICK] if quick else SETTINGS
-    return [
-        _tried(lambda name=name, fields=fields: one(name, fields, device, quick)) for name, fields in chosen
-    ]
+    return [_tried(name, fields, device, quick) for name, fields in chosen]
 
 
 def eager(device: torch.device, quick: bool) -> list[Row]:
     """The same without CUDA graphs, as PyTorch runs by default."""
     batches = (2,) if quick else (2, 16)
-    return [
-        _tried(
-            lambda batch=batch: one("MViTv2-S 256, no graphs", {"batch": batch}, device, quick, graphs=False)
-        )
-        for batch in batches
-    ]
+    return [_tried("MViTv2-S 256, no graphs", {"batch": b}, device, quick, graphs=False) for b in batches]
 
 
 def compiled(device: torch.device, quick: bool) -> list[Row]:
     """The same under torch.compile, whose first step takes minutes."""
     fields: dict[str, object] = {"batch": 2 if quick else 8, "compile": True}
-    return [_tried(lambda: one("MViTv2-S 256, compile", fields, device, quick))]
+    return [_tried("MViTv2-S 256, compile", fields, device, quick)]
 
 
 def plain(device: torch.device, quick: bool) -> list[Row]:
@@ -108,7 +101,7 @@ def plain(device: torch.device, quick: bool) -> list[Row]:
         row: Row = {"batch": batch}
         for name, forward in (
             ("ours", lambda: backbone(clips)),
-            ("plain", lambda: plain_forward(backbone, clips)),
+            ("plain", lambda: plain_forward(backbone, clips)),  # type: ignore[no-untyped-call]
         ):
             forget_peak(device)
             row[f"{name} ms_clip"] = 1e3 * median_s(lambda: both(forward), device, times=3) / batch
@@ -182,8 +175,10 @@ def gmac(exp: Experiment) -> float:
         return count_instantly(model, torch.empty(1, 3, exp.frames, exp.crop, exp.crop))
 
 
-def _tried(setting: Callable[[], Row]) -> Row:
+def _tried(
+    name: str, fields: dict[str, object], device: torch.device, quick: bool, *, graphs: bool = True
+) -> Row:
     try:
-        return setting()
+        return one(name, fields, device, quick, graphs=graphs)
     except (RuntimeError, FloatingPointError) as error:  # out of memory is a RuntimeError
-        return {"error": f"{type(error).__name__}: {error}"[:300]}
+        return {"error": f"{name}, batch {fields['batch']}: {type(error).__name__}: {error}"[:300]}

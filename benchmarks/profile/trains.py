@@ -17,10 +17,10 @@ from torch import Tensor
 from actloc_core.model import keep_actors
 from actloc_core.pixels import normalise
 from actloc_core.structures import Targets
-from benchmarks.experiments import Experiment
-from benchmarks.train.models import build_model
-from benchmarks.profile.measure import experiment, synchronise
 from benchmarks.context import autocast
+from benchmarks.experiments import Experiment
+from benchmarks.profile.measure import experiment, synchronise
+from benchmarks.train.models import build_model
 from benchmarks.train.state import TrainState, new_state
 from benchmarks.train.step import train_step
 from datasets import scenes

@@ -1,75 +1,106 @@
-"""Where a result comes from: commit, device, and fingerprints of the code that it follows from."""
+"""The provenance of a result: commit, device, and fingerprints of the code that it follows from."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import os
 import platform
 import subprocess
 from functools import cache
 from pathlib import Path
 
+import grimp
 import torch
 
 from actloc_core import backbones
 from benchmarks.experiments import Experiment
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 COMMIT = "ACTLOC_COMMIT"
-"""Environment variable: the commit of code that travelled to another machine."""
+"""Environment variable: the commit of code that was sent to another machine."""
 
-MODEL = (
-    *("assemble", "boxes", "clip", "heads", "loss", "matcher", "model", "pixels", "selection", "structures"),
-    "backbones/layers",
+RUN, TRAINING = "benchmarks.run", "benchmarks.train.training"
+"""Modules that a result and a trained model follow from, with all that they import."""
+SCORING = ("benchmarks.score", "evaluators.frame_map", "evaluators.matching")
+"""Not part of a training: a fix there scores again and does not train again. The validation in training chooses
+nothing but best.pt, and readers take the rows of `evaluators.frame_map`, which hold no rule."""
+METHODS = {"two_stage": "actloc_core.two_stage", "detr": "actloc_core.detr"}
+READERS = {
+    "ava": ("datasets.ava",),
+    "ucf24": ("datasets.ucf24", "datasets.tubes"),
+    "jhmdb": ("datasets.jhmdb", "datasets.tubes"),
+}
+MAKERS = (
+    "datasets.synthetic",
+    "datasets.synthetic_tubes",
+    "datasets.generate",
+    "datasets.scenes",
+    "datasets.tube_scenes",
 )
-"""Modules of actloc_core that every training goes through."""
-READERS = {"ava": ("ava",), "ucf24": ("tubes", "ucf24"), "jhmdb": ("tubes", "jhmdb")}
-"""Modules of `datasets` that only one kind of data goes through."""
-METHODS = {"single_stage": (), "two_stage": ("two_stage",), "detr": ("detr",)}
+"""The synthetic data's bytes are in the data's fingerprint."""
+
+
+def training_modules(exp: Experiment) -> frozenset[str]:
+    """The modules that an experiment's trained model follows from: the closure of TRAINING's imports.
+
+    Without what only other methods, backbones and datasets go through, and without SCORING.
+    """
+    kind = exp.dataset.removeprefix("synthetic_").removesuffix("_smoke")
+    used = {getattr(backbones, exp.backbone).__module__, METHODS.get(exp.method), *READERS.get(kind, ())}
+    modules = _closure(TRAINING) - (_choices() - used)
+    return frozenset(m for m in modules if not any(m == s or m.startswith(f"{s}.") for s in SCORING))
+
+
+def scoring_modules() -> frozenset[str]:
+    """The modules that the numbers of a trained model follow from: the closure of RUN's imports.
+
+    Without methods, backbones and readers, whose every change trains again.
+    """
+    return _closure(RUN) - _choices()
 
 
 def training_code(exp: Experiment) -> str:
-    """A fingerprint of the code that an experiment's trained model follows from.
-
-    Of each module that the training goes through, what Python sees: comments, docstrings and layout may
-    change. Code of other methods, backbones and datasets may, too.
-    """
-    backbone = getattr(backbones, exp.backbone).__module__.rpartition(".")[2]
-    kind = exp.dataset.removeprefix("synthetic_").removesuffix("_smoke")
-    core = [*MODEL, f"backbones/{backbone}", *METHODS.get(exp.method, ())]
-    core += ["checkpoints"] if exp.weights else []
-    names = [f"actloc_core/{name}.py" for name in core]
-    names += [f"datasets/{name}.py" for name in ("split", "transforms", *READERS.get(kind, ()))]
-    names += [f"evaluators/{name}.py" for name in ("files", "ava_csv", "act_pickle")]
-    names += [f"benchmarks/{name}.py" for name in ("engine", "models", "processes")]
-    return _fingerprint(tuple(sorted(names)))
+    """A fingerprint of `training_modules`: of each module what Python sees, without comments and docstrings."""
+    return _fingerprint(training_modules(exp))
 
 
 def scoring_code() -> str:
-    """The same of the code that the numbers of a trained model follow from."""
-    names = [
-        f"evaluators/{name}.py"
-        for name in (
-            *("frame_map", "matching", "precision_recall", "files", "ava_csv", "act_pickle"),
-            *("bootstrap", "errors"),
-        )
-    ]
-    names += ["actloc_core/model.py", *(f"benchmarks/{name}.py" for name in ("actors", "data", "analysis"))]
-    return _fingerprint(tuple(names))
+    """The same of `scoring_modules`."""
+    return _fingerprint(scoring_modules())
+
+
+def _choices() -> frozenset[str]:
+    """Modules that one method, backbone or dataset alone goes through, and the makers of synthetic data."""
+    made = {
+        vars(backbones)[name].__module__
+        for name in vars(backbones)
+        if inspect.isfunction(vars(backbones)[name])
+    }
+    readers = {module for modules in READERS.values() for module in modules}
+    return frozenset({*made, *METHODS.values(), *readers, *MAKERS, "actloc_core.backbones"})
 
 
 @cache
-def _fingerprint(names: tuple[str, ...]) -> str:
+def _closure(module: str) -> frozenset[str]:
+    graph = grimp.build_graph("benchmarks", "datasets", "actloc_core", "evaluators", cache_dir=None)
+    return frozenset({module, *graph.find_upstream_modules(module)})
+
+
+@cache
+def _fingerprint(modules: frozenset[str]) -> str:
     digest = hashlib.sha256()
-    for name in names:
-        digest.update(name.encode() + meaning((CHECKOUT / name).read_text()).encode())
+    for module in sorted(modules):
+        path = CHECKOUT / module.replace(".", "/")
+        source = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+        digest.update(module.encode() + meaning(source.read_text()).encode())
     return digest.hexdigest()[:16]
 
 
 @cache
 def meaning(source: str) -> str:
-    """What Python sees of a source text, without its docstrings, comments and layout."""
+    """The syntax tree of a source text, without docstrings, comments and layout."""
     return ast.dump(_WithoutTexts().visit(ast.parse(source)))
 
 
@@ -84,7 +115,7 @@ class _WithoutTexts(ast.NodeTransformer):
 def git_commit() -> str:
     """The checkout's commit, "+" behind it where files differ; "unknown" outside git.
 
-    Where the code has travelled without its history, the variable COMMIT says it.
+    Where the code was sent without its history, the variable COMMIT says it.
     """
     if said := os.environ.get(COMMIT):
         return said

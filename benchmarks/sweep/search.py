@@ -88,9 +88,7 @@ class SearchSpec:
     resources: Resources
 
 
-def search(
-    spec: SearchSpec, log: TrialLog, *, trials: int, seed: int, at_once: int, logs: Path
-) -> None:
+def search(spec: SearchSpec, log: TrialLog, *, trials: int, seed: int, at_once: int, logs: Path) -> None:
     """Run `trials` trials in a `cluster`: Optuna proposes from log.space, knowing those in the log.
 
     log.space: field of an Experiment -> range, sampled log-uniformly. logs: directory of Ray's own records.
@@ -119,7 +117,9 @@ def search(
             mode="max",
             num_samples=trials,
             search_alg=proposals,
-            scheduler=ASHAScheduler(time_attr="looks", max_t=len(VALIDATE_AT), grace_period=1, reduction_factor=2),
+            scheduler=ASHAScheduler(
+                time_attr="looks", max_t=len(VALIDATE_AT), grace_period=1, reduction_factor=2
+            ),
             max_concurrent_trials=at_once,
         ),
         run_config=tune.RunConfig(

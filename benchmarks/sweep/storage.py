@@ -27,7 +27,9 @@ def send(uri: str, out: Path, folder: str) -> None:
     try:
         system, root = FileSystem.from_uri(uri)
         remote = _files(system, f"{root}/{folder}")
-        local = {str(p.relative_to(out / folder)): p for p in sorted((out / folder).rglob("*")) if _is_synced(p)}
+        local = {
+            str(p.relative_to(out / folder)): p for p in sorted((out / folder).rglob("*")) if _is_synced(p)
+        }
         for name, path in local.items():
             info = remote.get(name)
             if info is None or (info.size, info.mtime_ns) != (path.stat().st_size, path.stat().st_mtime_ns):

@@ -165,7 +165,7 @@ def training_loader(train: Split, exp: Experiment, context: RunContext, *, first
     )
     return DataLoader(
         TrainingView(train, strength, exp.seed),
-        batch_sampler=Batches(len(train), exp, first=first),  # type: ignore[arg-type]
+        batch_sampler=Batches(len(train), exp, first=first),
         collate_fn=collate,
         # Its own generator: a loader draws a number, and torch's belongs to dropped paths alone.
         generator=torch.Generator(),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.results import save
+from benchmarks.score.results import save
 
 CHUNK = 1 << 20
 WAIT = 30.0

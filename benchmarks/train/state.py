@@ -121,11 +121,13 @@ class CudaGraphs(nn.Module):
     is one launch. Clips of another shape than a micro-batch's, and evaluation, run as without graphs.
     """
 
+    replay: Callable[[Tensor], tuple[Tensor, ...]]
+
     def __init__(self, model: nn.Module, exp: Experiment) -> None:
         super().__init__()
         self.model = model
         device = next(model.parameters()).device
-        clips_each = exp.batch // world_size() // exp.accumulate
+        clips_each = max(exp.batch // world_size() // exp.accumulate, 1)
         self.shape = torch.Size((clips_each, 3, exp.frames, exp.crop, exp.crop))
         rng = torch.cuda.get_rng_state(device)
         # Recording happens on a stream of its own, the replays do not: torch warns, and orders the two.

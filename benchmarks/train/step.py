@@ -18,9 +18,9 @@ from actloc_core.loss import LossWeights, Totals, grouped_set_loss, totals_of
 from actloc_core.matcher import CostWeights, Matches, match
 from actloc_core.structures import Predictions, Targets, to_device
 from actloc_core.two_stage import ground_truth_boxes
+from benchmarks.context import autocast
 from benchmarks.distributed import all_reduce, world_size
 from benchmarks.experiments import Experiment
-from benchmarks.context import autocast
 from benchmarks.train.state import TrainState
 from datasets.transforms import Batch, Group
 

@@ -9,8 +9,8 @@ import torch
 from actloc_core.model import keep_actors
 from actloc_core.structures import Predictions
 from benchmarks import data
-from benchmarks.actors import FoundActors, above, detections
-from benchmarks.data import frame_ap
+from benchmarks.score.detections import FoundActors, above, detections
+from benchmarks.train.data import frame_ap
 from evaluators.frame_map import Detections, EvalRules, GroundTruth, frame_map
 
 BOXES = np.array([[0.1, 0.1, 0.3, 0.3], [0.6, 0.6, 0.9, 0.9]])

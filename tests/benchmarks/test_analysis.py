@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.actors import FoundActors
-from benchmarks.analysis import THETAS, analyse, confusion, read_analysis
+from benchmarks.score.analysis import THETAS, analyse, confusion, read_analysis
+from benchmarks.score.detections import FoundActors
 from evaluators.frame_map import Detections, GroundTruth
 
 BOXES = np.array([[0.1, 0.1, 0.3, 0.3], [0.6, 0.6, 0.9, 0.9]])

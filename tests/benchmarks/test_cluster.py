@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from benchmarks import sweep
-from benchmarks.mirror import send
-from benchmarks.provenance import git_commit
+from benchmarks.score.provenance import git_commit
 from benchmarks.sweep import Share, share_of
+from benchmarks.sweep.storage import send
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

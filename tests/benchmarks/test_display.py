@@ -1,7 +1,7 @@
 import pytest
-
-from benchmarks.display import SweepDisplay
 from benchmarks.training import Progress
+
+from benchmarks.sweep.display import SweepDisplay
 
 
 @pytest.fixture

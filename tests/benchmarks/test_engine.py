@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from benchmarks.engine import batches, fit, predict, warmup_cosine, weight_groups
 from torch import nn
 
 from actloc_core import backbones
 from actloc_core.backbones import vit
 from actloc_core.clip import VideoError
 from actloc_core.structures import Predictions
-from benchmarks.actors import detections
-from benchmarks.engine import batches, fit, predict, warmup_cosine, weight_groups
 from benchmarks.experiments import OURS, at_scale
-from benchmarks.models import build_model
+from benchmarks.score.detections import detections
+from benchmarks.train.models import build_model
 from datasets import ava, synthetic
 from datasets.transforms import EvaluationView, collate
 

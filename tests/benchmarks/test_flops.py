@@ -11,7 +11,7 @@ from torch import nn
 from actloc_core import backbones
 from actloc_core.backbones.mvit import MViT
 from benchmarks import experiments, flops
-from benchmarks.flops import PAPER, ROWS, build, count, count_instantly, count_row
+from benchmarks.train.gflops import PAPER, ROWS, build, count, count_instantly, count_row
 
 # fvcore's counts of the original implementations (PySlowFast's, Hiera's, VideoMAE's), and of the
 # four detectors of Table 2a assembled from them as Table 1 says.

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from benchmarks.mirror import fetch, send
+from benchmarks.sweep.storage import fetch, send
 
 
 @pytest.fixture

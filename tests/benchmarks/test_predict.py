@@ -5,13 +5,13 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from benchmarks.engine import predict
 
 from actloc_core.detector import ActionDetector, pack_checkpoint
 from actloc_core.predict import KeyframeDetections, iter_detections
-from benchmarks.data import clip_rate
-from benchmarks.engine import predict
 from benchmarks.experiments import OURS, at_scale
-from benchmarks.models import build_model
+from benchmarks.train.data import clip_rate
+from benchmarks.train.models import build_model
 from datasets import ava, synthetic
 
 EXP = replace(at_scale(OURS, "tiny"), frames=8, crop=32)

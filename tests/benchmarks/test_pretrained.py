@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from benchmarks.pretrained import WEIGHTS, Published, download, sha256_of
+from benchmarks.train.pretrained import WEIGHTS, Published, download, sha256_of
 
 CONTENT = bytes(range(256)) * 9000  # more than two chunks
 SHA = hashlib.sha256(CONTENT).hexdigest()

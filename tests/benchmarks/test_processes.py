@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from benchmarks.engine import fit, predict, true_boxes
 from torch import distributed, multiprocessing
 
 from benchmarks import processes
-from benchmarks.engine import fit, predict, true_boxes
 from benchmarks.experiments import OURS, at_scale
-from benchmarks.models import build_model
+from benchmarks.train.models import build_model
 from datasets import ava, synthetic
 
 CPU = torch.device("cpu")

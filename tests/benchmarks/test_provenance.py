@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import provenance
 from benchmarks.experiments import OURS, ROWS, rows_at
-from benchmarks.provenance import meaning, scoring_code, training_code
+from benchmarks.score.provenance import meaning, scoring_code, training_code
 
 SOURCE = '''
 """What it is."""

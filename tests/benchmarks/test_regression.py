@@ -10,7 +10,7 @@ from torch import nn
 
 from actloc_core.backbones.factorised import factorised_tiny
 from benchmarks import contract, measure, regression
-from benchmarks.contract import Subject, broken, subjects
+from benchmarks.gates.contract import Subject, broken, subjects
 from benchmarks.regression import Finding, compared, conclusions, main
 from evaluators.frame_map import frame_map
 

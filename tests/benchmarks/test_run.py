@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from actloc_core.checkpoints import CheckpointError
-from benchmarks.actors import FoundActors
-from benchmarks.data import given_boxes, load_data, random_classes
 from benchmarks.experiments import OURS, TRAINING, at_scale
-from benchmarks.models import build_model, weights_hash
-from benchmarks.results import Result, read_result, save
 from benchmarks.run import TooManyError, _refuse_masses, run
+from benchmarks.score.detections import FoundActors
+from benchmarks.score.results import Result, read_result, save
+from benchmarks.train.data import given_boxes, load_data, random_classes
+from benchmarks.train.models import build_model, weights_hash
 from datasets import ava, synthetic
 from evaluators.ava_csv import read_detections, read_persons
 from evaluators.frame_map import Detections, EvalRules, frame_map

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from benchmarks import search
-from benchmarks.actors import FoundActors
-from benchmarks.data import load_data
 from benchmarks.experiments import OURS, ROWS, at_scale
+from benchmarks.score.detections import FoundActors
 from benchmarks.search import TrialLog, best_theta, pasted, space_of, try_out
+from benchmarks.train.data import load_data
 from datasets.split import hold_out_videos
 from evaluators.frame_map import Detections
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.training import finished, last_state, origin_of, train
 from filelock import FileLock
 
 from benchmarks import training
-from benchmarks.data import load_data
 from benchmarks.experiments import OURS, at_scale
-from benchmarks.training import finished, last_state, origin_of, train
+from benchmarks.train.data import load_data
 from datasets.split import subsample
 
 CHECKOUT = Path(__file__).resolve().parents[2]

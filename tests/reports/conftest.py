@@ -4,7 +4,7 @@ from dataclasses import asdict
 import pytest
 
 from benchmarks.experiments import rows_at
-from benchmarks.results import Result
+from benchmarks.score.results import Result
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from actloc_core.model import ActionLocalizer
 from actloc_core.pixels import normalise
 from actloc_core.structures import Targets
 from benchmarks.experiments import OURS, at_scale
-from benchmarks.models import build_model
+from benchmarks.train.models import build_model
 from reports import attention
 
 TINY = replace(at_scale(OURS, "tiny"), frames=8, crop=64)

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from actloc_core.detector import pack_checkpoint
-from benchmarks.data import clip_rate
 from benchmarks.experiments import rows_at
-from benchmarks.models import build_model
+from benchmarks.train.data import clip_rate
+from benchmarks.train.models import build_model
 from datasets import synthetic
 from reports.demo import ROW, keyframes_of, main
 from tests.actloc_core.numbered import numbers, write_numbered

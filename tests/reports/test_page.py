@@ -9,9 +9,9 @@ from functools import partial
 
 import pytest
 
-from benchmarks.analysis import THETAS, Analysis
 from benchmarks.experiments import TABLES, rows_at
-from benchmarks.flops import Count
+from benchmarks.score.analysis import THETAS, Analysis
+from benchmarks.train.gflops import Count
 from reports import __main__ as command
 from reports import page, tables
 

@@ -4,8 +4,8 @@ import pytest
 from scipy import stats
 
 from benchmarks.experiments import ROWS, rows_at
-from benchmarks.flops import ROWS as CLASSIFIERS
-from benchmarks.flops import Count
+from benchmarks.train.gflops import ROWS as CLASSIFIERS
+from benchmarks.train.gflops import Count
 from reports import tables
 from reports.tables import MEANS, REFERENCE, TITLES, compared, markdown, published, sanity
 
