@@ -59,7 +59,7 @@ class DetrLocalizer(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
 
     def forward(self, clip: Tensor, boxes: object = None) -> Predictions:
-        """(B, 3, T, H, W) -> Predictions of L = the number of queries. boxes: not used, as in `ActionLocalizer`."""
+        """(B, 3, T, H, W) -> Predictions of L = the number of queries. boxes: as `ActionLocalizer`'s."""
         tokens = self.proj(self.backbone(clip))  # (B, t, h, w, dim)
         t, h, w, dim = tokens.shape[1:]
         centres = ((torch.arange(size, device=clip.device) + 0.5) / size for size in (t, h, w))

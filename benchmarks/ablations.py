@@ -11,8 +11,8 @@
         one step and one evaluation of every row at full size: can it run here, and how long will it take?
 
 Results go to OUT/runs/<hash>/, trained models to OUT/trainings/<hash>/; `python -m reports` makes the
-tables. Rows that are up to date are skipped, and interrupted trainings are resumed. Exit code: 0 all rows have
-a result (or can have one, --dry-run), 1 a run failed, 2 bad input, 130 interrupted.
+tables. Rows that are up to date are skipped, and interrupted trainings are resumed. Exit code: 0 all rows
+have a result (or can have one, --dry-run), 1 a run failed, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--mirror",
         metavar="URI",
-        help="remote storage that results are synced with (s3://, gs://, file://): machines then share no --out",
+        help="remote storage to sync results with (s3://, gs://, file://): machines then share no --out",
     )
     p.add_argument(
         "--processes",

@@ -28,8 +28,8 @@ class RunContext:
     weights: Mapping[str, Path] = field(default_factory=dict)
     """Name of published initialisation weights -> file."""
     fresh: str = ""
-    """Id of a request to train anew: checkpoints of a training that was not started for it do not count. An id
-    and not a time, for clocks are set back and differ between machines. "" uses what is there."""
+    """Id of a request to train anew: checkpoints of a training not started for it do not count. An id and no
+    time, for clocks are set back and differ between machines. "" uses what is there."""
     checkpoint_every: float = CHECKPOINT_EVERY_S
     """Seconds between two checkpoints."""
 

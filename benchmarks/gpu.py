@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gpu`: what training at the paper's size takes on this machine's GPU, in eight minutes.
+"""`python -m benchmarks.gpu`: what training at the paper's size takes on this GPU, in eight minutes.
 
     python -m benchmarks.gpu                        all sections
     python -m benchmarks.gpu --only speed kernels   these sections; the figures of the others are kept
-    python -m benchmarks.gpu --device cpu --quick   the same road with small models, in a minute, as the tests do
+    python -m benchmarks.gpu --device cpu --quick   small models, in a minute, as in the tests
 
 Needs torch, numpy, scipy and pyarrow alone: clips are rendered in memory. Writes OUT/gpu/gpu.json after each
 section and OUT/gpu/gpu.md, whose last measured copy is docs/gpu.md.

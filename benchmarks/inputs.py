@@ -132,7 +132,7 @@ def data_roots(given: list[str], rows: Mapping[str, Experiment], made: Path) -> 
 def weight_files(
     given: list[str], experiments: Mapping[str, Experiment], downloads: Path | None = None
 ) -> dict[str, Path]:
-    """Name of published weights -> file, from NAME=FILE arguments, for all that experiments are initialised from.
+    """Name of published weights -> file, from NAME=FILE arguments, for all initialisation weights.
 
     downloads: folder that files not given are downloaded to; None downloads nothing.
     Raises ValueError or FileNotFoundError where a file is missing, or given and not used.

@@ -1,11 +1,11 @@
 """`nox -s regression`: backbones and heads meet the contract and their baselines before they meet a reader.
 
-Of every backbone and method: the contract (`benchmarks.gates.contract`), parameters, GFLOPs and peak memory at the
-paper's size; of small ones also the time of a step, as a ratio to a plain workload in the same process, and
-the mAP of a short training. Of the evaluators: the numbers and the time of a fixed task. Of the tests: how
-many each file has. All are compared with benchmarks/gates/baselines/*.json, and what is worse, what has vanished
-and what has appeared is named; the exit status is 1 then. `--update` writes the baselines anew and says which
-conclusions change.
+Of every backbone and method: the contract (`benchmarks.gates.contract`), parameters, GFLOPs and peak memory
+at the paper's size; of small ones also the time of a step, as a ratio to a plain workload in the same process,
+and the mAP of a short training. Of the evaluators: the numbers and the time of a fixed task. Of the tests:
+their number in each file. All are compared with benchmarks/gates/baselines/*.json: numbers that are worse, that
+have vanished or appeared are listed, and the exit code is 1 then. `--update` writes the baselines anew and
+prints which conclusions change.
 """
 
 from __future__ import annotations

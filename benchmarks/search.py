@@ -3,8 +3,8 @@
 Optuna proposes, ASHA stops the worst trials, and both see training data alone: every fifth training video is
 held out, and a trial's metric is its frame-mAP there. OUT/search/<row>/ gets trials.csv, a line for each
 finished trial, and winner.txt, an Experiment to paste into benchmarks/experiments.py. The same command
-resumes from the trials in trials.csv. Trials finish in an order that depends on the machine, and Optuna's next
-proposal on the trials it knows: two searches are alike, not the same.
+resumes from the trials in trials.csv. Trials finish in an order that depends on the machine, and Optuna's
+next proposal on the trials it knows: two searches are alike, not the same.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Gates: what a change must keep. The contract of models, measured numbers and their baselines, the dry run."""
+"""Gates: the contract of models, measured numbers and their baselines, and the dry run."""

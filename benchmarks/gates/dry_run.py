@@ -170,7 +170,7 @@ def _measure(
     findings: Findings,
     reports: Queue[dict[str, Any]],
 ) -> None:
-    """Fill in the findings, and report them after each part: what is known survives a process that is killed."""
+    """Fill in the findings, and report them after each part, so that they survive a killed process."""
     counted = count_experiment(exp)
     findings.gflops, findings.parameters = counted.gflops, counted.params
     clock = time.monotonic()

@@ -20,8 +20,8 @@ MODELS: dict[str, dict[str, object]] = {
 def accuracy(device: torch.device, quick: bool) -> list[dict[str, Any]]:
     """Relative error |x - x64| / |x64| of the output tokens and of all gradients, for each model.
 
-    The input is small, a clip of 64 x 64, so that float64 takes seconds; TF32 is off. "tokens" are the box and
-    action outputs of DETR, which returns no grid of tokens.
+    The input is small, a clip of 64 x 64, so that float64 takes seconds; TF32 is off. DETR returns no grid of
+    tokens: of it "tokens" are all outputs.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -30,7 +30,7 @@ GROUPS = (
 
 
 def kernels(device: torch.device, quick: bool) -> dict[str, Any]:
-    """Device time of one training step of batch 8 by group of kernels, and the attention kernel of each block."""
+    """Device time of a training step of batch 8 by group of kernels, and each block's attention kernel."""
     if device.type != "cuda":
         return {"note": "needs a GPU"}
     from torch._C._autograd import DeviceType

@@ -16,7 +16,8 @@ def markdown(figures: Mapping[str, Any]) -> str:
     kind = " Small models: the figures mean nothing." if m["quick"] else ""
     parts = [
         f"# Training on one {m['device']}",
-        f"Measured {m['date']} by `python -m benchmarks.gpu` with torch {m['torch']}, {m['cores']} CPU cores.{kind}",
+        f"Measured {m['date']} by `python -m benchmarks.gpu` with torch {m['torch']}, "
+        f"{m['cores']} CPU cores.{kind}",
     ]
     for name, write in SECTIONS.items():
         section = figures.get(name)
@@ -100,9 +101,9 @@ def _speed(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> str
         shown.append(row | {"tflops": tflops, "mfu": 100 * tflops / ceiling if ceiling else None})
     failed = "".join(f"\n\nfailed: {row['error']}" for row in every if "error" in row)
     return (
-        "## Training steps\n\nbfloat16, clips copied from pinned host memory, AdamW; evaluation forward without "
-        "graphs. TFLOP/s count 6 per multiply-accumulate and clip; MFU is their share of the matrix product "
-        f"above.\n\n{table(shown, STEP_COLUMNS)}{failed}\n\n{_hours(rows)}"
+        "## Training steps\n\nbfloat16, clips copied from pinned host memory, AdamW; evaluation forward "
+        "without graphs. TFLOP/s count 6 per multiply-accumulate and clip; MFU is their share of the matrix "
+        f"product above.\n\n{table(shown, STEP_COLUMNS)}{failed}\n\n{_hours(rows)}"
     )
 
 
@@ -127,8 +128,8 @@ def _hours(rows: Sequence[Mapping[str, Any]]) -> str:
             }
         )
     return (
-        "Hours of training on AVA, 25 epochs (DETR 50) of 211,000 keyframes at 16 clips a step, from the steps "
-        "above; eight GPUs take 2 clips each, the exchange of gradients and the loader not counted.\n\n"
+        "Hours of training on AVA, 25 epochs (DETR 50) of 211,000 keyframes at 16 clips a step, from the "
+        "steps above; eight GPUs take 2 clips each, the exchange of gradients and the loader not counted.\n\n"
         + table(hours, {"model": ("model", ""), "one": ("one GPU", ".0f"), "eight": ("eight GPUs", ".0f")})
     )
 
@@ -143,8 +144,8 @@ def _plain(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> str
         "plain peak_gib": ("plain GiB", ".1f"),
     }
     return (
-        "## Against a straightforward MViTv2-S\n\nForward and backward of the backbone at 256 without graphs, "
-        "against the explicit biases and softmax of the tests' reference.\n\n" + table(rows, columns)
+        "## Against a straightforward MViTv2-S\n\nForward and backward of the backbone at 256 without "
+        "graphs, against the explicit biases and softmax of the tests' reference.\n\n" + table(rows, columns)
     )
 
 
@@ -155,8 +156,8 @@ def _kernels(k: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     top = [{"kernel": f"`{name}`", "share": 100 * share} for name, share in k["top"][:15]]
     attention = ", ".join(dict.fromkeys(f"`{name}`" for name, _ in k["attention"]))
     return (
-        f"## Kernels of a step\n\nMViTv2-S at 256, batch 8: {k['launched']} kernels, {k['device_ms']:.0f} ms on the "
-        f"device, {k['wall_ms']:.0f} ms in all (profiled).\n\n"
+        f"## Kernels of a step\n\nMViTv2-S at 256, batch 8: {k['launched']} kernels, "
+        f"{k['device_ms']:.0f} ms on the device, {k['wall_ms']:.0f} ms in all (profiled).\n\n"
         + table(groups, {"group": ("group", ""), "share": ("% of device time", ".1f")})
         + "\n\n"
         + table(top, {"kernel": ("kernel", ""), "share": ("%", ".1f")})
@@ -167,8 +168,8 @@ def _kernels(k: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
 def _depthwise(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> str:
     columns = {key: (key, ".2f" if isinstance(value, float) else "") for key, value in rows[0].items()}
     return (
-        "## Depthwise convolutions\n\nForward and backward, ms on the device, 8 clips; `benchmark` is cudnn.benchmark.\n\n"
-        + table(rows, columns)
+        "## Depthwise convolutions\n\nForward and backward, ms on the device, 8 clips; `benchmark` is "
+        "cudnn.benchmark.\n\n" + table(rows, columns)
     )
 
 
@@ -178,10 +179,10 @@ def _trains(t: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
         for name in ("step", "seconds", "loss", "l1", "giou", "actor", "action")
     }
     return (
-        f"## It trains\n\nMViTv2-S at 256 from drawn weights, {t['seconds']:.0f} s on rendered synthetic scenes: "
+        f"## It trains\n\nMViTv2-S at 256 from random weights, {t['seconds']:.0f} s on rendered scenes: "
         f"{t['steps']} steps, {t['clips_s']:.0f} clips/s. Validation mAP {100 * t['mAP_before']:.1f} before, "
-        f"{100 * t['mAP_after']:.1f} after (true boxes with random classes: {100 * t['mAP_random_classes']:.1f}).\n\n"
-        + table(t["curve"], columns)
+        f"{100 * t['mAP_after']:.1f} after (ground-truth boxes with random classes: "
+        f"{100 * t['mAP_random_classes']:.1f}).\n\n" + table(t["curve"], columns)
     )
 
 
@@ -195,4 +196,4 @@ SECTIONS: dict[str, Callable[[Any, Mapping[str, Any]], str]] = {
     "depthwise": _depthwise,
     "trains": _trains,
 }
-"""Those with a heading of their own, as they stand on the page; `eager` and `compile` stand beside `speed`."""
+"""Section -> its text, in the order of the page; `eager` and `compile` are rows of `speed`'s table."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from actloc_core.loss import grouped_set_loss
 from benchmarks.context import autocast
@@ -31,7 +33,7 @@ Row = dict[str, Any]
 
 
 def ceilings(device: torch.device, quick: bool) -> dict[str, Any]:
-    """What the device reaches on a large matrix product (TFLOP/s) and a copy (GB/s, bytes read and written)."""
+    """The device's rate on a large matrix product (TFLOP/s) and a copy (GB/s, read and written)."""
     n, dtype = (512, torch.float32) if quick else (8192, torch.bfloat16)
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     seconds = median_s(lambda: a @ b, device)
@@ -84,7 +86,7 @@ def compiled(device: torch.device, quick: bool) -> list[Row]:
 
 
 def plain(device: torch.device, quick: bool) -> list[Row]:
-    """Forward and backward of the backbone alone: ours and the straightforward MViT of the tests, alternating."""
+    """Forward and backward of the backbone alone: ours and the straightforward MViT of the tests."""
     from tests.actloc_core.plain_mvit import plain_forward
 
     rows = []
@@ -92,28 +94,26 @@ def plain(device: torch.device, quick: bool) -> list[Row]:
         exp = experiment(quick, batch=batch, drop_path=0.0)
         backbone = model_of(exp, device).get_submodule("backbone")
         clips = random_batch(exp, device).groups[0].clips.to(device)
-
-        def both(forward: Callable[..., torch.Tensor]) -> None:
-            with autocast(device, exp.bf16):
-                out = forward()
-            out.float().mean().backward()
-
         row: Row = {"batch": batch}
-        for name, forward in (
-            ("ours", lambda: backbone(clips)),
-            ("plain", lambda: plain_forward(backbone, clips)),  # type: ignore[no-untyped-call]
-        ):
+        for name, forward in (("ours", backbone), ("plain", partial(plain_forward, backbone))):
+            step = partial(_forward_and_backward, forward, clips, exp)
             forget_peak(device)
-            row[f"{name} ms_clip"] = 1e3 * median_s(lambda: both(forward), device, times=3) / batch
+            row[f"{name} ms_clip"] = 1e3 * median_s(step, device, times=3) / batch
             row[f"{name} peak_gib"] = peak_gib(device)
         rows.append(row | {"ratio": row["plain ms_clip"] / row["ours ms_clip"]})
     return rows
 
 
+def _forward_and_backward(forward: Callable[[Tensor], Tensor], clips: Tensor, exp: Experiment) -> None:
+    with autocast(clips.device, exp.bf16):
+        out = forward(clips)
+    out.float().mean().backward()
+
+
 def one(
     name: str, fields: dict[str, object], device: torch.device, quick: bool, *, graphs: bool = True
 ) -> Row:
-    """One setting: ms a clip of forward, forward and backward, step; clips/s, peak memory, synchronisations."""
+    """One setting: ms a clip of forward, forward and backward, step; memory, synchronisations."""
     exp = experiment(quick, **fields)
     forget_peak(device)
     clock = time.perf_counter()
@@ -156,7 +156,7 @@ def one(
 
 
 def graphs(device: torch.device, quick: bool) -> dict[str, Any]:
-    """The losses of the same three steps with CUDA graphs and without: they must agree to bfloat16's rounding."""
+    """The losses of the same three steps with CUDA graphs and without; they agree to bfloat16's rounding."""
     exp = experiment(quick, batch=2, drop_path=0.0)
     losses = {}
     for name in ("graphs", "eager"):

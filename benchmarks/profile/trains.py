@@ -1,4 +1,4 @@
-"""The full-size model learns: MViTv2-S at 256 on synthetic clips, rendered in memory, by the real training step."""
+"""A short training of the full-size model: MViTv2-S at 256 on scenes rendered in memory, by `train_step`."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def random_classes(made: list[Scene]) -> float:
 
 def _frame_map(made: list[Scene], frame: np.ndarray, box: np.ndarray, score: np.ndarray) -> float:
     """frame (K,), box (K, 4) xyxy, score (K, C) -> frame-mAP; a scene is a frame of one video."""
-    classes = {i: name for i, name in enumerate(scenes.ACTIONS, 1)}
+    classes = dict(enumerate(scenes.ACTIONS, 1))
     count = len(classes)
     rows = [
         (i, j, c) for i, (_, _, labels) in enumerate(made) for j, c in zip(*np.nonzero(labels), strict=True)

@@ -24,8 +24,8 @@ COMMIT = "ACTLOC_COMMIT"
 RUN, TRAINING = "benchmarks.run", "benchmarks.train.training"
 """Modules that a result and a trained model follow from, with all that they import."""
 SCORING = ("benchmarks.score", "evaluators.frame_map", "evaluators.matching")
-"""Not part of a training: a fix there scores again and does not train again. The validation in training chooses
-nothing but best.pt, and readers take the rows of `evaluators.frame_map`, which hold no rule."""
+"""Not part of a training: a fix there scores again and does not train again. Validation in training chooses
+nothing but best.pt, and readers use the rows of `evaluators.frame_map`, not its rules."""
 METHODS = {"two_stage": "actloc_core.two_stage", "detr": "actloc_core.detr"}
 READERS = {
     "ava": ("datasets.ava",),
@@ -62,7 +62,7 @@ def scoring_modules() -> frozenset[str]:
 
 
 def training_code(exp: Experiment) -> str:
-    """A fingerprint of `training_modules`: of each module what Python sees, without comments and docstrings."""
+    """A fingerprint of `training_modules`, whatever their comments and docstrings are."""
     return _fingerprint(training_modules(exp))
 
 

@@ -44,10 +44,10 @@ STARTUP_TIMEOUT_S = 5 * 60.0
 
 @contextmanager
 def cluster(address: str | None = None) -> Iterator[list[dict[str, Any]]]:
-    """Start Ray for the sweeps inside, once, for it takes seconds; -> its machines, as `ray.nodes` lists them.
+    """Start Ray once for the sweeps inside, for it takes seconds; -> its machines, as `ray.nodes` lists them.
 
-    address: of a running cluster to join, "auto" for the one of this machine; the runtime environment takes this
-    checkout's code to its machines. None: a private one, which ends with the context.
+    address: of a running cluster to join, "auto" for the one of this machine; the runtime environment sends
+    this checkout's code to its machines. None: a private one, which ends with the context.
     Raises ValueError where no cluster answers, or a private one starts no process.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -169,7 +169,7 @@ def resources_per_process(
 def check_storage(
     machines: Sequence[Mapping[str, Any]], out: Path, needed: Sequence[Path], *, mirror: str | None = None
 ) -> None:
-    """Check on every machine that it sees what is written into `out` (or its mirror) here, and what is needed.
+    """Check that every machine sees what is written into `out` (or its mirror) here, and what is needed.
 
     Raises ValueError naming the machine and what it does not see.
     """

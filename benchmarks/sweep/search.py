@@ -1,4 +1,4 @@
-"""A search: Optuna proposes recipes, ASHA stops the worst, each trial trains on part of the training videos."""
+"""A search: Optuna proposes recipes, ASHA stops the worst; trials see training videos alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,8 @@ class TrialLog:
         last = self.trials[-1]
         values = ", ".join(f"{name} {last[name]:.3g}" for name in self.space)
         print(
-            f"trial {len(self.trials)}: mAP {100 * last['mAP']:.1f} after validation {last['looks']:g} ({values})"
+            f"trial {len(self.trials)}: mAP {100 * last['mAP']:.1f} "
+            f"after validation {last['looks']:g} ({values})"
         )
 
         def write(part: Path) -> None:

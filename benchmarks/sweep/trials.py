@@ -135,7 +135,7 @@ def sweep(
 def _tuner(trainings: list[str], spec: _TrialSpec, forwarder: tune.Callback) -> tune.Tuner:
     options = spec.options
     alone = options.processes == 1
-    # Several processes are started by Ray Train, each with its resources; the trial itself only waits for them.
+    # Several processes are started by Ray Train, each with its resources; the trial itself only waits.
     resources = (
         {"cpu": options.resources.num_cpus, "gpu": options.resources.num_gpus} if alone else {"memory": 1.0}
     )
@@ -242,7 +242,7 @@ def _fetched_folders(exp: Experiment) -> list[str]:
 
 
 class _Watchdog(Callbacks):
-    """Ends the process, with the stacks of its threads in the log, where no batch follows within the timeout."""
+    """Ends the process, with its threads' stacks in the log, where no batch follows within the timeout."""
 
     def __init__(self, timeout: float, log: BinaryIO) -> None:
         self.timeout, self.log = timeout, log
@@ -293,7 +293,7 @@ def _trial_log(out: Path, training: str) -> Path:
 
 
 class _EventForwarder(tune.Callback):
-    """Forwards Ray's events as (event, training, more); through a queue where Tune runs on another machine."""
+    """Forwards Ray's events as (event, training, more), from another machine through a queue."""
 
     def __init__(self, handler: Handler, out: Path, queue: Queue | None) -> None:
         self.handler, self.out, self.queue = handler, out, queue

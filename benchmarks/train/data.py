@@ -77,7 +77,8 @@ def clip_rate(exp: Experiment) -> float:
 def given_boxes(exp: Experiment, split: Split, root: Path) -> dict[Key, GivenBoxes] | None:
     """The boxes that a two-stage row classifies, by keyframe; None for the other methods.
 
-    Raises ValueError for boxes other than "detector" and "ground_truth", and for a detector's beside AVA; FileNotFoundError or ValueError naming the person-box file where it is missing or broken.
+    Raises ValueError for boxes other than "detector" and "ground_truth", and for a detector's beside AVA;
+    FileNotFoundError or ValueError naming the person-box file where it is missing or broken.
     """
     if exp.method != "two_stage":
         return None

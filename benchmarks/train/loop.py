@@ -1,4 +1,4 @@
-"""The training loop: batches in a seeded order, steps, validation, checkpoints; it knows events, not listeners."""
+"""The training loop: batches in a seeded order, steps, validation, checkpoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from datasets.split import Split
 from datasets.transforms import Augmentation, TrainingView, collate
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
-"""Steps after which losses are read from the device, which waits for it; before validation and checkpoints too."""
+"""Steps between two reads of losses from the device, each of which waits for it."""
 VALIDATE_AT = (1 / 4, 1 / 2, 3 / 4, 1)
 """Shares of the training after which the model is validated."""
 
@@ -126,7 +126,7 @@ def training_steps(exp: Experiment, clips: int) -> tuple[int, int]:
 
 
 class Batches:
-    """The (epoch, index) pairs of this process's clips, a list for each step after `first`, made epoch by epoch."""
+    """The (epoch, index) pairs of this process's clips, a list for each step after `first`."""
 
     def __init__(self, clips: int, exp: Experiment, *, first: int) -> None:
         self.clips, self.exp, self.first = clips, exp, first

@@ -25,8 +25,8 @@ from benchmarks.train.state import TrainState
 from datasets.transforms import Batch, Group
 
 Losses = dict[str, Tensor]
-"""The loss of Eq. 4 under "loss" and its four weighted terms: detached float32 scalars on the device. Of several
-processes each has its share; the sum over the processes is the whole batch's."""
+"""The loss of Eq. 4 under "loss" and its four weighted terms: detached float32 scalars on the device. Each of
+several processes has its share; the sum over the processes is the whole batch's."""
 
 Matched = tuple[Predictions, list[Targets], Matches]
 """A group of clips of one size: predictions, ground truth, and which candidate is whose."""

@@ -2,7 +2,7 @@
 
 OUT/trainings/<training>/
     log.csv            a line for each step
-    state_<step>.pt    checkpoints: all that the rest of the training follows from; the last two, until the end
+    state_<step>.pt    checkpoints, all that the rest of the training follows from; the last two of them
     best.pt            the model with the best validation mAP
     checkpoint.pt      the trained model, written last
     trial.log          what the training's process printed
@@ -137,7 +137,7 @@ def training_lock(folder: Path) -> FileLock:
 
 
 def _discard_stale(folder: Path, fresh: str) -> None:
-    """Remove what an earlier training left, unless it was started for this very request; "" requests nothing."""
+    """Remove what an earlier training left, unless it was started for this request; "" requests nothing."""
     name = folder / "fresh.txt"
     if fresh and not (name.exists() and name.read_text() == fresh):
         checkpoints.remove_all(folder)
