@@ -54,6 +54,10 @@ def fit(
         try:
             losses = train_step(state, batch, exp, context.device)
         except FloatingPointError as error:
+            # The cause may be an earlier loss that is not read yet: the first of both is named.
+            for one in unread:
+                if not math.isfinite(loss := float(one.losses["loss"])):
+                    raise _not_finite(one.step, train, exp, f"the loss is {loss}") from error
             raise _not_finite(state.step + 1, train, exp, str(error)) from error
         unread.append(Unread(state.step, lr, losses, batch.problems))
         for callback in callbacks:
