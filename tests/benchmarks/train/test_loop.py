@@ -1,234 +1,221 @@
-import copy
-import math
+"""The training loop: order of clips, events, errors, and reading losses late as on a GPU."""
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from benchmarks.engine import batches, fit, predict, warmup_cosine, weight_groups
 from torch import nn
 
-from actloc_core import backbones
-from actloc_core.backbones import vit
 from actloc_core.clip import VideoError
 from actloc_core.structures import Predictions
-from benchmarks.experiments import OURS, at_scale
-from benchmarks.score.detections import detections
+from benchmarks.context import Callbacks
+from benchmarks.score.predict import predict
+from benchmarks.train import loop
+from benchmarks.train.loop import batches
 from benchmarks.train.models import build_model
-from datasets import ava, synthetic
-from datasets.transforms import EvaluationView, collate
+from tests.benchmarks.shared import TINY, Recorder, Stopped, context_of, equal_weights, fit_new
 
-EXP = replace(at_scale(OURS, "smoke"), frames=4, crop=32, epochs=1)
-
-
-@pytest.fixture(scope="module")
-def split(small_benchmark):
-    whole = ava.load(
-        small_benchmark, "train", frames=4, stride=4, crop=32, fps=synthetic.FPS, flipped=synthetic.FLIPPED
-    )
-    return replace(whole, keyframes=whole.keyframes[:64])
-
-
-def train(split, exp, seed=0):
-    torch.manual_seed(seed)
-    model, steps = build_model(exp, len(split.classes)), []
-    fit(model, split, exp, torch.device("cpu"), on_step=steps.append)
-    return model, steps
-
-
-def test_warmup_then_cosine_to_zero():
-    factors = [warmup_cosine(step, 12, 4) for step in range(13)]
-    assert factors[:5] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
-    assert factors[8] == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
-    assert factors[12] == pytest.approx(0)
+EXP = replace(TINY, epochs=1)
+CLASSES = 10
 
 
 def test_each_epoch_is_a_new_permutation_of_whole_batches():
     every = list(batches(10, 4, 6, seed=0))
     assert [epoch for batch in every for epoch, _ in batch] == [0] * 8 + [1] * 8 + [2] * 8
-    firsts = [[i for batch in every[2 * e : 2 * e + 2] for _, i in batch] for e in range(3)]
-    assert all(len(set(order)) == 8 for order in firsts)
-    assert firsts[0] != firsts[1]
+    epochs = [[i for batch in every[2 * e : 2 * e + 2] for _, i in batch] for e in range(3)]
+    assert all(len(set(order)) == 8 for order in epochs)
+    assert epochs[0] != epochs[1]
     assert every == list(batches(10, 4, 6, seed=0))
     assert every != list(batches(10, 4, 6, seed=1))
 
 
-def test_no_weight_decay_for_biases_norms_and_positions():
-    decayed, plain = weight_groups(build_model(replace(EXP, frame_embedding=True), 10))
-    assert all(p.dim() > 1 for p in decayed["params"])
-    assert plain["weight_decay"] == 0
-    shapes = {tuple(p.shape) for p in plain["params"] if p.dim() > 1}
-    assert (2, 64) in shapes, "the frame embedding"
-    assert (3, 48) in shapes, "a table of relative positions in time"
+@pytest.mark.parametrize("first", range(7))
+def test_a_resumed_order_is_the_rest_of_the_whole_one(first):
+    assert list(batches(10, 4, 6, 0, first=first)) == list(batches(10, 4, 6, 0))[first:]
 
 
-def test_training_is_the_same_twice_and_lowers_the_loss(split):
+def test_training_is_the_same_twice_and_lowers_the_loss(small_split):
     exp = replace(EXP, epochs=6, lr=1e-3)
-    model, steps = train(split, exp)
-    again, _ = train(split, exp)
-    for a, b in zip(model.parameters(), again.parameters(), strict=True):
-        assert torch.equal(a, b)
-    losses = [step.losses["loss"] for step in steps]
+    model, steps = fit_new(small_split, exp)
+    again, _ = fit_new(small_split, exp)
+    assert equal_weights(again, model)
+    losses = [step.loss for step in steps]
     assert [step.step for step in steps] == list(range(1, 25))
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+    for step in steps:
+        assert step.loss == pytest.approx(sum(step.losses.values()), rel=1e-5)
 
 
 @pytest.mark.parametrize("method", ["single_stage", "two_stage", "detr"])
-def test_a_batch_computed_in_parts_is_the_same_step(split, method):
+def test_training_in_micro_batches_takes_the_same_steps(small_split, method):
     exp = replace(EXP, epochs=0.5, lr=1e-3, method=method, queries=16)
-    whole, steps = train(split, exp)
+    whole, steps = fit_new(small_split, exp)
     for count in (3, 16):
-        model, again = train(split, replace(exp, accumulate=count))
-        for step, other in zip(steps, again, strict=True):
+        model, others = fit_new(small_split, replace(exp, accumulate=count))
+        for step, other in zip(steps, others, strict=True):
             assert other.losses == pytest.approx(step.losses, rel=2e-4, abs=1e-6)
         for a, b in zip(whole.parameters(), model.parameters(), strict=True):
             torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-2)
 
 
-def test_parts_need_clips_of_one_size(split):
+def test_micro_batches_of_clips_of_several_sizes_are_refused(small_split):
     exp = replace(EXP, crop=64, short_sides=(30, 85), accumulate=2)
-    with pytest.raises(ValueError, match="all its clips have one size: accumulate=1"):
-        train(replace(split, crop=64), exp)
+    with pytest.raises(ValueError, match="clips of several sizes .* set accumulate=1"):
+        fit_new(replace(small_split, crop=64), exp)
 
 
-@pytest.mark.parametrize("backbone", ["mvitv2_tiny", "hiera_tiny", "vit_b"])
-def test_checkpointing_changes_no_gradient(backbone, monkeypatch):
-    if backbone == "vit_b":  # a small one: what is tested is the class
-        monkeypatch.setattr(backbones, "vit_b", lambda **kwargs: vit._vit(2, 16, 2, 4, 32, False, 0.0, 2))
-    exp = replace(EXP, backbone=backbone)
-    clip, gradients = torch.randn(1, 3, 4, 32, 32), []
-    for checkpointing in (False, True):
-        torch.manual_seed(0)
-        model = build_model(replace(exp, checkpointing=checkpointing), 10).train()
-        assert model.backbone.checkpointing == checkpointing
-        sum(x.square().sum() for x in model(clip)).backward()
-        gradients.append([p.grad for p in model.parameters()])
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_the_moving_average_is_what_is_left(split):
-    """With decay 0 it is the last step's weights, with 1 the first ones; in between the textbook's sum."""
-    exp = replace(EXP, epochs=0.75, lr=1e-3)
-    every = []
-    torch.manual_seed(0)
-    model = build_model(exp, 10)
-    fit(
-        model, split, exp, torch.device("cpu"),
-        on_step=lambda step: every.append([p.detach().clone() for p in model.parameters()]),
-    )  # fmt: skip
-    averaged, _ = train(split, replace(exp, ema=0.5))
-    assert len(every) == 3
-    for first, second, third, mine in zip(*every, averaged.parameters(), strict=True):
-        # It begins with the weights of the first step.
-        torch.testing.assert_close(mine, 0.25 * first + 0.25 * second + 0.5 * third)
-
-
-def test_a_stopped_training_goes_on_with_its_moving_average(split):
-    exp = replace(EXP, epochs=1, lr=1e-3, ema=0.9, drop_path=0.5)
-    torch.manual_seed(0)
-    whole, states = build_model(exp, 10), []
-    fit(
-        whole, split, exp, torch.device("cpu"),
-        on_state=lambda state: states.append(copy.deepcopy(state)), state_every=0,
-    )  # fmt: skip
-    assert [state["step"] for state in states] == [1, 2, 3]
-    torch.manual_seed(99)
-    model, later = build_model(exp, 10), []
-    fit(model, split, exp, torch.device("cpu"), state=states[1], on_step=later.append)
-    assert [step.step for step in later] == [3, 4]
-    for a, b in zip(whole.parameters(), model.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_a_loss_that_is_not_finite_stops_with_the_clips_named(split):
-    class Broken(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(()))
-
-        def forward(self, clip):
-            n = len(clip)
-            actor = torch.full((n, 8, 2), float("inf")) * self.scale
-            return Predictions(torch.full((n, 8, 4), 0.5) * self.scale, actor, torch.zeros(n, 8, 10))
-
-    with pytest.raises(FloatingPointError, match="not finite"):
-        fit(Broken(), split, EXP, torch.device("cpu"))
-
-
-def test_too_few_clips_for_a_batch(split):
+def test_fewer_clips_than_a_batch_are_refused(small_split):
     with pytest.raises(ValueError, match="3 training clips do not fill one batch of 16"):
-        train(replace(split, keyframes=split.keyframes[:3]), EXP)
+        fit_new(replace(small_split, keyframes=small_split.keyframes[:3]), EXP)
 
 
-def test_predictions_become_rows_of_the_right_clip(split):
-    """A model that tells the clip's brightness as p(alpha): each row must carry its own clip's."""
-
-    class Brightness(nn.Module):
-        def forward(self, clip):
-            mean = clip.mean((1, 2, 3, 4))
-            actor = torch.stack([mean, torch.zeros_like(mean)], -1)[:, None]
-            box = torch.tensor([0.5, 0.5, 0.5, 0.5]).expand(len(clip), 1, 4)
-            return Predictions(box, actor, torch.arange(10.0).expand(len(clip), 1, 10))
-
-    found = predict(Brightness(), split, torch.device("cpu"), theta=0.0, score="action", batch=7)
-    persons, rows = found.persons, detections(found)
-    assert len(persons.score) == 64
-    assert len(rows.score) == 640
-    for row in (0, 6, 7, 63):
-        video, second = persons.videos[persons.video[row]], int(persons.frame[row])
-        index = split.keyframes.index((video, second))
-        assert index == row
-        brightness = (split[index][0].mean() - 0.45) / 0.225
-        assert persons.score[row] == pytest.approx(brightness.sigmoid().item(), abs=1e-5)
-    assert rows.label[:10].tolist() == list(split.classes)
-    assert rows.score[:10] == pytest.approx(torch.arange(10.0).sigmoid().numpy())
-    assert rows.box[0].tolist() == [0.25, 0.25, 0.75, 0.75]
-
-
-def test_with_the_aspect_kept_each_clip_is_found_as_if_it_were_alone(split):
-    """Landscape and portrait clips in one batch: nothing of one reaches the other, no padding counts."""
-
-    class Mixed(type(split)):
-        def read(self, index):
-            frames = super().read(index)
-            return frames if index % 3 else frames.swapaxes(1, 2)
-
-    mixed = Mixed(**{**vars(split), "keyframes": split.keyframes[:8]})
-    torch.manual_seed(0)
-    model = build_model(EXP, 10).eval()
-    ask = {"theta": 0.0, "score": "product", "keep_aspect": True}
-    together = predict(model, mixed, torch.device("cpu"), batch=8, **ask).persons
-    alone = predict(model, mixed, torch.device("cpu"), batch=1, **ask).persons
-    assert len(collate([EvaluationView(mixed, short_side=32, multiple=4)[i] for i in range(8)]).groups) == 2
-
-    def rows(persons):
-        order = np.lexsort((persons.box[:, 0], persons.score, persons.frame, persons.video))
-        return np.column_stack([persons.video, persons.frame, persons.score, persons.box])[order]
-
-    assert rows(together) == pytest.approx(rows(alone), abs=1e-5)
-
-
-def test_training_with_scale_augmentation_learns_from_clips_of_unequal_size(split):
+def test_training_with_scale_augmentation_takes_clips_of_several_sizes(small_split):
     exp = replace(EXP, crop=64, lr=1e-3, short_sides=(60, 85))
-    _, steps = train(replace(split, crop=64), exp)
+    _, steps = fit_new(replace(small_split, crop=64), exp)
     assert len(steps) == 4
-    assert all(np.isfinite(step.losses["loss"]) for step in steps)
-    assert all(step.problems == [] for step in steps)
+    assert all(np.isfinite(step.loss) for step in steps)
+    assert all(step.problems == () for step in steps)
 
 
-def test_workers_replace_and_report_a_broken_video_in_training_and_stop_in_evaluation(split, tmp_path):
+def test_a_worker_replaces_an_unreadable_clip_in_training_and_stops_an_evaluation(small_split, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video")
-    video = split.keyframes[0][0]
-    some = replace(split, sources={**split.sources, video: broken})
-    clips = sum(name == video for name, _ in some.keyframes)
-    assert 0 < clips < len(some)
-    torch.manual_seed(0)
-    model, steps = build_model(EXP, 10), []
-    fit(model, some, EXP, torch.device("cpu"), workers=1, on_step=steps.append)
+    video = small_split.keyframes[0][0]
+    split = replace(small_split, sources={**small_split.sources, video: broken})
+    unreadable = sum(name == video for name, _ in split.keyframes)
+    assert 0 < unreadable < len(split)
+    model, steps = fit_new(split, EXP, workers=1)
     problems = [problem for step in steps for problem in step.problems]
-    assert len(problems) == clips, "each clip of the video once in the epoch"
+    assert len(problems) == unreadable, "each clip of the video once in the epoch"
     assert all("broken.mp4: not a readable video" in problem for problem in problems)
     with pytest.raises(VideoError, match=r"broken\.mp4"):
-        predict(model, some, torch.device("cpu"), theta=0.1, score="action", batch=8, workers=1)
+        predict(model, split, replace(EXP, theta=0.1, batch=8), context_of(workers=1))
+
+
+def test_validation_comes_at_each_quarter_and_before_its_step_is_reported(small_split):
+    events = []
+
+    class Events(Callbacks):
+        def on_validation(self, step):
+            events.append(("validation", step.step, step.mAP))
+
+        def on_step(self, step):
+            events.append(("step", step.step, step.mAP))
+
+    mAPs = iter([0.1, 0.2, 0.3, 0.4])
+    fit_new(small_split, replace(EXP, epochs=2), [Events()], validate=lambda: next(mAPs))
+    assert events[:4] == [
+        ("step", 1, None), ("validation", 2, 0.1), ("step", 2, 0.1), ("step", 3, None),
+    ]  # fmt: skip
+    assert [event for event in events if event[0] == "validation"] == [
+        ("validation", step, mAP) for step, mAP in zip((2, 4, 6, 8), (0.1, 0.2, 0.3, 0.4), strict=True)
+    ]
+
+
+class Fake(nn.Module):
+    """A model whose candidates are the same for all clips, and whose actor logits go wrong at one step.
+
+    logits: of actor and no-actor from that step on. through: multiply the logits by a weight, which the
+    optimizer then spoils, too.
+    """
+
+    def __init__(self, logits, *, at=1, through=False):
+        super().__init__()
+        self.weight, self.logits, self.at, self.through = nn.Parameter(torch.ones(())), logits, at, through
+        self.calls = 0
+
+    def forward(self, clips, boxes=None):
+        self.calls += 1
+        n = len(clips)
+        actor = torch.zeros(n, 8, 2)
+        if self.calls >= self.at:
+            actor = actor + torch.tensor(self.logits) * (self.weight if self.through else 1.0)
+        box = torch.full((n, 8, 4), 0.5) * self.weight.clamp(0, 1)
+        return Predictions(box, actor + 0 * self.weight, torch.zeros(n, 8, CLASSES))
+
+
+OVERFLOW = (-3e38, 3e38)
+"""Logits whose softmax is finite, and so the matching cost; their cross-entropy is more than a float32."""
+
+
+def clips_of(split, exp, step):
+    """The keyframes of a step's batch, as an error names them."""
+    [batch] = batches(len(split), exp.batch, step, exp.seed, first=step - 1)
+    return str([split.keyframes[index] for _, index in batch])
+
+
+def test_a_matching_cost_that_is_not_finite_stops_with_step_and_clips_named(small_split):
+    with pytest.raises(FloatingPointError, match="not finite") as raised:
+        fit_new(small_split, EXP, model=Fake((float("inf"), 0.0), at=2))
+    assert str(raised.value).startswith(f"step 2, clips {clips_of(small_split, EXP, 2)}: ")
+
+
+@pytest.mark.parametrize("read_every", [1, 5])
+@pytest.mark.parametrize("through", [False, True], ids=["weights stay finite", "weights are lost as well"])
+def test_a_loss_that_is_not_finite_names_its_step_however_late_it_is_read(
+    small_split, monkeypatch, read_every, through
+):
+    """With lost weights the next step's matching fails first: the error still names the step of the loss."""
+    monkeypatch.setattr(loop, "READ_EVERY", {"cpu": read_every})
+    exp, recorder = replace(EXP, epochs=2), Recorder()
+    with pytest.raises(FloatingPointError, match="the loss is (inf|nan)") as raised:
+        fit_new(small_split, exp, [recorder], model=Fake(OVERFLOW, at=2, through=through))
+    assert str(raised.value).startswith(f"step 2, clips {clips_of(small_split, exp, 2)}: ")
+    if read_every == 1:
+        assert recorder.numbers == [1]
+
+
+def test_losses_that_are_read_late_are_those_of_every_step(small_split, monkeypatch):
+    exp = replace(EXP, epochs=3, lr=1e-3, drop_path=0.5)
+    model, steps = fit_new(small_split, exp, validate=lambda: 0.5)
+    monkeypatch.setattr(loop, "READ_EVERY", {"cpu": 5})
+    late, others = fit_new(small_split, exp, validate=lambda: 0.5)
+    assert equal_weights(late, model)
+    assert [(s.step, s.loss, s.losses, s.lr, s.mAP) for s in others] == [
+        (s.step, s.loss, s.losses, s.lr, s.mAP) for s in steps
+    ]
+    assert [s.step for s in others if s.mAP is not None] == [3, 6, 9, 12]
+
+
+@pytest.mark.parametrize("stop_at", [2, 4, 7, 11])
+def test_a_stop_between_two_reads_resumes_bit_for_bit(small_split, monkeypatch, stop_at):
+    """Twelve steps, read after 5, 10 and 12: after a stop in between, the rest follows from the checkpoint."""
+    monkeypatch.setattr(loop, "READ_EVERY", {"cpu": 5})
+    exp = replace(EXP, epochs=3, lr=1e-3, drop_path=0.5)
+    whole, steps = fit_new(small_split, exp)
+
+    class StopAtBatch(Recorder):
+        def on_batch(self):
+            super().on_batch()
+            if self.batches == stop_at:
+                raise Stopped
+
+    stopped = StopAtBatch()
+    with pytest.raises(Stopped):
+        fit_new(small_split, exp, [stopped], checkpoint_every=0)
+    saved = stopped.checkpoints[-1] if stopped.checkpoints else None
+    assert stopped.numbers == list(range(1, 1 + (saved["step"] if saved else 0)))
+    resumed, rest = fit_new(small_split, exp, saved=saved)
+    assert equal_weights(resumed, whole)
+    assert stopped.numbers + [step.step for step in rest] == list(range(1, 13))
+    assert [step.loss for step in stopped.steps + rest] == [step.loss for step in steps]
+
+
+def test_a_checkpoint_from_between_two_reads_resumes_bit_for_bit(small_split, monkeypatch):
+    """Saved by a process that reads every step, resumed by one that reads every fifth."""
+    exp, recorder = replace(EXP, epochs=3, lr=1e-3, drop_path=0.5), Recorder()
+    whole, _ = fit_new(small_split, exp, [recorder], checkpoint_every=0)
+    monkeypatch.setattr(loop, "READ_EVERY", {"cpu": 5})
+    resumed, steps = fit_new(small_split, exp, saved=recorder.checkpoints[6])
+    assert [step.step for step in steps] == [8, 9, 10, 11, 12]
+    assert equal_weights(resumed, whole)
+
+
+def test_the_model_as_given_is_trained_in_place(small_split):
+    torch.manual_seed(0)
+    model = build_model(EXP, CLASSES)
+    before = [p.detach().clone() for p in model.parameters()]
+    trained, _ = fit_new(small_split, replace(EXP, epochs=0.25), model=model)
+    assert trained is model
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
