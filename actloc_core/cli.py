@@ -9,10 +9,11 @@ BAD_INPUT, INTERRUPTED = 2, 130
 """Exit codes. 130 is a shell's own for a command ended by Ctrl-C."""
 
 
-def exit_code(command: Callable[[], int]) -> int:
+def exit_code(command: Callable[[], int], *, interrupted: str = "interrupted") -> int:
     """Run a command and return its exit code, or BAD_INPUT or INTERRUPTED.
 
-    ValueError, OSError and ImportError are printed to standard error as one line, "error: ...".
+    ValueError, OSError and ImportError are printed to standard error as one line, "error: ..."; on Ctrl-C
+    `interrupted` is.
     """
     try:
         return command()
@@ -20,5 +21,5 @@ def exit_code(command: Callable[[], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return INTERRUPTED

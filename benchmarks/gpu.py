@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from actloc_core import cli
 from benchmarks.profile import accuracy, kernels, page, speed, trains
 from benchmarks.score.provenance import git_commit
 from benchmarks.score.results import save
@@ -44,11 +45,10 @@ SECTIONS: dict[str, Callable[[torch.device, bool, float], Any]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, print and write. -> 0, 1 where a section failed, 2 for arguments that cannot be."""
+    """Measure, print and write; -> 0, or 1 where a section failed. Raises ValueError without a GPU."""
     args = parser().parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
-        print("error: torch sees no GPU here; --device cpu --quick rehearses the command", file=sys.stderr)
-        return 2
+        raise ValueError("torch sees no GPU here; try the command with --device cpu --quick")
     device = torch.device(args.device)
     path = args.out / "gpu" / "gpu.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,8 +114,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("interrupted; --only measures the sections that are missing", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(cli.exit_code(main, interrupted="interrupted; --only measures the missing sections"))

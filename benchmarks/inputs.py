@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,29 +16,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from actloc_core import cli
 from benchmarks.experiments import SCALES, TRAINING, Experiment, choose, rows_at
 from benchmarks.train.data import given_boxes, load_data
 from benchmarks.train.models import weights_file
 from benchmarks.train.pretrained import WEIGHTS, download
 from datasets import synthetic, synthetic_tubes
 
-BAD_INPUT, INTERRUPTED = 2, 130
-"""Exit codes. 130 is a shell's own for a command ended by Ctrl-C."""
-
 
 def exit_code(command: Callable[[], int]) -> int:
-    """Run a command and return its exit code, or BAD_INPUT or INTERRUPTED.
-
-    ValueError and FileNotFoundError are printed to standard error as one line, "error: ...".
-    """
-    try:
-        return command()
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted; rerun the same command to resume", file=sys.stderr)
-        return INTERRUPTED
+    """Run a command that can be resumed and return its exit code, see `actloc_core.cli.exit_code`."""
+    return cli.exit_code(command, interrupted="interrupted; rerun the same command to resume")
 
 
 def command_parser(module: str, doc: str | None) -> argparse.ArgumentParser:

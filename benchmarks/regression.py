@@ -1,11 +1,11 @@
 """`nox -s regression`: backbones and heads meet the contract and their baselines before they meet a reader.
 
 Of every backbone and method: the contract (`benchmarks.gates.contract`), parameters, GFLOPs and peak memory
-at the paper's size; of small ones also the time of a step, as a ratio to a plain workload in the same process,
-and the mAP of a short training. Of the evaluators: the numbers and the time of a fixed task. Of the tests:
-their number in each file. All are compared with benchmarks/gates/baselines/*.json: numbers that are worse, that
-have vanished or appeared are listed, and the exit code is 1 then. `--update` writes the baselines anew and
-prints which conclusions change.
+at the paper's size; of small ones also the time of a step, as a ratio to a plain workload in the same
+process, and the mAP of a short training. Of the evaluators: the numbers and the time of a fixed task. Of the
+tests: their number in each file. All are compared with benchmarks/gates/baselines/*.json: numbers that are
+worse, that have vanished or appeared are listed, and the exit code is 1 then. `--update` writes the baselines
+anew and prints which conclusions change.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks.gates import contract, measure
+from benchmarks.inputs import command_parser, exit_code
 from benchmarks.score.results import save
 
 BASELINES = Path(__file__).with_name("gates") / "baselines"
@@ -145,8 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     for given in args.backbone:
         if f"backbone/{given}" not in known:
             names = ", ".join(sorted(n.removeprefix("backbone/") for n in known if n.startswith("backbone/")))
-            print(f"error: no backbone is called {given!r}; there are {names}", file=sys.stderr)
-            return 2
+            raise ValueError(f"unknown backbone {given!r}; known are {names}")
     torch.set_num_threads(1)
     findings: list[Finding] = []
     now: dict[str, Numbers] = {}
@@ -227,13 +227,7 @@ def collected_tests() -> dict[str, Numbers]:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    summary, _, more = (__doc__ or "").partition("\n\n")
-    p = argparse.ArgumentParser(
-        prog="python -m benchmarks.regression",
-        description=summary,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = command_parser("benchmarks.regression", __doc__)
     p.add_argument("--backbone", nargs="+", default=[], metavar="NAME", help="these alone, and nothing else")
     p.add_argument("--no-training", action="store_true", help="leave out the mAP")
     p.add_argument("--update", action="store_true", help="make what is measured now the baseline")
@@ -243,4 +237,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

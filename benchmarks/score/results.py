@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
+
+from actloc_core.files import atomic_path
 
 CURVE_THETA = 0.02
 """Score threshold of training curves, low because p(alpha) is not calibrated early on."""
@@ -85,11 +85,6 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def save(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file atomically: to a temporary file beside `path`, then rename."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Write a file atomically: `write` gets a temporary path beside it."""
+    with atomic_path(path) as part:
         write(part)
-        part.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
