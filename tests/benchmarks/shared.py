@@ -71,17 +71,27 @@ def state_of(model, exp, clips):
     return new_state(model, exp, steps=steps, warmup=warmup)
 
 
-def fit_new(split, exp, callbacks: Sequence[Callbacks] = (), *, seed=0, model=None, saved=None, **options):
-    """Train a model by the loop alone; -> (model, its steps). saved: a checkpoint to resume from."""
+def fit_new(
+    split,
+    exp,
+    callbacks: Sequence[Callbacks] = (),
+    *,
+    seed=0,
+    model=None,
+    saved=None,
+    validate=None,
+    **options,
+):
+    """Train a model by the loop alone; -> (model, its steps).
+
+    saved: a checkpoint to resume from. validate: `fit`'s. options: RunContext's.
+    """
     torch.manual_seed(seed)
     model = build_model(exp, len(split.classes)) if model is None else model
     state, recorder = state_of(model, exp, len(split)), Recorder()
     if saved is not None:
         state.load_state_dict(saved)
-    context = context_of(
-        **{name: options.pop(name) for name in ("workers", "checkpoint_every") if name in options}
-    )
-    fit(state, split, exp, context, [recorder, *callbacks], **options)
+    fit(state, split, exp, context_of(**options), [recorder, *callbacks], validate=validate)
     return model, recorder.steps
 
 

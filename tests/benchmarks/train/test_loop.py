@@ -61,7 +61,7 @@ def test_training_in_micro_batches_takes_the_same_steps(small_split, method):
 
 def test_micro_batches_of_clips_of_several_sizes_are_refused(small_split):
     exp = replace(EXP, crop=64, short_sides=(30, 85), accumulate=2)
-    with pytest.raises(ValueError, match="clips of several sizes .* set accumulate=1"):
+    with pytest.raises(ValueError, match=r"clips of several sizes .* set accumulate=1"):
         fit_new(replace(small_split, crop=64), exp)
 
 
@@ -159,7 +159,7 @@ def test_a_loss_that_is_not_finite_names_its_step_however_late_it_is_read(
     """With lost weights the next step's matching fails first: the error still names the step of the loss."""
     monkeypatch.setattr(loop, "READ_EVERY", {"cpu": read_every})
     exp, recorder = replace(EXP, epochs=2), Recorder()
-    with pytest.raises(FloatingPointError, match="the loss is (inf|nan)") as raised:
+    with pytest.raises(FloatingPointError, match=r"the loss is (inf|nan)") as raised:
         fit_new(small_split, exp, [recorder], model=Fake(OVERFLOW, at=2, through=through))
     assert str(raised.value).startswith(f"step 2, clips {clips_of(small_split, exp, 2)}: ")
     if read_every == 1:
@@ -180,7 +180,7 @@ def test_losses_that_are_read_late_are_those_of_every_step(small_split, monkeypa
 
 @pytest.mark.parametrize("stop_at", [2, 4, 7, 11])
 def test_a_stop_between_two_reads_resumes_bit_for_bit(small_split, monkeypatch, stop_at):
-    """Twelve steps, read after 5, 10 and 12: after a stop in between, the rest follows from the checkpoint."""
+    """Twelve steps, read after 5, 10 and 12: a stop in between loses the steps after the last checkpoint."""
     monkeypatch.setattr(loop, "READ_EVERY", {"cpu": 5})
     exp = replace(EXP, epochs=3, lr=1e-3, drop_path=0.5)
     whole, steps = fit_new(small_split, exp)
