@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 SCALES = ("smoke", "tiny", "paper")
-INFERENCE = ("theta", "score", "nms_iou", "boxes")
-"""Fields that a trained model is only asked with: rows that differ in these share one training."""
+INFERENCE_FIELDS = ("theta", "score", "nms_iou", "boxes")
+"""Inference-only fields: rows that differ in these alone share one training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +62,8 @@ class Experiment:
     ema: float | None = None  # the decay of a moving average of the weights, which is then scored
     # how training is computed
     bf16: bool = True  # on a GPU; a CPU computes in float32
-    accumulate: int = 1  # in so many parts a batch is computed: less memory, the same step
-    checkpointing: bool = False  # blocks are computed anew in the backward pass: less memory
+    accumulate: int = 1  # micro-batches of a batch: less memory, the same step
+    checkpointing: bool = False  # blocks are recomputed in the backward pass: less memory
     compile: bool = False  # torch.compile
     seed: int = 0
     # inference
@@ -79,8 +79,8 @@ class Experiment:
 
     @property
     def training_hash(self) -> str:
-        """Names the training: that of every experiment that differs in INFERENCE fields alone."""
-        return _hash({name: value for name, value in asdict(self).items() if name not in INFERENCE})
+        """Names the training: that of every experiment that differs in INFERENCE_FIELDS alone."""
+        return _hash({name: value for name, value in asdict(self).items() if name not in INFERENCE_FIELDS})
 
 
 def _hash(values: dict[str, object]) -> str:
@@ -88,7 +88,7 @@ def _hash(values: dict[str, object]) -> str:
 
 
 TRAINING = "training/"
-"""Experiment.weights = TRAINING + a training's hash: begins with the backbone that this one ended with."""
+"""Experiment.weights = TRAINING + a training's hash: initialised from that training's backbone."""
 
 OURS = Experiment()
 TWO_STAGE = replace(OURS, method="two_stage", crop=224, last_pool=True)
@@ -162,8 +162,8 @@ TABLES: dict[str, dict[str, Experiment]] = {
 }
 """Table -> row -> Experiment. A row's full name is "table/row"."""
 
-BEGINNING = "2b/two_c_t_frame_embedding"
-"""The row whose trained backbone the small rows of other datasets begin with."""
+INITIAL_ROW = "2b/two_c_t_frame_embedding"
+"""The row whose trained backbone initialises the small rows of other datasets."""
 
 DEFAULT = tuple(table for table in TABLES if table != "ours")
 """The tables that are run when none is named: the paper's."""
@@ -174,9 +174,9 @@ ROWS: dict[str, Experiment] = {
 
 
 def rows_at(scale: str, *, seed: int = 0) -> dict[str, Experiment]:
-    """Every row at this scale, by its full name, drawn from this seed.
+    """Every row at this scale, by its full name, with this seed.
 
-    What a row of the table "ours" says of theta or score is what it ablates, so no scale changes it.
+    No scale changes the theta or score that a row of the table "ours" ablates.
     """
     rows = {}
     for name, exp in ROWS.items():
@@ -195,7 +195,7 @@ def at_scale(exp: Experiment, scale: str) -> Experiment:
     Tiny takes a small instance of the same backbone's class, the synthetic benchmark of the dataset's
     shape and a recipe tuned on the training and validation splits of the one of AVA's. What a row
     ablates is kept: method, selection, last pool, frame embedding, resolution, seed. "smoke" is tiny cut to
-    a few steps and clips: it rehearses the whole command in seconds, and its numbers mean nothing.
+    a few steps and clips: it tests the whole command in minutes, and its numbers mean nothing.
     Raises ValueError for a scale not in SCALES.
     """
     if scale not in SCALES:
@@ -229,9 +229,9 @@ def at_scale(exp: Experiment, scale: str) -> Experiment:
     if exp.selection == "singleton":
         tiny = replace(tiny, lr=2e-3)
     if exp.dataset != "ava":
-        # The paper begins with Kinetics weights; these with what a row ended with on the AVA-shaped data.
-        before = at_scale(replace(ROWS[BEGINNING], seed=exp.seed), scale)
-        tiny = replace(tiny, weights=TRAINING + before.training_hash, keyframe_stride=8, epochs=2, lr=2e-3)
+        # The paper initialises from Kinetics weights; these rows from one trained on the AVA-shaped data.
+        initial = at_scale(replace(ROWS[INITIAL_ROW], seed=exp.seed), scale)
+        tiny = replace(tiny, weights=TRAINING + initial.training_hash, keyframe_stride=8, epochs=2, lr=2e-3)
     if scale == "tiny":
         return tiny
     return replace(tiny, dataset=f"{tiny.dataset}_smoke", epochs=2, warmup_epochs=0.5)
@@ -242,16 +242,16 @@ def choose(only: Sequence[str] = (), rows: Sequence[str] = ()) -> list[str]:
 
     only: tables ("2b") or rows ("2b/tubelet"); none means the paper's tables, DEFAULT.
     rows: of these, keep only rows with these names, "tubelet" or "2b/tubelet"; none means all.
-    Raises ValueError naming the nearest for a name that does not exist.
+    Raises ValueError naming the nearest known names for an unknown one.
     """
     for name in only:
         if name not in TABLES and name not in ROWS:
-            raise ValueError(f"no table or row is called {name!r}; nearest: {_nearest(name, TABLES)}")
+            raise ValueError(f"unknown table or row {name!r}; nearest: {_nearest(name, TABLES)}")
     chosen = [row for row in ROWS if row.split("/")[0] in (only or DEFAULT) or row in only]
     for name in rows:
         if not any(name in (row, row.split("/")[1]) for row in chosen):
             where = f" in {', '.join(only)}" if only else ""
-            raise ValueError(f"no row{where} is called {name!r}; nearest: {_nearest(name, chosen)}")
+            raise ValueError(f"unknown row {name!r}{where}; nearest: {_nearest(name, chosen)}")
     return [row for row in chosen if not rows or row in rows or row.split("/")[1] in rows]
 
 
@@ -260,10 +260,10 @@ def _nearest(name: str, among: Iterable[str]) -> str:
     known = list(dict.fromkeys([*among, *ROWS]))
     bare = name.split("/")[-1]
 
-    def likeness(other: str) -> float:
+    def similarity(other: str) -> float:
         return max(
             difflib.SequenceMatcher(None, name, other).ratio(),
             difflib.SequenceMatcher(None, bare, other.split("/")[-1]).ratio(),
         )
 
-    return ", ".join(sorted(known, key=likeness, reverse=True)[:3])
+    return ", ".join(sorted(known, key=similarity, reverse=True)[:3])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
@@ -131,26 +131,12 @@ def weight_files(
         raise ValueError(f"--weights {name}=...: no chosen row uses it; {use}")
     if downloads is not None:
         for name in sorted((wanted & WEIGHTS.keys()) - files.keys()):
-            files[name] = _download(name, downloads)
+            files[name] = download(name, WEIGHTS[name], downloads, show_progress=sys.stderr.isatty())
+            print(f"weights: {files[name]}")
     for exp in experiments.values():
         if exp.weights in wanted:
             weights_file(exp, files, Path())
     return files
-
-
-def _download(name: str, folder: Path) -> Path:
-    """Download published weights, with a progress bar on a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, transient=True, disable=not Console().is_terminal) as bar:
-        task = bar.add_task(name, total=None)
-        file = download(
-            name,
-            WEIGHTS[name],
-            folder,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    print(f"weights: {file}")
-    return file
 
 
 def make_synthetic(made: Path, name: str) -> Path:

@@ -30,7 +30,7 @@ from benchmarks.score.results import save
 BASELINES = Path(__file__).with_name("gates") / "baselines"
 CHECKOUT = Path(__file__).resolve().parent.parent
 SIGMAS = 3.0
-"""An mAP is worse when it is further below its baseline than so many standard deviations over seeds."""
+"""Standard deviations over seeds by which an mAP may be below its baseline."""
 
 Numbers = dict[str, Any]
 """Name of what was measured -> number."""
@@ -38,11 +38,11 @@ Numbers = dict[str, Any]
 
 @dataclass(frozen=True)
 class Gate:
-    """How far a number may be from its baseline. Shares of the baseline."""
+    """How far a number may be from its baseline, as shares of the baseline."""
 
     up: float
     down: float = math.inf
-    """By how much less is no regression; inf where less is better, and only told."""
+    """Largest decrease without a regression; inf where less is better, and only noted."""
 
 
 GATES = {
@@ -57,85 +57,85 @@ GATES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One number that is not what its baseline says."""
+    """A number that differs from its baseline."""
 
     subject: str
     what: str
-    said: str
+    text: str
     fails: bool
 
 
 def gate_of(what: str) -> Gate:
-    """By a number's first word, how much worse it may be."""
+    """The gate of a number, by the first word of its name."""
     return GATES[what.partition(" ")[0]]
 
 
 def compared(baseline: Mapping[str, Numbers], now: Mapping[str, Numbers]) -> list[Finding]:
-    """What differs, subject by subject. Numbers that neither side has measured are no finding."""
+    """Compare subject by subject. Numbers that neither side has are no finding."""
     new = "has appeared and has no baseline: --update gives it one"
-    found = [Finding(name, "", "has vanished", True) for name in sorted(baseline.keys() - now.keys())]
-    found += [Finding(name, "", new, True) for name in sorted(now.keys() - baseline.keys())]
+    findings = [Finding(name, "", "has vanished", True) for name in sorted(baseline.keys() - now.keys())]
+    findings += [Finding(name, "", new, True) for name in sorted(now.keys() - baseline.keys())]
     for subject in sorted(now.keys() & baseline.keys()):
         before, after = baseline[subject], now[subject]
         for what in sorted(before.keys() | after.keys()):
             if what == "mAP_std":
                 continue
             if what not in after:
-                found.append(Finding(subject, what, "was not measured any more", True))
+                findings.append(Finding(subject, what, "was not measured any more", True))
             elif what not in before:
-                found.append(Finding(subject, what, f"{after[what]:.6g}, and has no baseline", True))
+                findings.append(Finding(subject, what, f"{after[what]:.6g}, and has no baseline", True))
             elif what == "mAP":
-                found += _of_map(subject, before, after)
+                findings += _of_map(subject, before, after)
             elif (finding := _of(subject, what, before[what], after[what])) is not None:
-                found.append(finding)
-    return found
+                findings.append(finding)
+    return findings
 
 
 def _of(subject: str, what: str, before: float, after: float) -> Finding | None:
     gate = gate_of(what)
     by = (after - before) / before if before else math.copysign(math.inf, after - before) if after else 0.0
-    said = f"{before:.6g} -> {after:.6g} ({by:+.2%})"
+    text = f"{before:.6g} -> {after:.6g} ({by:+.2%})"
     if by > gate.up or -by > gate.down:
-        return Finding(subject, what, said, True)
+        return Finding(subject, what, text, True)
     if by < 0 and gate.down == math.inf and -by > gate.up:
-        return Finding(subject, what, f"{said}: better; --update keeps it", False)
+        return Finding(subject, what, f"{text}: better; --update keeps it", False)
     return None
 
 
 def _of_map(subject: str, before: Numbers, after: Numbers) -> list[Finding]:
     allowed = SIGMAS * before["mAP_std"]
     by = after["mAP"] - before["mAP"]
-    said = f"{100 * before['mAP']:.1f} -> {100 * after['mAP']:.1f} mAP, noise {100 * allowed:.1f}"
+    text = f"{100 * before['mAP']:.1f} -> {100 * after['mAP']:.1f} mAP, noise {100 * allowed:.1f}"
     if by < -allowed:
-        return [Finding(subject, "mAP", said, True)]
+        return [Finding(subject, "mAP", text, True)]
     if by > allowed:
-        return [Finding(subject, "mAP", f"{said}: better; --update keeps it", False)]
+        return [Finding(subject, "mAP", f"{text}: better; --update keeps it", False)]
     return []
 
 
 def conclusions(baseline: Mapping[str, Numbers]) -> set[str]:
-    """Which of two has the better mAP, where it is by more than the noise of both."""
-    said = set()
+    """The pairs of which one has the better mAP by more than the noise of both, in words."""
+    better = set()
     scored = {name: numbers for name, numbers in baseline.items() if "mAP" in numbers}
     for a, one in scored.items():
         for b, other in scored.items():
             noise = SIGMAS * math.hypot(one["mAP_std"], other["mAP_std"])
             if one["mAP"] - other["mAP"] > noise:
-                said.add(f"{a} has a better mAP than {b}")
-    return said
+                better.add(f"{a} has a better mAP than {b}")
+    return better
 
 
 def read(name: str) -> dict[str, Numbers]:
-    """The baselines of one file, empty where there is none."""
+    """Read the baselines of one file; empty where there is none."""
     path = BASELINES / f"{name}.json"
     if not path.exists():
         return {}
-    found: dict[str, Numbers] = json.loads(path.read_text())
-    return found
+    numbers: dict[str, Numbers] = json.loads(path.read_text())
+    return numbers
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; -> 0, 1 where something regressed, 2 for bad input."""
+    """Run the command; -> 0, or 1 where something regressed. Raises ValueError for an unknown backbone."""
     args = parser().parse_args(argv)
     known = contract.subjects()
     wanted = {
@@ -155,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     for name, subject in wanted.items():
         broken = contract.broken(subject)
-        findings += [Finding(name, f"contract: {check}", said, True) for check, said in broken.items()]
+        findings += [Finding(name, f"contract: {check}", how, True) for check, how in broken.items()]
         numbers = measure.of_model(subject)
         if subject.trained and not args.no_training:
             numbers |= measure.trained(subject, args.out, seeds=args.seeds if args.update else 1)
@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.update:
         return update(files, findings, whole=not args.backbone)
     for finding in findings:
-        print(f"{'FAILS' if finding.fails else 'note '} {finding.subject} {finding.what}: {finding.said}")
+        print(f"{'FAILS' if finding.fails else 'note '} {finding.subject} {finding.what}: {finding.text}")
     failed = [finding for finding in findings if finding.fails]
     print(f"{len(failed)} regressions" if failed else "no regression")
     return 1 if failed else 0
@@ -188,10 +188,10 @@ def update(
     *,
     whole: bool,
 ) -> int:
-    """Write the baselines. A broken contract has no baseline to be moved, and stays a failure."""
+    """Write the baselines. A broken contract has no baseline and stays a failure."""
     broken = [finding for finding in findings if finding.what.startswith("contract")]
     for finding in findings:
-        print(f"{finding.subject} {finding.what}: {finding.said}")
+        print(f"{finding.subject} {finding.what}: {finding.text}")
     BASELINES.mkdir(exist_ok=True)
     for name, (_, now) in files.items():
         before = read(name)
@@ -207,7 +207,7 @@ def update(
 
 
 def collected_tests() -> dict[str, Numbers]:
-    """How many tests each file has, slow ones included: a test that is dropped is missed.
+    """The number of tests in each file, slow ones included: a dropped test is noticed.
 
     Raises RuntimeError where they cannot be collected.
     """
@@ -228,11 +228,13 @@ def collected_tests() -> dict[str, Numbers]:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     p = command_parser("benchmarks.regression", __doc__)
-    p.add_argument("--backbone", nargs="+", default=[], metavar="NAME", help="these alone, and nothing else")
-    p.add_argument("--no-training", action="store_true", help="leave out the mAP")
-    p.add_argument("--update", action="store_true", help="make what is measured now the baseline")
-    p.add_argument("--seeds", type=int, default=5, help="of an mAP's baseline, for its noise (default: 5)")
-    p.add_argument("--out", type=Path, default=Path("out"), help="where the data is made (default: out)")
+    p.add_argument("--backbone", nargs="+", default=[], metavar="NAME", help="only these")
+    p.add_argument("--no-training", action="store_true", help="do not measure the mAP")
+    p.add_argument("--update", action="store_true", help="write the numbers measured now as the baseline")
+    p.add_argument(
+        "--seeds", type=int, default=5, help="seeds of an mAP's baseline, for its noise (default: 5)"
+    )
+    p.add_argument("--out", type=Path, default=Path("out"), help="output directory (default: out)")
     return p
 
 

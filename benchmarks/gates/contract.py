@@ -1,7 +1,7 @@
-"""What every backbone and every method promises, checked one promise at a time.
+"""The contract of every backbone and method, checked one promise at a time.
 
-`subjects` finds them: each function of `actloc_core.backbones`, and each method and selection on a small
-backbone. `broken` tries all promises of one and says which it does not keep, and how.
+`subjects` lists them: each function of `actloc_core.backbones`, and each method and selection on a small
+backbone. `broken` checks all promises of one and returns those it breaks, and how.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from benchmarks.experiments import OURS, Experiment, at_scale
 from benchmarks.train.models import build_model
 
 REAL = 100_000_000
-"""Parameters up to which promises about numbers are tried, on small clips; larger ones of the same classes
-are tried without arithmetic."""
+"""Parameters up to which promises about numbers are checked, on small clips; larger models of the
+same classes are checked without arithmetic."""
 SMALL = 5_000_000
-"""Parameters up to which one is small: it is made for clips of 64, trained, and timed."""
+"""Parameters up to which a model is small: made for clips of 64, trained, and timed."""
 CLASSES = 10
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One that is held to the contract."""
+    """A model that is held to the contract."""
 
     name: str
     make: Callable[..., nn.Module]
@@ -49,18 +49,18 @@ class Subject:
 
 def subjects() -> dict[str, Subject]:
     """Name -> subject: "backbone/NAME" and "method/NAME"."""
-    found = {}
+    known = {}
     for name, make in inspect.getmembers(backbones, inspect.isfunction):
         with torch.device("meta"):
             small = sum(p.numel() for p in make().parameters()) <= SMALL
         plain = partial(make, drop_path=0.0)
-        found[f"backbone/{name}"] = Subject(f"backbone/{name}", plain, small, small)
+        known[f"backbone/{name}"] = Subject(f"backbone/{name}", plain, small, small)
     methods = {f"method/{name}": {"selection": name} for name in selections()}
     methods["method/two_stage"] = {"method": "two_stage"}
     methods["method/detr"] = {"method": "detr", "queries": "16"}
     for name, fields in methods.items():
-        found[name] = Subject(name, partial(_localizer, fields), True, False)
-    return found
+        known[name] = Subject(name, partial(_localizer, fields), True, False)
+    return known
 
 
 def selections() -> list[str]:
@@ -76,7 +76,7 @@ def _localizer(fields: Mapping[str, str], *, frames: int, crop: int) -> nn.Modul
 
 
 def broken(subject: Subject) -> dict[str, str]:
-    """Promise -> how it is not kept."""
+    """Check all promises; -> broken promise -> how."""
     promises: dict[str, Callable[[Subject], None]] = {"shapes at 224, 256, other aspects and lengths": shapes}
     with torch.device("meta"):
         size = sum(p.numel() for p in subject.make(frames=16, crop=subject.crop).parameters())
@@ -92,14 +92,14 @@ def broken(subject: Subject) -> dict[str, str]:
             promises["float64 in, float64 out"] = in_float64
         if subject.name.startswith("backbone/"):
             promises["checkpointing changes no gradient"] = checkpointing
-    said = {}
+    failures = {}
     for promise, check in promises.items():
         try:
             check(subject)
-        except Exception as error:  # whatever it does instead
+        except Exception as error:  # whatever it raises, the promise is broken
             lines = str(error).strip().splitlines()
-            said[promise] = f"{type(error).__name__}: {lines[0] if lines else ''}"
-    return said
+            failures[promise] = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return failures
 
 
 def _expect(condition: bool, otherwise: str) -> None:
@@ -239,13 +239,13 @@ def round_trip(subject: Subject) -> None:
 
 def checkpointing(subject: Subject) -> None:
     """Activation checkpointing changes neither outputs nor gradients."""
-    found = []
+    gradients_of = []
     for on in (False, True):
         model = _built(subject).train()
         assert isinstance(model, Backbone)
         model.checkpointing = on
         out = model(_clip())
         (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
-        found.append([p.grad for p in model.parameters() if p.grad is not None])
-    for a, b in zip(*found, strict=True):
+        gradients_of.append([p.grad for p in model.parameters() if p.grad is not None])
+    for a, b in zip(*gradients_of, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

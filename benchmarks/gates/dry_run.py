@@ -211,7 +211,7 @@ def _measure(
 def _step(
     model: nn.Module, data: Data, exp: Experiment, context: RunContext, *, clips: int
 ) -> tuple[float, float]:
-    """-> seconds and peak bytes of one training step with so many clips."""
+    """-> seconds and peak bytes of one training step with this many clips."""
     one = replace(exp, batch=clips, epochs=clips / len(data.train), warmup_epochs=0)
     gc.collect()
     _reset_peak(context.device)

@@ -35,8 +35,8 @@ def accuracy(device: torch.device, quick: bool) -> list[dict[str, Any]]:
         part.float()
         row: dict[str, Any] = {"model": name}
         for kind, bf16 in (("float32", False), ("bfloat16", True)):
-            found = outputs_and_gradients(part, clip, bf16=bf16)
-            for what, mine, reference in zip(("tokens", "gradients"), found, exact, strict=True):
+            computed = outputs_and_gradients(part, clip, bf16=bf16)
+            for what, mine, reference in zip(("tokens", "gradients"), computed, exact, strict=True):
                 row[f"{kind} {what}"] = float((mine - reference).norm() / reference.norm())
         rows.append(row)
     return rows

@@ -72,9 +72,9 @@ def experiment(quick: bool, **fields: object) -> Experiment:
 
 
 def model_of(exp: Experiment, device: torch.device) -> nn.Module:
-    """The experiment's model in training mode, its weights drawn from seed 0."""
+    """The experiment's model in training mode, initialised from seed 0."""
     torch.manual_seed(0)
-    with device:  # drawn there: on a CPU it takes seconds
+    with device:  # initialised there: on a CPU it takes seconds
         return build_model(exp, CLASSES).train()
 
 

@@ -61,7 +61,7 @@ def _accuracy(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> 
         for what in ("tokens", "gradients")
     }
     return (
-        "## Accuracy\n\nRelative error against float64, a clip of 64 x 64, drawn weights, TF32 off.\n\n"
+        "## Accuracy\n\nRelative error against float64, a clip of 64 x 64, random weights, TF32 off.\n\n"
         + table(rows, columns)
     )
 

@@ -32,10 +32,10 @@ Scene = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def trains(device: torch.device, quick: bool, seconds: float) -> dict[str, Any]:
-    """Train for so many seconds; -> validation mAP before and after, the loss curve, clips a second.
+    """Train for this many seconds; -> validation mAP before and after, the loss curve, clips a second.
 
     3,000 training scenes and 256 validation scenes, as `datasets.synthetic` draws them, enlarged to 256. From
-    drawn weights, so that the mAP says "it learns", not how well the method does.
+    random weights, so that the mAP says "it learns", not how well the method does.
     """
     count, held_out = (64, 16) if quick else (3000, 256)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:

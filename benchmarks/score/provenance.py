@@ -117,8 +117,8 @@ def git_commit() -> str:
 
     Where the code was sent without its history, the variable COMMIT says it.
     """
-    if said := os.environ.get(COMMIT):
-        return said
+    if commit := os.environ.get(COMMIT):
+        return commit
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],

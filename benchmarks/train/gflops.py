@@ -79,7 +79,7 @@ ROWS: dict[str, Row] = {
     "vit_b_umt_224": Row("vit_b", 224, last_pool=False, frames=8, paper=180, tubelet=1),
     "vit_l_umt_224": Row("vit_l", 224, last_pool=False, frames=8, paper=596, tubelet=1),
 }
-"""Backbones with their classifiers, as published methods begin with them."""
+"""Backbones with their classifiers, as published methods are initialised from them."""
 
 PAPER = {
     "table2a_two_stage": 64.0,
@@ -106,7 +106,7 @@ def detectors() -> dict[str, Experiment]:
 
 
 def _counted_as(exp: Experiment) -> Experiment:
-    """The experiment with all that does not change its count as in OURS: of equal ones, one is counted."""
+    """The experiment with every field that does not change its count as in OURS: equal ones count alike."""
     return replace(
         experiments.OURS, **{name: value for name, value in asdict(exp).items() if name in COUNTED}
     )
@@ -132,7 +132,7 @@ class Count:
 
     @property
     def after_backbone(self) -> float:
-        """What the method adds to its backbone, in 1e9."""
+        """GFLOPs of all but the backbone."""
         return self.gflops - self.parts["backbone"]
 
 
@@ -148,7 +148,7 @@ def build(row: Row | Experiment, classes: int = ACTIONS) -> nn.Module:
 
 
 def inputs(row: Row | Experiment) -> tuple[Any, ...]:
-    """What the row's model is called with, on the default device: one clip, and boxes where it takes them."""
+    """The inputs of the row's model, on the default device: one clip, and boxes where it takes them."""
     height = width = row.crop
     if isinstance(row, Experiment) and row.short_sides is not None:
         height, width = size_for(*ASPECT, short_side=row.crop, multiple=size_multiple(row.crop))
@@ -211,7 +211,7 @@ FREE = frozenset(
         "pow",  # of a constant: the scale of k
     )
 )
-"""What fvcore has no rule for and every paper counts as nothing: additions, activations, copies."""
+"""Operations without a rule in fvcore that every paper counts as 0: additions, activations, copies."""
 
 
 def attention_macs(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
@@ -250,10 +250,8 @@ SHAPES: dict[str, Callable[..., Tensor | None]] = {
         else None
     ),
 }
-"""What the most frequent functions give, on the meta device: a tensor of the right shape.
-
-None of what does not fit: torch says then what is wrong.
-"""
+"""The outputs of the most frequent functions on the meta device: a tensor of the right shape, or None where
+the inputs do not fit, and torch then raises its own error."""
 
 
 class _Macs(TorchFunctionMode):

@@ -117,7 +117,7 @@ def read_steps(
 
 
 def training_steps(exp: Experiment, clips: int) -> tuple[int, int]:
-    """-> (steps, warm-up steps) of the recipe on a split of so many clips.
+    """-> (steps, warm-up steps) of the recipe on a split of this many clips.
 
     Raises ValueError where the clips do not fill a batch, or the processes cannot share one evenly.
     """

@@ -1,30 +1,27 @@
-"""Published weights by download: `--pretrained` of the commands that train."""
+"""Download of published initialisation weights: `--pretrained` of the commands that train."""
 
 from __future__ import annotations
 
-import hashlib
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pooch
+
 from benchmarks.score.results import save
 
-CHUNK = 1 << 20
-WAIT = 30.0
+TIMEOUT_S = 30.0
 """Seconds without a byte after which a download is given up."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A file of weights that others have published."""
+    """A published file of weights."""
 
     what: str
     url: str
     sha256: str | None = None
-    """None where we have not had the file: it is then recorded at the first download, and held to."""
+    """None: unknown. It is then recorded at the first download, and checked from then on."""
 
 
 WEIGHTS = {
@@ -41,64 +38,36 @@ WEIGHTS = {
 """Names that `Experiment.weights` gives to published files."""
 
 
-def download(
-    name: str,
-    published: Published,
-    folder: Path,
-    *,
-    progress: Callable[[int, int | None], None] = lambda done, total: None,
-) -> Path:
-    """-> the file in `folder`, downloaded where it is not there yet, its checksum right either way.
+def download(name: str, published: Published, folder: Path, *, show_progress: bool = False) -> Path:
+    """Download a file to `folder` unless it is there, and check its checksum; -> the file.
 
-    A checksum that is not known is written beside the file at the first download, and the file is held to it
-    from then on. progress: called with bytes so far and in all (None where the server does not say).
-    Raises ValueError naming what to do where the checksum is another, the file is cut short, or there is
-    no way to it.
+    An unknown checksum is written beside the file at the first download, and checked from then on.
+    Raises ValueError naming what to do where the checksum differs, or the file is not available as a whole.
     """
     file = folder / published.url.rpartition("/")[2]
-    beside = file.with_name(file.name + ".sha256")
-    expected = published.sha256 or (beside.read_text().split()[0] if beside.exists() else None)
+    record = file.with_name(file.name + ".sha256")
+    expected = published.sha256 or (record.read_text().split()[0] if record.exists() else None)
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        save(file, lambda part: _fetch(name, published.url, part, expected, progress))
-    found = sha256_of(file)
+        pooch.get_logger().setLevel("WARNING")
+        try:
+            pooch.retrieve(
+                published.url,
+                f"sha256:{expected}" if expected else None,
+                fname=file.name,
+                path=folder,
+                downloader=pooch.HTTPDownloader(progressbar=show_progress, timeout=TIMEOUT_S),
+            )
+        except (OSError, ValueError) as error:  # of the connection; of the checksum
+            raise ValueError(
+                f"{published.url}: not downloaded ({error}); get the file in another way and give "
+                f"--weights {name}=FILE"
+            ) from error
+    actual = pooch.file_hash(str(file), alg="sha256")
     if expected is None:
-        print(f"{file}: SHA-256 {found}, recorded in {beside.name}", file=sys.stderr, flush=True)
-        save(beside, lambda part: part.write_text(f"{found}  {file.name}\n"))
-    elif found != expected:
+        print(f"{file}: SHA-256 {actual}, recorded in {record.name}", file=sys.stderr, flush=True)
+        save(record, lambda part: part.write_text(f"{actual}  {file.name}\n"))
+    elif actual != expected:
         raise ValueError(
-            f"{file}: its SHA-256 is {found}, not {expected}; delete the file, and it is downloaded again"
+            f"{file}: its SHA-256 is {actual}, not {expected}; delete the file to download it again"
         )
     return file
-
-
-def _fetch(
-    name: str, url: str, part: Path, expected: str | None, progress: Callable[[int, int | None], None]
-) -> None:
-    """Download to `part`; raises as `download` does, before it is renamed."""
-    otherwise = f"get the file in another way and name it: --weights {name}=FILE"
-    digest, done = hashlib.sha256(), 0
-    try:
-        with urllib.request.urlopen(url, timeout=WAIT) as answer, open(part, "wb") as file:
-            length = answer.headers.get("Content-Length")
-            total = int(length) if length else None
-            while chunk := answer.read(CHUNK):
-                file.write(chunk)
-                digest.update(chunk)
-                done += len(chunk)
-                progress(done, total)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise ValueError(f"{url}: no way to it ({reason or type(error).__name__}); {otherwise}") from error
-    if total is not None and done != total:
-        raise ValueError(f"{url}: cut short after {done} of {total} bytes; try again, or {otherwise}")
-    if expected is not None and digest.hexdigest() != expected:
-        raise ValueError(
-            f"{url}: its SHA-256 is {digest.hexdigest()}, not {expected}: not the file we know; {otherwise}"
-        )
-
-
-def sha256_of(file: Path) -> str:
-    """The hash of the file's bytes, in hex digits."""
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

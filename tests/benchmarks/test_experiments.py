@@ -4,8 +4,8 @@ from dataclasses import fields, replace
 import pytest
 
 from benchmarks.experiments import (
-    BEGINNING,
-    INFERENCE,
+    INITIAL_ROW,
+    INFERENCE_FIELDS,
     OURS,
     ROWS,
     SCALES,
@@ -75,7 +75,7 @@ def test_rows_that_differ_in_inference_alone_share_a_training():
         value = getattr(OURS, field.name)
         other = other_than(value)
         changed = replace(OURS, **{field.name: other})
-        assert (changed.training_hash == OURS.training_hash) == (field.name in INFERENCE), field.name
+        assert (changed.training_hash == OURS.training_hash) == (field.name in INFERENCE_FIELDS), field.name
     rows = rows_at("tiny")
     assert rows["ours/theta_0.5"].training_hash == rows["2b/two_c_t"].training_hash
     assert rows["2a/two_stage"].training_hash == rows["2a/two_stage_true_boxes"].training_hash
@@ -84,7 +84,7 @@ def test_rows_that_differ_in_inference_alone_share_a_training():
 def test_small_rows_of_other_datasets_begin_with_what_ours_ended_with():
     for seed in (0, 1):
         rows = rows_at("tiny", seed=seed)
-        before = TRAINING + rows[BEGINNING].training_hash
+        before = TRAINING + rows[INITIAL_ROW].training_hash
         assert {exp.weights for name, exp in rows.items() if name.startswith("4/")} == {before}
         assert {exp.weights for name, exp in rows.items() if not name.startswith("4/")} == {None}
     assert {exp.weights for exp in ROWS.values()} == {"mvitv2_s_k400", "hiera_l_k400"}
@@ -117,11 +117,11 @@ def test_rows_are_chosen_by_table_or_by_name():
 @pytest.mark.parametrize(
     ("only", "rows", "near"),
     [
-        (["2b/tublet"], [], "no table or row is called '2b/tublet'; nearest: 2b/tubelet"),
-        (["tubelet"], [], "no table or row is called 'tubelet'; nearest: 2b/tubelet"),
-        (["5"], [], "no table or row is called '5'; nearest: "),
-        ([], ["tublet"], "no row is called 'tublet'; nearest: 2b/tubelet"),
-        (["2a"], ["tubelet"], "no row in 2a is called 'tubelet'; nearest: 2b/tubelet"),
+        (["2b/tublet"], [], "unknown table or row '2b/tublet'; nearest: 2b/tubelet"),
+        (["tubelet"], [], "unknown table or row 'tubelet'; nearest: 2b/tubelet"),
+        (["5"], [], "unknown table or row '5'; nearest: "),
+        ([], ["tublet"], "unknown row 'tublet'; nearest: 2b/tubelet"),
+        (["2a"], ["tubelet"], "unknown row 'tubelet' in 2a; nearest: 2b/tubelet"),
     ],
 )
 def test_an_unknown_row_names_the_nearest(only, rows, near):

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from benchmarks.train.pretrained import WEIGHTS, Published, download, sha256_of
+from benchmarks.train.pretrained import WEIGHTS, Published, download
 
 CONTENT = bytes(range(256)) * 9000  # more than two chunks
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -41,28 +41,24 @@ def server(tmp_path):
     made.server_close()
 
 
-def test_a_file_is_downloaded_once_and_held_to_its_checksum(server, tmp_path):
-    heard, folder = [], tmp_path / "weights"
-    published = Published("weights", f"{server}/w.pth", SHA)
-    file = download("w", published, folder, progress=lambda *seen: heard.append(seen))
+def test_a_file_is_downloaded_once_and_its_checksum_checked(server, tmp_path):
+    folder, published = tmp_path / "weights", Published("weights", f"{server}/w.pth", SHA)
+    file = download("w", published, folder)
     assert file.read_bytes() == CONTENT
-    assert heard[-1] == (len(CONTENT), len(CONTENT))
-    assert len(heard) == 3
-    heard.clear()
-    assert download("w", published, folder, progress=lambda *seen: heard.append(seen)) == file
-    assert heard == []
+    (tmp_path / "served" / "w.pth").unlink()
+    assert download("w", published, folder) == file
     file.write_bytes(CONTENT[:-1])
     with pytest.raises(ValueError, match=f"not {SHA}; delete the file"):
         download("w", published, folder)
 
 
-def test_another_file_than_the_known_one_is_not_kept(server, tmp_path):
-    with pytest.raises(ValueError, match=f"its SHA-256 is {SHA}, not 00: not the file we know"):
+def test_a_file_with_another_checksum_is_refused_and_removed(server, tmp_path):
+    with pytest.raises(ValueError, match=f"not downloaded .*{SHA}.*--weights w=FILE"):
         download("w", Published("weights", f"{server}/w.pth", "00"), tmp_path / "weights")
     assert list((tmp_path / "weights").iterdir()) == []
 
 
-def test_a_checksum_nobody_knows_is_recorded_and_then_held_to(server, tmp_path, capsys):
+def test_an_unknown_checksum_is_recorded_and_checked_from_then_on(server, tmp_path, capsys):
     folder, published = tmp_path / "weights", Published("weights", f"{server}/w.pth")
     file = download("w", published, folder)
     assert f"SHA-256 {SHA}, recorded in w.pth.sha256" in capsys.readouterr().err
@@ -73,24 +69,18 @@ def test_a_checksum_nobody_knows_is_recorded_and_then_held_to(server, tmp_path, 
     with pytest.raises(ValueError, match=f"not {SHA}; delete the file"):
         download("w", published, folder)
     file.unlink()
-    assert sha256_of(download("w", published, folder)) == SHA
+    assert download("w", published, folder).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize(
-    ("path", "said"),
-    [
-        ("/short.pth", "cut short after 1000 of 2304000 bytes"),
-        ("/none.pth", r"no way to it \(File not found\)"),
-    ],
-)
-def test_what_cannot_be_had_whole_is_said_and_not_kept(server, tmp_path, path, said):
-    with pytest.raises(ValueError, match=f"{said}.*--weights w=FILE"):
+@pytest.mark.parametrize("path", ["/short.pth", "/none.pth"])
+def test_a_truncated_or_missing_file_is_an_error_and_not_kept(server, tmp_path, path):
+    with pytest.raises(ValueError, match=f"{path}: not downloaded .*--weights w=FILE"):
         download("w", Published("weights", server + path), tmp_path / "weights")
     assert list((tmp_path / "weights").iterdir()) == []
 
 
 def test_without_a_network_the_message_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match=r"http://127.0.0.1:9/w.pth: no way to it .*--weights w=FILE"):
+    with pytest.raises(ValueError, match=r"http://127.0.0.1:9/w.pth: not downloaded .*--weights w=FILE"):
         download("w", Published("weights", "http://127.0.0.1:9/w.pth"), tmp_path / "weights")
 
 
