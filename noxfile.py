@@ -11,17 +11,17 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests"]
 
-SETTLE = {"interrupt_timeout": 30, "terminate_timeout": 10}
-"""Seconds that a stopped sweep has to end its processes in order (nox: half a one)."""
+TIMEOUTS = {"interrupt_timeout": 30, "terminate_timeout": 10}
+"""Seconds in which an interrupted sweep may end its processes (nox: half a second)."""
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
 def install(session: nox.Session, *groups: str, extras: Sequence[str] = ("benchmarks",)) -> None:
-    """All that this checkout's folders need, in the tested versions.
+    """Install the dependencies of this checkout's folders, in the tested versions.
 
-    Not the checkout itself: commands run in it. So nothing is written into it, and a second call, which
-    finds everything in place, needs no network.
+    Not the checkout itself: commands run in it. So nothing is written into it, and a second call needs no
+    network.
     """
     project = PYPROJECT["project"]
     needed = [*project["dependencies"]]
@@ -36,7 +36,7 @@ def install(session: nox.Session, *groups: str, extras: Sequence[str] = ("benchm
 def ablations(session: nox.Session) -> None:
     """Train and score the rows of the paper's tables, then print and write the tables."""
     install(session)
-    session.run("python", "-m", "benchmarks.ablations", *session.posargs, **SETTLE)
+    session.run("python", "-m", "benchmarks.ablations", *session.posargs, **TIMEOUTS)
     if {"-h", "--help", "--list", "--dry-run"} & set(session.posargs):
         return
     shared = argparse.ArgumentParser(add_help=False)
@@ -48,7 +48,7 @@ def ablations(session: nox.Session) -> None:
 
 @nox.session
 def report(session: nox.Session) -> None:
-    """Draw the tables, figures and page of what was run again, without training."""
+    """Redraw the tables, figures and page of the results, without training."""
     install(session)
     session.run("python", "-m", "reports", *session.posargs)
 
@@ -57,23 +57,23 @@ def report(session: nox.Session) -> None:
 def search(session: nox.Session) -> None:
     """Tune a row's loss weights, learning rate and theta on training data alone."""
     install(session, "search")
-    session.run("python", "-m", "benchmarks.search", *session.posargs, **SETTLE)
+    session.run("python", "-m", "benchmarks.search", *session.posargs, **TIMEOUTS)
 
 
 @nox.session
 def predict(session: nox.Session) -> None:
-    """A trained model on a video: the tables' tiny one on a synthetic video, or yours on yours."""
+    """Predict with a trained model: the tables' tiny one on a synthetic video, or yours on your video."""
     install(session)
     module = "actloc_core.predict" if "--checkpoint" in session.posargs else "reports.demo"
-    session.run("python", "-m", module, *session.posargs, success_codes=[0, 3], **SETTLE)
+    session.run("python", "-m", module, *session.posargs, success_codes=[0, 3], **TIMEOUTS)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones: offline, on a CPU, within five minutes."""
     install(session, "tests", "search", "cluster", extras=("benchmarks", "export"))
-    # Two processes, each of whose tests compute with one thread; pytest-benchmark warns of company. In the
-    # order of the folders: xdist would take files of few tests last, and these take longest.
+    # Two processes, whose tests compute with one thread each; pytest-benchmark warns beside other processes.
+    # In the order of the folders: xdist would start files of few tests last, and these take longest.
     spread = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-p", "no:benchmark"]
     session.run("python", "-m", "pytest", *spread, *session.posargs)
 
@@ -87,9 +87,16 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def regression(session: nox.Session) -> None:
-    """Hold every backbone, method and evaluator to its contract and its baseline."""
+    """Check every backbone, method and evaluator by its contract and its baseline."""
     install(session, "tests", extras=("benchmarks", "export"))
     session.run("python", "-m", "benchmarks.regression", *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Measure full-size training on a GPU: speed, memory, accuracy, kernels, a short training."""
+    install(session)
+    session.run("python", "-m", "benchmarks.gpu", *session.posargs)
 
 
 @nox.session
@@ -102,7 +109,7 @@ def perf(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff's rules and format, and the directions that imports may take."""
+    """Ruff's rules and format, and the layers of imports."""
     session.install("-q", "-c", "constraints.txt", *PYPROJECT["dependency-groups"]["lint"])
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
