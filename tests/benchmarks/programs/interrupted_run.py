@@ -1,0 +1,26 @@
+"""A run that prints the number of each step and checkpoints after each: ROOT OUT."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.context import Callbacks, RunContext, Step
+from benchmarks.experiments import OURS, at_scale
+from benchmarks.run import run
+
+torch.set_num_threads(1)
+exp = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.25, drop_path=0.5)
+root, out = map(Path, sys.argv[1:])
+
+
+class Print(Callbacks):
+    """Prints the number of each step."""
+
+    def on_step(self, step: Step) -> None:
+        """On a line of its own."""
+        print(step.step, flush=True)
+
+
+run([exp], {exp.dataset: root}, RunContext(torch.device("cpu"), out, checkpoint_every=0), [Print()])
