@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.context import Callbacks, RunContext
-from benchmarks.distributed import rank, world_size
+from benchmarks.distributed import rank
 from benchmarks.experiments import Experiment
 from benchmarks.score.analysis import analyse
 from benchmarks.score.detections import SplitDetections, expand_rows, filter_by_score
 from benchmarks.score.evaluate import benchmark, frame_ap, protocol_of, random_classes
 from benchmarks.score.predict import predict
-from benchmarks.score.provenance import device_name, git_commit, scoring_code
+from benchmarks.score.provenance import environment, scoring_code
 from benchmarks.score.results import CURVE_THETA, TABLE_THETA, Result, save
 from benchmarks.train.data import Data, given_boxes, load_data
 from benchmarks.train.gflops import count_experiment
@@ -101,7 +99,6 @@ def score(
         rules=EvalRules(excluded=split.excluded),
     )
     counted = count_experiment(exp, len(split.classes))
-    device = device_name(context.device)
     result = Result(
         experiment=asdict(exp),
         hash=exp.hash,
@@ -123,10 +120,7 @@ def score(
         seconds=training.record.seconds + time.monotonic() - clock,
         started=training.record.started,
         origin=training.origin | {"scoring": scoring_code()},
-        commit=git_commit(),
-        device=device if world_size() == 1 else f"{world_size()} x {device}",
-        versions={"python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "numpy", "av")},
+        **environment(context.device),
     )
     if rank() == 0:
         _write(context.runs / exp.hash, exp, result, data, detections)

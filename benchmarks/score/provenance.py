@@ -9,12 +9,15 @@ import os
 import platform
 import subprocess
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import grimp
 import torch
 
 from actloc_core import backbones
+from benchmarks.distributed import world_size
 from benchmarks.experiments import Experiment
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -126,6 +129,17 @@ def git_commit() -> str:
         ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """The fields of a Result that say where and with what it was computed."""
+    name, processes = device_name(device), world_size()
+    return {
+        "commit": git_commit(),
+        "device": name if processes == 1 else f"{processes} x {name}",
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in ("torch", "numpy", "av")},
+    }
 
 
 def device_name(device: torch.device) -> str:
