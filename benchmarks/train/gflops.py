@@ -209,6 +209,7 @@ FREE = frozenset(
         "upsample_linear1d",  # of tables of positions, for clips of another size
         "upsample_bicubic2d",
         "pow",  # of a constant: the scale of k
+        "reciprocal",  # of the rows and columns of a grid: the default boxes
     )
 )
 """Operations without a rule in fvcore that every paper counts as 0: additions, activations, copies."""
