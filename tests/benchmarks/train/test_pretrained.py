@@ -32,13 +32,13 @@ def server(tmp_path):
     served = tmp_path / "served"
     served.mkdir()
     (served / "w.pth").write_bytes(CONTENT)
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=served))
-    thread = threading.Thread(target=made.serve_forever)
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=served))
+    thread = threading.Thread(target=httpd.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{made.server_port}"
-    made.shutdown()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
     thread.join()
-    made.server_close()
+    httpd.server_close()
 
 
 def test_a_file_is_downloaded_once_and_its_checksum_checked(server, tmp_path):
@@ -79,10 +79,10 @@ def test_a_truncated_or_missing_file_is_an_error_and_not_kept(server, tmp_path, 
     assert list((tmp_path / "weights").iterdir()) == []
 
 
-def test_without_a_network_the_message_says_what_to_do(tmp_path):
+def test_without_a_network_the_error_names_the_option_weights(tmp_path):
     with pytest.raises(ValueError, match=r"http://127.0.0.1:9/w.pth: not downloaded .*--weights w=FILE"):
         download("w", Published("weights", "http://127.0.0.1:9/w.pth"), tmp_path / "weights")
 
 
-def test_the_published_ones_come_over_an_encrypted_line():
+def test_published_weights_are_downloaded_over_https():
     assert all(published.url.startswith("https://") for published in WEIGHTS.values())
