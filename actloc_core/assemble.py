@@ -62,7 +62,7 @@ def assemble(
             feedforward=8 * dim,  # 2048
         )
     if method != "single_stage":
-        raise ValueError(f"no method is called {method!r}; there are {', '.join(METHODS)}")
+        raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
     _named(selections, selection)
     # Frames that give actor tokens. All our backbones halve the frames of a clip.
     embedded = {"two_c_t": 2, "singleton": frames // 2}.get(selection, 1)
@@ -82,7 +82,7 @@ FIELDS = tuple(inspect.signature(assemble).parameters)[1:]
 
 def _named(module: ModuleType, name: str) -> Callable[..., Any]:
     """A public function of this package by its name, which may come out of a file."""
-    found = {key: value for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"}
-    if name not in found:
-        raise ValueError(f"{module.__name__} has no {name!r}; there are {', '.join(found)}")
-    return found[name]
+    known = {key: value for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"}
+    if name not in known:
+        raise ValueError(f"{module.__name__} has no {name!r}; known are {', '.join(known)}")
+    return known[name]

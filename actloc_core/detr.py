@@ -23,7 +23,7 @@ class DetrLocalizer(nn.Module):
     one of a grid, as in Conditional, Anchor and DAB-DETR (2021 to 2022): what it reads of the tokens
     depends on its place and on theirs from the first step, and its box is predicted from its own. Plain
     DETR's free query vectors have to find their places, in hundreds of epochs: in 550 steps at tiny
-    scale they found nothing (0.4 mAP). Norms stand before attention and MLP; no dropout and no
+    scale they learned nothing (0.4 mAP). Norms stand before attention and MLP; no dropout and no
     auxiliary losses, so that the loss is the single-stage model's.
 
     backbone: clip -> tokens (B, t, h, w, D), with D as `.out_dim`.
@@ -49,7 +49,7 @@ class DetrLocalizer(nn.Module):
         self.query_content = nn.Parameter(torch.randn(queries, dim) * 0.02)
         side = math.isqrt(queries)
         if side * side != queries:
-            raise ValueError(f"queries begin as a square grid of boxes: {queries} is no square number")
+            raise ValueError(f"queries start as a square grid of boxes: {queries} is no square number")
         self.query_boxes = nn.Parameter(grid_bias(side, side))  # logits of cxcywh
         self.decoder = nn.ModuleList(DecoderLayer(dim, heads, feedforward) for _ in range(decoder_layers))
         self.decoder_norm = nn.LayerNorm(dim)
@@ -105,7 +105,7 @@ class DecoderLayer(nn.Module):
     In the latter contents and places give separate scores, which are added: likeness of content, and
     `sharpness` times the likeness of the places, which is 1 where they are one. Each head has learned
     numbers for time and for the plane; at first half of the heads read the keyframe, and half the
-    whole clip: where somebody is, and what they do.
+    whole clip: where an actor is, and what it does.
     """
 
     def __init__(self, dim: int, heads: int, feedforward: int) -> None:

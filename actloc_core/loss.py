@@ -32,7 +32,7 @@ class Totals:
     """What the terms are divided by. They add up over the parts of a batch."""
 
     boxes: float
-    """People."""
+    """Annotated actors."""
     actors: float
     """Weights of all candidates: 1 of a matched one, eos_coef of any other."""
     labels: float
@@ -43,13 +43,13 @@ class Totals:
 
 
 def totals_of(targets: Sequence[Targets], candidates: int, weights: LossWeights | None = None) -> Totals:
-    """Totals of clips with these people and so many candidates each: known before any is matched."""
+    """Totals of clips with these actors and `candidates` candidates each, known before the matching."""
     weights = weights or LossWeights()
-    people = [len(target.boxes) for target in targets]
-    matched = sum(min(n, candidates) for n in people)
+    actors = [len(target.boxes) for target in targets]
+    matched = sum(min(n, candidates) for n in actors)
     labels = sum(min(len(t.boxes), candidates) * t.labels.shape[1] for t in targets)
-    unmatched = len(people) * candidates - matched
-    return Totals(sum(people), matched + weights.eos_coef * unmatched, labels)
+    unmatched = len(actors) * candidates - matched
+    return Totals(sum(actors), matched + weights.eos_coef * unmatched, labels)
 
 
 def set_loss(
@@ -63,7 +63,7 @@ def set_loss(
     """The four terms, weighted, and their sum under "loss": float32 scalars.
 
     Eq. 4 prints minus signs before terms that are negative log likelihoods already; we ADD all.
-    l1, giou: over matched candidates, divided by num_boxes (default: this batch's people; with
+    l1, giou: over matched candidates, divided by num_boxes (default: this batch's actors; with
         several workers pass the mean over them), at least 1, so that empty clips are finite.
     actor: two-way cross-entropy of every candidate, unmatched ones weighted by eos_coef, weighted mean.
     action: the text's -sum a log p is minimised by all ones, so binary cross-entropy, mean over
@@ -93,16 +93,18 @@ def grouped_set_loss(
     if totals is None:
         counted = (totals_of(targets, p.actor_logits.shape[1], weights) for p, targets, _ in groups)
         totals = functools.reduce(operator.add, counted)
-    boxes, truth, actor_logits, is_actor, action_logits, labels = (
+    boxes, gt_boxes, actor_logits, is_actor, action_logits, labels = (
         torch.cat(parts) for parts in zip(*(_laid_out(*group) for group in groups), strict=True)
     )
-    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(truth))
+    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(gt_boxes))
+    # Most candidates match no actor: without a lower weight they would drown the few that do (as in DETR).
     class_weight = actor_logits.new_ones(2)
     class_weight[NO_ACTOR] = weights.eos_coef
+    # Matched candidates alone are classified: what a non-actor does is not annotated.
     action = F.binary_cross_entropy_with_logits(action_logits, labels, reduction="sum")
     actor = F.cross_entropy(actor_logits, is_actor, class_weight, reduction="sum")
     terms = {
-        "l1": weights.l1 * (boxes - truth).abs().sum() / max(totals.boxes, 1),
+        "l1": weights.l1 * (boxes - gt_boxes).abs().sum() / max(totals.boxes, 1),
         "giou": weights.giou * (1 - giou).sum() / max(totals.boxes, 1),
         "actor": weights.actor * actor / totals.actors,
         "action": weights.action * action / max(totals.labels, 1),
@@ -111,7 +113,7 @@ def grouped_set_loss(
 
 
 def _laid_out(predictions: Predictions, targets: Sequence[Targets], matches: Matches) -> tuple[Tensor, ...]:
-    """A group's rows: boxes and truth (K, 4), actor logits (BL, 2), which are actors (BL,), action
+    """A group's rows: boxes and ground truth (K, 4), actor logits (BL, 2), which are actors (BL,), action
     logits and labels (K, C); all float32 but the third from last, which is int64."""
     clip, candidate, person = matches
     actor_logits = predictions.actor_logits.float()

@@ -1,4 +1,4 @@
-"""One-to-one matching of candidates to people (Eq. 3), by the Hungarian algorithm."""
+"""One-to-one matching of candidates to annotated actors (Eq. 3), by the Hungarian algorithm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CostWeights:
 
 
 class Matches(NamedTuple):
-    """K matched pairs of a batch, K = the number of people in it (or L of a clip with more)."""
+    """K matched pairs of a batch, K = the number of actors in it (or L of a clip with more)."""
 
     clip: Tensor
     """(K,) int64, the clip's place in the batch."""
@@ -48,44 +48,45 @@ def match(
     device = predictions.boxes.device
     counts = [len(target.boxes) for target in targets]
     # The one point of a training step at which the host waits for a GPU.
-    cost = pairwise_cost(predictions, targets, weights).cpu()  # (people of the batch, L)
+    cost = pairwise_cost(predictions, targets, weights).cpu()  # (actors of the batch, L)
     if not torch.isfinite(cost).all():
         bad = [i for i, rows in enumerate(cost.split(counts)) if not torch.isfinite(rows).all()]
         raise FloatingPointError(f"the matching cost is not finite in clips {bad} of the batch")
-    clips, candidates, people = [], [], []
+    clips, candidates, persons = [], [], []
     first = 0
     for clip, rows in enumerate(cost.split(counts)):
+        # The Hungarian algorithm: one candidate for each actor, at least total cost.
         person, candidate = linear_sum_assignment(rows.numpy())
         clips.append(torch.full((len(person),), clip))
         candidates.append(torch.from_numpy(candidate))
-        people.append(torch.from_numpy(person) + first)
+        persons.append(torch.from_numpy(person) + first)
         first += len(rows)
-    return Matches(*to_device(torch.stack([torch.cat(x) for x in (clips, candidates, people)]), device))
+    return Matches(*to_device(torch.stack([torch.cat(x) for x in (clips, candidates, persons)]), device))
 
 
 def pairwise_cost(predictions: Predictions, targets: Sequence[Targets], weights: CostWeights) -> Tensor:
-    """Cost of each person of the batch with each candidate of their own clip, (people, L) float32.
+    """Cost of each person of the batch with each candidate of their own clip, (actors, L) float32.
 
     One piece for the whole batch: a person's row gathers their clip's candidates, so nothing is
     padded and no pair of different clips is computed.
     """
     clip = clip_of_each_person(targets, predictions.boxes.device)
-    truth = torch.cat([target.boxes for target in targets])[:, None]  # (people, 1, 4)
-    labels = torch.cat([target.labels for target in targets])  # (people, C)
-    boxes = predictions.boxes.float()[clip]  # (people, L, 4)
-    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(truth))
-    cost = weights.l1 * (boxes - truth).abs().sum(-1) - weights.giou * giou
-    # -p(alpha) stands for -log p(alpha), as in DETR: bounded, so one sure candidate cannot rule.
+    gt_boxes = torch.cat([target.boxes for target in targets])[:, None]  # (actors, 1, 4)
+    labels = torch.cat([target.labels for target in targets])  # (actors, C)
+    boxes = predictions.boxes.float()[clip]  # (actors, L, 4)
+    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(gt_boxes))
+    cost = weights.l1 * (boxes - gt_boxes).abs().sum(-1) - weights.giou * giou
+    # -p(alpha) in place of -log p(alpha), as in DETR: bounded, so that one certain candidate cannot dominate.
     cost = cost - weights.actor * predictions.p_actor[clip]
     if weights.action:
         # Mean over the person's own labels of -p(a). A person without labels costs nothing here.
         share = labels / labels.sum(1, keepdim=True).clamp(min=1)
-        p_action = predictions.action_logits.float().sigmoid()[clip]  # (people, L, C)
+        p_action = predictions.action_logits.float().sigmoid()[clip]  # (actors, L, C)
         cost = cost - weights.action * torch.einsum("plc,pc->pl", p_action, share)
     return cost
 
 
 def clip_of_each_person(targets: Sequence[Targets], device: torch.device) -> Tensor:
-    """(people of the batch,) int64: which clip each row of the targets laid end to end is in."""
+    """(actors of the batch,) int64: which clip each row of the targets laid end to end is in."""
     counts = torch.tensor([len(target.boxes) for target in targets])
     return to_device(torch.arange(len(targets)).repeat_interleave(counts), device)

@@ -2,7 +2,7 @@
 
 tokens (B, t, h, w, D) -> actor (B, L, D), action (B, L, D): row l of both is the same candidate.
 Candidates run over time, then rows, then columns of the grid. Pure functions, no parameters; a new
-selection is one more function here, found by its name.
+selection is one more function here, looked up by its name.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The two values that travel between model, matcher, loss and evaluation.
 
-B clips, L candidates, C action classes, N people. Boxes are cxcywh, normalised to the frame, in [0, 1].
+B clips, L candidates, C action classes, N actors. Boxes are cxcywh, normalised to the frame, in [0, 1].
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Predictions(NamedTuple):
     actor_logits: Tensor
     """(B, L, 2), columns ACTOR and NO_ACTOR; p(alpha) is their softmax's first column."""
     action_logits: Tensor
-    """(B, L, C), independent sigmoids: a person does several actions at once."""
+    """(B, L, C), independent sigmoids: an actor does several actions at once."""
 
     @property
     def p_actor(self) -> Tensor:
@@ -48,12 +48,12 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Targets:
-    """The people annotated at one clip's keyframe."""
+    """The actors annotated at one clip's keyframe."""
 
     boxes: Tensor
     """(N, 4) float cxcywh in [0, 1]; N may be 0."""
     labels: Tensor
-    """(N, C) float, 1 where the person does the action, else 0; all zeros where nobody is labelled."""
+    """(N, C) float, 1 where the actor does the action, else 0; all zeros for an actor without labels."""
 
     def __post_init__(self) -> None:
         n = len(self.boxes)

@@ -1,7 +1,7 @@
 """The two-stage baseline (section 5.1): given boxes, RoI align on the temporal mean, a classifier.
 
-Boxes come from outside, a person detector or the ground truth; this model only says what the people
-in them do. It returns `Predictions` like every model, a candidate for each box.
+Boxes come from outside, a person detector or the ground truth; this model only classifies their
+actions. It returns `Predictions` like every model, a candidate for each box.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class TwoStageLocalizer(nn.Module):
             raise ValueError("a two-stage model classifies given boxes: pass those of each clip")
         # Positions in bfloat16 would be off by a fraction of a cell.
         features = self.backbone(clip).mean(1).movedim(-1, 1).float()  # (B, D, h, w)
-        nobody = features.new_zeros(1, 4)  # beside the others, so that L is at least 1
-        padded = pad_sequence([nobody, *(box.float() for box, _ in boxes)], batch_first=True)[1:]
-        scores = pad_sequence([nobody[:, 0], *(p.float() for _, p in boxes)], batch_first=True)[1:]
+        empty = features.new_zeros(1, 4)  # padded with the others, so that L is at least 1
+        padded = pad_sequence([empty, *(box.float() for box, _ in boxes)], batch_first=True)[1:]
+        scores = pad_sequence([empty[:, 0], *(p.float() for _, p in boxes)], batch_first=True)[1:]
         cells = roi_align(features, cxcywh_to_xyxy(padded), self.size)  # (B, L, D, size, size)
         logits = torch.logit(scores.clamp(1 - SURE, SURE))
         with full_precision(cells):

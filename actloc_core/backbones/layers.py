@@ -50,7 +50,7 @@ class Mlp(nn.Module):
 
 
 def _slices(rows: int, width: int) -> list[slice]:
-    """Slices of so many rows that a tensor of this width has 2 M numbers: 8 MiB of float32."""
+    """Slices of rows with which a tensor of this width has 2 M numbers: 8 MiB of float32."""
     step = max(2**21 // width, 1)
     return [slice(i, i + step) for i in range(0, rows, step)]
 
