@@ -1,1 +1,1 @@
-"""Tables from the result store. Reads results only; trains nothing. Run from the checkout, not installed."""
+"""Tables, figures and a page from the results of runs. Run from the checkout, not installed."""

@@ -1,7 +1,8 @@
-"""`nox -s report`: tables, figures and a page of the results in OUT/runs, into OUT/report; no training.
+"""Tables, figures and a page of the results in OUT/runs, written to OUT/report. Trains nothing.
 
-`python -m reports figures --run HASH --clips VIDEO:KEYFRAME ...` draws what a model looks at in those clips,
-`python -m reports compare HASH HASH` the AP of each class of two runs side by side.
+python -m reports                                                     `nox -s report`
+python -m reports figures --run HASH --clips VIDEO:KEYFRAME ...       attention of a model in clips
+python -m reports compare HASH HASH                                   AP of each class of two runs
 """
 
 from __future__ import annotations
@@ -11,170 +12,148 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks.inputs import named
 from benchmarks.experiments import SCALES, TABLES
+from benchmarks.inputs import command_parser, exit_code, named
 from benchmarks.score.results import save
 from benchmarks.train.data import load_data
-from reports.charts import per_class, style
-from reports.figures import keyframes
-from reports.page import Run, best_single_stage, clip_figure, page, report_split, store
-from reports.tables import latex, markdown, sanity, table
+from datasets.split import Split
+from reports.charts import per_class_ap, style
+from reports.figures import keyframes, save_png
+from reports.page import clip_figure, page
+from reports.runs import Run, best_single_stage, find_run, load_sweep, report_split
+from reports.tables import Table, build_table, latex, markdown, sanity
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; -> the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["figures"]:
-        return draw_clips(argv[1:])
-    if argv[:1] == ["compare"]:
-        return draw_comparison(argv[1:])
-    summary, _, more = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(prog="python -m reports", description=summary, epilog=more)
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of a sweep (default: out)")
-    parser.add_argument("--scale", choices=SCALES, default="tiny", help="which runs (default: tiny)")
-    args = parser.parse_args(argv)
-    folder = args.out / "report"
-    tables = [table(name, args.scale, args.out / "runs") for name in TABLES]
-    folder.mkdir(parents=True, exist_ok=True)
-    for made in tables:
-        if not made.has_results:
-            print(f"## {made.title}\n\nNo row was run yet; `--only {made.name}` runs them.\n")
-            continue
-        text = markdown(made)
-        print(text)
-        save(folder / f"table_{made.name}.md", partial(Path.write_text, data=text))
-        save(folder / f"table_{made.name}.tex", partial(Path.write_text, data=latex(made)))
-        csv = made.cells.to_csv(index=False, float_format="%.4f")
-        save(folder / f"table_{made.name}.csv", partial(Path.write_text, data=csv))
-    text = sanity(args.scale, args.out / "runs")
-    print(text)
-    save(folder / "sanity.md", partial(Path.write_text, data=text))
-    runs, problems, _ = store(args.out, args.scale)
-    for problem in problems:
-        print(f"not shown: {problem}", file=sys.stderr)
-    if figure := draw_keyframes(args.out, runs, folder):
-        print(f"figure: {figure}")
-    html = page(args.out, args.scale, tables)
-    save(folder / "index.html", partial(Path.write_text, data=html))
-    print(f"page: {folder / 'index.html'}, with everything in it: open it in a browser")
-    print(f"tables: {folder}/table_*.md, .tex and .csv; runs: {args.out / 'runs'}/<run>/, named in the csv:")
-    print(
-        "  result.json, analysis.json, detections.csv, persons.csv; trainings: checkpoint.pt and log.csv in"
+    """Run the command; -> the exit code, 2 for bad input."""
+    args = parser().parse_args(argv)
+    return exit_code(partial(args.command, args))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    p = command_parser("reports", __doc__)
+    p.add_argument("--out", type=Path, default=Path("out"), help="output directory of a sweep (default: out)")
+    p.add_argument("--scale", choices=SCALES, default="tiny", help="runs of this scale (default: tiny)")
+    p.set_defaults(command=write_report)
+    commands = p.add_subparsers(title="other commands", metavar="COMMAND")
+    clips = "p(alpha) over the keyframe, boxes, and the last layer's attention of the highest-scored tokens"
+    figures = commands.add_parser("figures", help=clips, description=clips)
+    figures.add_argument(
+        "--run", required=True, metavar="HASH", help="directory in OUT/runs, or its first digits"
     )
-    print(f"  {args.out / 'trainings'}/<training>/, named in result.json")
-    return 0
-
-
-def draw_keyframes(out: Path, runs: list[Run], folder: Path) -> Path | None:
-    """What the best single-stage run on AVA's shape found; None where OUT/data has not the data."""
-    best = best_single_stage(runs)
-    if best is None or (split := report_split(out, best.experiment)) is None:
-        return None
-    figure = keyframes(best.result, out / "runs" / best.result.hash, split)
-    path = folder / "keyframes.png"
-    save(path, lambda part: figure.savefig(part, format="png", dpi=110, metadata={"Software": None}))
-    return path
-
-
-def draw_clips(argv: list[str]) -> int:
-    """The `figures` command; -> the exit status, 2 for a ValueError or a missing file."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reports figures",
-        description="p(alpha) over the keyframe, boxes, and the last layer's attention of the surest tokens.",
-    )
-    parser.add_argument(
-        "--run", required=True, metavar="HASH", help="a folder of OUT/runs, or its first digits"
-    )
-    parser.add_argument(
+    figures.add_argument(
         "--clips",
         nargs="+",
         required=True,
         metavar="VIDEO:KEYFRAME",
         help="second (AVA) or frame (UCF, JHMDB)",
     )
-    parser.add_argument(
-        "--theta", type=float, default=0.2, help="boxes above it are highlighted (default: 0.2)"
+    figures.add_argument(
+        "--theta", type=float, default=0.2, help="highlight boxes with p(alpha) above this (default: 0.2)"
     )
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of a sweep (default: out)")
-    parser.add_argument(
+    figures.add_argument(
         "--data",
         action="append",
         default=[],
         metavar="NAME=FOLDER",
-        help="where a dataset lies that we did not make",
+        help="folder of a dataset that is not synthetic",
     )
-    args = parser.parse_args(argv)
-    try:
-        run = one_run(args.out, args.run)
-        roots = named("--data", args.data, "NAME=FOLDER, such as ava=/data/ava")
-        dataset = run.experiment.dataset
-        split = (
-            load_data(run.experiment, roots).report
-            if dataset in roots
-            else report_split(args.out, run.experiment)
-        )
-        if split is None:
-            raise ValueError(
-                f"{args.out / 'data'}: no {dataset} there; give its folder, --data {dataset}=FOLDER"
-            )
-        folder = args.out / "report" / "clips"
-        folder.mkdir(parents=True, exist_ok=True)
-        for text in args.clips:
-            video, _, keyframe = text.rpartition(":")
-            if not keyframe.isdigit() or (video, int(keyframe)) not in split.keyframes:
-                near = ", ".join(f"{v}:{k}" for v, k in split.keyframes[:3])
-                raise ValueError(f"--clips {text}: no such keyframe; there are {len(split)}, such as {near}")
-            figure = clip_figure(
-                args.out, run, split, split.keyframes.index((video, int(keyframe))), theta=args.theta
-            )
-            path = folder / f"{run.result.hash}_{video.replace('/', '_')}_{keyframe}.png"
-            save(path, partial(figure.savefig, format="png", dpi=130, metadata={"Software": None}))
-            print(path)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    figures.set_defaults(command=draw_clips)
+    bars = "the paper's Fig. 4 for any two runs: AP of each class as paired bars"
+    compare = commands.add_parser("compare", help=bars, description=bars)
+    compare.add_argument("runs", nargs=2, metavar="HASH", help="directory in OUT/runs, or its first digits")
+    compare.set_defaults(command=compare_runs)
+    for command in (figures, compare):  # without a default, which would overwrite an --out before the command
+        command.add_argument("--out", type=Path, default=argparse.SUPPRESS, help="as above")
+    return p
+
+
+def write_report(args: argparse.Namespace) -> int:
+    """Write tables, sanity check, keyframes and page; -> 0."""
+    folder, runs = args.out / "report", args.out / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = [build_table(name, args.scale, runs) for name in TABLES]
+    for table in tables:
+        write_table(table, folder)
+    text = sanity(args.scale, runs)
+    print(text)
+    _write(folder / "sanity.md", text)
+    sweep = load_sweep(args.out, args.scale)
+    for problem in sweep.problems:
+        print(f"not shown: {problem}", file=sys.stderr)
+    best = best_single_stage(sweep.runs)
+    if best and (split := report_split(args.out, best.experiment)):
+        figure = keyframes(best.result, runs / best.result.hash, split)
+        save_png(figure, folder / "keyframes.png", dpi=110)
+        print(f"figure: {folder / 'keyframes.png'}")
+    _write(folder / "index.html", page(args.out, args.scale, tables))
+    print(
+        f"page: {folder / 'index.html'}, self-contained: open it in a browser\n"
+        f"tables: {folder}/table_*.md, .tex and .csv\n"
+        f"runs: {runs}/<run>/ (named in the csv): result.json, analysis.json, detections.csv, persons.csv\n"
+        f"trainings: {args.out / 'trainings'}/<training>/ (named in result.json): checkpoint.pt, log.csv"
+    )
     return 0
 
 
-def draw_comparison(argv: list[str]) -> int:
-    """The `compare` command; -> the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reports compare",
-        description="The paper's Fig. 4 of any two runs: AP of each class as paired bars.",
-    )
-    parser.add_argument("runs", nargs=2, metavar="HASH", help="of OUT/runs, or its first digits")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of a sweep (default: out)")
-    args = parser.parse_args(argv)
-    try:
-        first, second = (one_run(args.out, start) for start in args.runs)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def write_table(table: Table, folder: Path) -> None:
+    """Print a table and write it as Markdown, LaTeX and CSV, unless none of its rows was run."""
+    if not table.has_results:
+        print(f"## {table.title}\n\nNo row was run; run them with `--only {table.name}`.\n")
+        return
+    print(markdown(table))
+    _write(folder / f"table_{table.name}.md", markdown(table))
+    _write(folder / f"table_{table.name}.tex", latex(table))
+    _write(folder / f"table_{table.name}.csv", table.cells.to_csv(index=False, float_format="%.4f"))
+
+
+def _write(path: Path, text: str) -> None:
+    save(path, partial(Path.write_text, data=text))
+
+
+def draw_clips(args: argparse.Namespace) -> int:
+    """Draw the predictions and attention of a run in clips; -> 0.
+
+    Raises ValueError for an unknown run, dataset or keyframe, FileNotFoundError for a missing checkpoint.
+    """
+    run = find_run(args.out, args.run)
+    split = _split(args, run)
+    for clip in args.clips:
+        video, _, keyframe = clip.rpartition(":")
+        if not keyframe.isdigit() or (video, int(keyframe)) not in split.keyframes:
+            examples = ", ".join(f"{v}:{k}" for v, k in split.keyframes[:3])
+            raise ValueError(f"--clips {clip}: unknown keyframe; the {len(split)} known include {examples}")
+        index = split.keyframes.index((video, int(keyframe)))
+        path = args.out / "report" / "clips" / f"{run.result.hash}_{video.replace('/', '_')}_{keyframe}.png"
+        save_png(clip_figure(args.out, run, split, index, theta=args.theta), path, dpi=130)
+        print(path)
+    return 0
+
+
+def _split(args: argparse.Namespace, run: Run) -> Split:
+    """The split that a run reports on, from --data or, of synthetic data, from OUT/data."""
+    dataset = run.experiment.dataset
+    roots = named("--data", args.data, "NAME=FOLDER, such as ava=/data/ava")
+    if dataset in roots:
+        return load_data(run.experiment, roots).report
+    if split := report_split(args.out, run.experiment):
+        return split
+    raise ValueError(f"{args.out / 'data'}: {dataset} is not there; give its folder, --data {dataset}=FOLDER")
+
+
+def compare_runs(args: argparse.Namespace) -> int:
+    """Draw the AP of each class of two runs; -> 0. Raises ValueError for an unknown run."""
+    first, second = (find_run(args.out, prefix) for prefix in args.runs)
     counts = second.analysis.boxes if second.analysis else {}
-    names = [f"{run.label} [{run.result.hash[:4]}]" for run in (first, second)]
+    aps = (first.result.per_class, second.result.per_class)
+    one, other = (f"{run.label} [{run.result.hash[:4]}]" for run in (first, second))
+    path = args.out / "report" / f"compare_{first.result.hash}_{second.result.hash}.png"
     with style():
-        figure = per_class(
-            first.result.per_class, second.result.per_class, counts, names=(names[0], names[1])
-        )
-        path = args.out / "report" / f"compare_{first.result.hash}_{second.result.hash}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawn = partial(figure.savefig, format="png", dpi=130, facecolor="white", metadata={"Software": None})
-        save(path, drawn)
+        save_png(per_class_ap(*aps, counts, names=(one, other)), path, dpi=130)
     print(path)
     return 0
 
 
-def one_run(out: Path, start: str) -> Run:
-    """The run whose hash begins so. Raises ValueError where there is none, or several."""
-    found = [run for scale in SCALES for run in store(out, scale)[0] if run.result.hash.startswith(start)]
-    if len(found) != 1:
-        raise ValueError(f"--run {start}: {len(found) or 'no'} runs in {out / 'runs'} begin so")
-    return found[0]
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(main())

@@ -1,7 +1,7 @@
-"""Charts of numbers: per class, against GFLOPs, against theta, over training, by cause of error.
+"""Charts of numbers: AP of each class, mAP against GFLOPs, precision and recall, training curves, errors.
 
-Each function draws plain values and returns a Figure; `svg` makes text of it that is the same, byte for byte,
-for the same values, and takes the colour of the page it stands in.
+Each function draws plain values and returns a Figure. `svg` turns a figure into text with reproducible bytes,
+in the text colour of the page around it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK = "#010203"
-"""Colour of text and axes, for which `svg` puts that of the page's text."""
+"""Colour of text and axes, which `svg` replaces by the page's text colour."""
 OURS, OTHER, BETTER, WORSE = "#2f6fb2", "#c9843a", "#2e8b57", "#c0392b"
-"""Blue and orange are told apart by everybody; green and red also by the sign before the number."""
+"""Blue and orange are safe for colour-blind readers; green and red come with the sign of the number."""
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -47,29 +47,29 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Every figure's fonts and colours, for as long as the block lasts."""
+    """Use the fonts and colours of our figures inside the block."""
     with matplotlib.rc_context(STYLE):
         yield
 
 
-def per_class(
+def per_class_ap(
     first: Mapping[str, float | None],
     second: Mapping[str, float | None],
     counts: Mapping[str, int],
     *,
     names: tuple[str, str],
 ) -> Figure:
-    """The paper's Fig. 4: AP of two runs as paired bars, the most frequent class first.
+    """Draw the paper's Fig. 4: AP of two runs as paired bars, the most frequent class first.
 
-    Above each pair stands what the second has over the first, green where it is better, red where worse.
-    first, second: class name -> AP (fraction); None for a class without ground truth, which has no bars.
-    counts: class name -> ground-truth boxes.
+    Above each pair is the second AP minus the first, green where positive, red where negative.
+    first, second: class name -> AP in [0, 1]; None for a class without ground truth, which has no bars.
+    counts: class name -> ground-truth boxes. names: of the two runs.
     """
     classes = [c for c in first if first[c] is not None and second.get(c) is not None]
     classes.sort(key=lambda c: (-counts.get(c, 0), c))
     a, b = (np.array([100 * (of[c] or 0.0) for c in classes]) for of in (first, second))
-    named = 0.06 * max((len(c) for c in classes), default=0)  # inches, for names that stand upright
-    figure = Figure(figsize=(max(6.0, 0.32 * len(classes) + 1.5), 3.5 + named), layout="constrained")
+    name_height = 0.06 * max((len(c) for c in classes), default=0)  # inches, of vertical class names
+    figure = Figure(figsize=(max(6.0, 0.32 * len(classes) + 1.5), 3.5 + name_height), layout="constrained")
     axis = figure.subplots()
     if not classes:
         axis.text(0.5, 0.5, "no class with ground truth", ha="center", transform=axis.transAxes)
@@ -96,8 +96,8 @@ def per_class(
         )
     better, worse = int((b > a).sum()), int((b < a).sum())
     axis.set(xlabel="", ylabel="AP at IoU 0.5, %", ylim=(0, min(110, 1.18 * max(a.max(), b.max(), 1))))
-    said = f"{names[1]} is better in {better} of {len(classes)} classes, worse in {worse}"
-    axis.set_title(said, loc="left", pad=24)
+    title = f"{names[1]} is better in {better} of {len(classes)} classes, worse in {worse}"
+    axis.set_title(title, loc="left", pad=24)
     axis.set_xticks(range(len(classes)), [f"{c} ({counts.get(c, 0)})" for c in classes])
     axis.tick_params(axis="x", labelrotation=90 if len(classes) > 6 else 0, length=0)
     axis.legend(title=None, loc="lower left", ncols=2, bbox_to_anchor=(0, 0.99), borderaxespad=0)
@@ -106,11 +106,11 @@ def per_class(
     return figure
 
 
-def against_gflops(published: pd.DataFrame, ours: pd.DataFrame, *, scale: str) -> Figure:
-    """mAP against GFLOPs, the rows that no other beats in both joined by a line.
+def mAP_against_gflops(published: pd.DataFrame, ours: pd.DataFrame, *, scale: str) -> Figure:
+    """Draw mAP against GFLOPs, with the Pareto front as a line.
 
-    Each with columns label, gflops and map. published: the paper's numbers. ours: mAP of this scale, GFLOPs
-    of the model of the paper's size.
+    Both frames have the columns label, gflops and map (per cent). published: the paper's numbers. ours: mAP
+    at this scale, GFLOPs of the model of the paper's size.
     """
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     for axis, rows, title, colour in zip(
@@ -127,41 +127,44 @@ def against_gflops(published: pd.DataFrame, ours: pd.DataFrame, *, scale: str) -
         if rows.empty:
             axis.text(0.5, 0.5, "not run", ha="center", transform=axis.transAxes)
             continue
-        best = rows[rows["map"] > rows["map"].cummax().shift(fill_value=-1)]
-        axis.plot(best["gflops"], best["map"], color=colour, linewidth=1, alpha=0.6, drawstyle="steps-post")
+        front = rows[rows["map"] > rows["map"].cummax().shift(fill_value=-1)]
+        axis.plot(front["gflops"], front["map"], color=colour, linewidth=1, alpha=0.6, drawstyle="steps-post")
         axis.scatter(rows["gflops"], rows["map"], color=colour, s=22)
         axis.margins(x=0.15, y=0.12)
-        _label(axis, rows)
+        _label_points(axis, rows)
     return figure
 
 
-def _label(axis: Axes, rows: pd.DataFrame) -> None:
-    """Name each point beside it, where no name and no point is yet."""
+def _label_points(axis: Axes, rows: pd.DataFrame) -> None:
+    """Write each point's label at the nearest position that overlaps no point and no other label."""
     (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
     x_of, y_of = (rows["gflops"] - left) / (right - left), (rows["map"] - low) / (high - low)
     taken = [(x - 0.01, y - 0.015, x + 0.01, y + 0.015) for x, y in zip(x_of, y_of, strict=True)]
     for x, y, name in zip(x_of, y_of, rows["label"], strict=True):
         width, height = 0.0115 * len(name), 0.036
-        tried = [
+        positions = [
             (x + (0.014 if to_right else -0.014 - width), y + up * height - height / 2)
             for up in (0, 1, -1, 2, -2, 3, -3, 4, -4)
             for to_right in (True, False)
         ]
         free = [
             (a, b)
-            for a, b in tried
+            for a, b in positions
             if a > 0 and all(a + width < t[0] or a > t[2] or b + height < t[1] or b > t[3] for t in taken)
         ]
-        a, b = (free or tried)[0]
+        a, b = (free or positions)[0]
         taken.append((a, b, a + width, b + height))
         axis.text(a, b + height / 2, name, fontsize=6.5, va="center", transform=axis.transAxes)
-        if abs(b + height / 2 - y) > height:  # too far to be taken for this point's
-            near = a if a > x else a + width
-            axis.plot([x, near], [y, b + height / 2], color=INK, linewidth=0.4, transform=axis.transAxes)
+        if abs(b + height / 2 - y) > height:  # not beside its point
+            end = a if a > x else a + width
+            axis.plot([x, end], [y, b + height / 2], color=INK, linewidth=0.4, transform=axis.transAxes)
 
 
-def actors(curves: Mapping[str, tuple[Any, Any, Any]]) -> Figure:
-    """Precision and recall of actors: run -> (theta, precision, recall), each (K,), theta ascending."""
+def actor_curves(curves: Mapping[str, tuple[Any, Any, Any]]) -> Figure:
+    """Draw precision and recall of actors.
+
+    curves: run -> (theta, precision, recall), each (K,) in [0, 1], theta ascending.
+    """
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3, sharey=True)
     for colour, (name, (theta, precision, recall)) in zip(palette(len(curves)), curves.items(), strict=True):
@@ -180,17 +183,19 @@ def actors(curves: Mapping[str, tuple[Any, Any, Any]]) -> Figure:
     return figure
 
 
-def trainings(logs: Mapping[str, pd.DataFrame]) -> Figure:
-    """Loss and mAP on the validation split while training: run -> its log.csv."""
+def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw training loss and validation mAP. logs: run -> its log.csv."""
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for colour, (name, log) in zip(palette(len(logs)), logs.items(), strict=True):
         smooth = log["loss"].rolling(max(len(log) // 20, 1), min_periods=1).mean()
         left.plot(log["step"], smooth, color=colour, linewidth=1.3, label=name)
-        looks = log.dropna(subset=["val_mAP"])
-        right.plot(looks["step"], 100 * looks["val_mAP"], "o-", color=colour, markersize=3, linewidth=1.3)
-    left.set(xlabel="step", ylabel="loss, mean over a 20th of the training")
-    right.set(xlabel="step", ylabel="mAP of a look at the validation split, %", ylim=(0, None))
+        validated = log.dropna(subset=["val_mAP"])
+        right.plot(
+            validated["step"], 100 * validated["val_mAP"], "o-", color=colour, markersize=3, linewidth=1.3
+        )
+    left.set(xlabel="step", ylabel="loss, mean over 5 % of the training")
+    right.set(xlabel="step", ylabel="validation mAP, %", ylim=(0, None))
     for axis in (left, right):
         axis.grid(True)
     if logs:
@@ -198,19 +203,19 @@ def trainings(logs: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def errors(prices: Mapping[str, Mapping[str, float]]) -> Figure:
-    """What each cause of error costs: run -> cause -> mAP (fraction) that putting it right would add."""
-    figure = Figure(figsize=(11, 0.42 * len(prices) + 1.4), layout="constrained")
+def error_gains(gains: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Draw the error budget. gains: run -> cause -> mAP gain, in [0, 1], of correcting this cause alone."""
+    figure = Figure(figsize=(11, 0.42 * len(gains) + 1.4), layout="constrained")
     axis = figure.subplots()
-    causes = list(next(iter(prices.values()), {}))
+    causes = list(next(iter(gains.values()), {}))
     height = 0.8 / max(len(causes), 1)
     for number, (cause, colour) in enumerate(zip(causes, palette(len(causes)), strict=True)):
-        at = np.arange(len(prices)) + (number - (len(causes) - 1) / 2) * height
-        values = np.nan_to_num([100 * run[cause] for run in prices.values()])
+        at = np.arange(len(gains)) + (number - (len(causes) - 1) / 2) * height
+        values = np.nan_to_num([100 * run[cause] for run in gains.values()])
         axis.barh(at, values, height, color=colour, label=cause)
-    axis.set_yticks(range(len(prices)), list(prices))
+    axis.set_yticks(range(len(gains)), list(gains))
     axis.invert_yaxis()
-    axis.set(xlabel="frame-mAP that putting right this cause alone would add, points")
+    axis.set(xlabel="frame-mAP gain of correcting this cause alone, points")
     axis.grid(axis="x")
     axis.set_axisbelow(True)
     if causes:
@@ -219,7 +224,7 @@ def errors(prices: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def confusion(shares: pd.DataFrame, title: str) -> Figure:
-    """Rows: what people do. Columns: what they are taken to do most surely. Shares of a row, in [0, 1]."""
+    """Draw a confusion matrix (C, C): for each annotated class, shares of predicted classes in [0, 1]."""
     side = max(4.0, 0.3 * len(shares) + 1.8)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axis = figure.subplots()
@@ -227,19 +232,19 @@ def confusion(shares: pd.DataFrame, title: str) -> Figure:
         shares, ax=axis, cmap="Blues", vmin=0, vmax=1, square=True, cbar=False,
         annot=len(shares) <= 24, fmt=".2f", annot_kws={"fontsize": 7}, linewidths=0.5, linecolor="#80808040",
     )  # fmt: skip
-    axis.set(xlabel="taken for", ylabel="does")
+    axis.set(xlabel="predicted", ylabel="annotated")
     axis.set_title(title, loc="left")
     axis.tick_params(length=0)
     return figure
 
 
 def palette(count: int) -> list[tuple[float, float, float]]:
-    """Colours that stay apart, also for those who see fewer."""
+    """Distinct colours, safe for colour-blind readers."""
     return list(sns.color_palette("colorblind", max(count, 1)))[:count]
 
 
 def svg(figure: Figure, name: str, alt: str) -> str:
-    """An <svg> element to stand in a page: `name` makes its ids its own, `alt` says what is to be seen."""
+    """Render a figure as an <svg> element for a page. name: prefix of its ids. alt: its description."""
     file = io.StringIO()
     with style():
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

@@ -1,8 +1,6 @@
-"""The table of docs/reproduction.md: every number of the paper, how we get it, and how far we are.
+"""Write the table of docs/reproduction.md: the paper's numbers, our GFLOPs, and the command of each row.
 
-    python -m reports.reproduction
-
-writes it anew into the page. GFLOPs are counted when this runs.
+python -m tools.reproduction
 """
 
 from __future__ import annotations
@@ -13,55 +11,50 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.experiments import DEFAULT, ROWS
-from reports.tables import counted, published
+from benchmarks.inputs import command_parser
+from reports.tables import MEANS, count_paper_model, published
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reproduction.md"
-MARK = "<!-- made by `python -m reports.reproduction` -->\n"
-PARTS = {"4/jhmdb": ("4/jhmdb_1", "4/jhmdb_2", "4/jhmdb_3")}
-"""Rows of the paper that are means of ours."""
+MARK = "<!-- made by `python -m tools.reproduction` -->\n"
 
 
-def lines() -> list[dict[str, object]]:
-    """One for each row of the paper's tables, in its order."""
-    found = []
-    for name, paper in published().iterrows():
-        if not isinstance(name, str) or name.partition("/")[0] not in DEFAULT or not _has_number(paper):
-            continue
-        ours = PARTS.get(name, (name,) if name in ROWS else ())
-        model = counted(name)
-        gflops = model.gflops if model else None
-        found.append(
-            {
-                "row": name,
-                "what": paper["method"],
-                "mAP": _shown(paper["map"]),
-                "precision / recall": " / ".join(
-                    filter(None, (_shown(paper["precision"]), _shown(paper["recall"])))
-                ),
-                "GFLOPs": _shown(paper["gflops"]),
-                "counted": "" if gflops is None else f"{gflops:.1f}",
-                "off by": f"{gflops / paper['gflops'] - 1:+.1%}" if gflops and paper["gflops"] > 0 else "",
-                "how": f"`--only {' '.join(ours)}`" if ours else "quoted",
-            }
-        )
-    return found
+def lines() -> list[dict[str, str]]:
+    """A line for each row of the paper's tables that has an mAP or GFLOPs, in the paper's order."""
+    return [
+        _line(str(row), paper)
+        for row, paper in published().iterrows()
+        if str(row).partition("/")[0] in DEFAULT and paper[["map", "gflops"]].notna().any()
+    ]
 
 
-def _has_number(paper: pd.Series) -> bool:
-    return bool(paper[["map", "gflops"]].notna().any())
+def _line(row: str, paper: pd.Series) -> dict[str, str]:
+    ours = MEANS.get(row, (row,) if row in ROWS else ())
+    model = count_paper_model(row)
+    printed = [_number(paper[name]) for name in ("precision", "recall")]
+    return {
+        "row": row,
+        "what": str(paper["method"]),
+        "mAP": _number(paper["map"]),
+        "precision / recall": " / ".join(filter(None, printed)),
+        "GFLOPs": _number(paper["gflops"]),
+        "counted": f"{model.gflops:.1f}" if model else "",
+        "off by": f"{model.gflops / paper['gflops'] - 1:+.1%}" if model and paper["gflops"] > 0 else "",
+        "how": f"`--only {' '.join(ours)}`" if ours else "quoted",
+    }
 
 
-def _shown(value: float) -> str:
+def _number(value: float) -> str:
     return "" if pd.isna(value) else f"{value:g}"
 
 
 def table() -> str:
-    """Each number of the paper with ours, as Markdown."""
+    """The table as Markdown."""
     return pd.DataFrame(lines()).to_markdown(index=False, disable_numparse=True)
 
 
-def main() -> int:
-    """Write the table into docs/reproduction.md; -> 0."""
+def main(argv: list[str] | None = None) -> int:
+    """Rewrite the table in docs/reproduction.md; -> 0."""
+    command_parser("tools.reproduction", __doc__).parse_args(argv)
     prose, _, _ = PAGE.read_text().partition(MARK)
     PAGE.write_text(f"{prose}{MARK}\n{table()}\n")
     return 0

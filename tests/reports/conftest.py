@@ -9,7 +9,7 @@ from benchmarks.score.results import Result
 
 @pytest.fixture
 def store():
-    """store(runs, row, ...): writes a row's result.json, as a run does."""
+    """store(runs, row, ...): write a row's result.json, as a run does."""
     return _store
 
 

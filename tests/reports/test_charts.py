@@ -13,8 +13,8 @@ def texts(figure):
     return [text.get_text() for axis in figure.axes for text in axis.texts]
 
 
-def test_paired_bars_go_by_frequency_with_the_difference_above_in_its_colour():
-    figure = charts.per_class(
+def test_paired_bars_are_sorted_by_frequency_and_show_coloured_differences():
+    figure = charts.per_class_ap(
         {"rare": 0.5, "often": 0.25, "never": None, "middle": 0.3},
         {"rare": 0.4, "often": 0.75, "never": None, "middle": 0.3},
         COUNTS,
@@ -29,39 +29,39 @@ def test_paired_bars_go_by_frequency_with_the_difference_above_in_its_colour():
     assert heights == [pytest.approx([25, 30, 50]), pytest.approx([75, 30, 40])]
 
 
-def test_sixty_classes_are_wide_enough_to_read_and_no_class_is_said():
+def test_width_grows_with_classes_and_an_empty_chart_has_a_message():
     names = [f"class {i}" for i in range(60)]
-    figure = charts.per_class(dict.fromkeys(names, 0.5), dict.fromkeys(names, 0.6), {}, names=("a", "b"))
+    figure = charts.per_class_ap(dict.fromkeys(names, 0.5), dict.fromkeys(names, 0.6), {}, names=("a", "b"))
     assert figure.get_figwidth() / 60 > 0.3
-    empty = charts.per_class({"a": None}, {"a": None}, {}, names=("a", "b"))
+    empty = charts.per_class_ap({"a": None}, {"a": None}, {}, names=("a", "b"))
     assert texts(empty) == ["no class with ground truth"]
 
 
-def test_the_front_is_what_nothing_beats_in_both():
+def test_the_line_joins_the_pareto_front():
     rows = pd.DataFrame(
         {"label": list("abcde"), "gflops": [10, 20, 20, 30, 40], "map": [20.0, 25, 24, 22, 30]}
     )
-    figure = charts.against_gflops(rows, rows.iloc[:0], scale="tiny")
+    figure = charts.mAP_against_gflops(rows, rows.iloc[:0], scale="tiny")
     left, right = figure.axes
     assert left.lines[0].get_xydata().tolist() == [[10, 20], [20, 25], [40, 30]]
     assert sorted(text.get_text() for text in left.texts) == list("abcde")
     assert [text.get_text() for text in right.texts] == ["not run"]
 
 
-def test_names_of_points_do_not_lie_on_each_other():
+def test_labels_of_points_do_not_overlap():
     crowd = pd.DataFrame(
         {"label": [f"method {i}" for i in range(12)], "gflops": np.linspace(100, 110, 12), "map": [30.0] * 12}
     )
-    figure = charts.against_gflops(crowd, crowd, scale="tiny")
+    figure = charts.mAP_against_gflops(crowd, crowd, scale="tiny")
     places = [(round(t.get_position()[0], 4), round(t.get_position()[1], 4)) for t in figure.axes[0].texts]
     assert len(set(places)) == 12
 
 
-def test_the_drawing_is_the_same_twice_and_takes_the_pages_colour():
+def test_svg_is_reproducible_with_unique_ids_and_the_pages_colour():
     def drawn(name):
         with charts.style():
             log = pd.DataFrame({"step": [1, 2], "loss": [5.0, 4.0], "val_mAP": [None, 0.25]})
-            return charts.svg(charts.trainings({"a": log}), name, 'what is "seen" <here>')
+            return charts.svg(charts.training_curves({"a": log}), name, 'what is "seen" <here>')
 
     one = drawn("x")
     assert one == drawn("x")
@@ -75,8 +75,8 @@ def test_the_drawing_is_the_same_twice_and_takes_the_pages_colour():
     assert 'aria-label="what is &quot;seen&quot; &lt;here&gt;"' in one
 
 
-def test_errors_actors_and_confusion_draw_what_is_missing_as_nothing():
-    figure = charts.errors(
+def test_charts_of_errors_actors_and_confusion_accept_missing_values():
+    figure = charts.error_gains(
         {"a": {"wrong class": 0.2, "missed": float("nan")}, "b": {"wrong class": 0.1, "missed": 0.0}}
     )
     assert [[bar.get_width() for bar in bars] for bars in figure.axes[0].containers] == [
@@ -84,7 +84,7 @@ def test_errors_actors_and_confusion_draw_what_is_missing_as_nothing():
         pytest.approx([0, 0]),
     ]
     nan = float("nan")
-    figure = charts.actors({"a": ([0.0, 0.5, 1.0], [0.5, 0.75, nan], [1.0, 0.5, 0.0])})
+    figure = charts.actor_curves({"a": ([0.0, 0.5, 1.0], [0.5, 0.75, nan], [1.0, 0.5, 0.0])})
     assert len(figure.axes) == 3
     shares = pd.DataFrame([[1.0, 0.0], [0.25, 0.75]], ["x", "y"], ["x", "y"])
     assert texts(charts.confusion(shares, "title")) == ["1.00", "0.00", "0.25", "0.75"]

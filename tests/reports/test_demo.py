@@ -1,4 +1,4 @@
-"""What `nox -s predict` makes of a run, here of an untrained model of the smoke scale."""
+"""`nox -s predict` with an untrained model of the smoke scale."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.actloc_core.numbered import numbers, write_numbered
 
 
 @pytest.mark.slow
-def test_a_run_s_model_on_a_video_it_has_not_seen(tmp_path, capsys):
+def test_a_trained_row_predicts_a_test_video(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["--out", str(out), "--scale", "smoke"]) == 2
     assert (
@@ -42,14 +42,14 @@ def test_a_run_s_model_on_a_video_it_has_not_seen(tmp_path, capsys):
     assert main(["--out", str(out), "--scale", "smoke", "--theta", "0.45"]) == 0
     made = out / "predictions" / "test_000"
     assert sorted(os.listdir(made)) == ["annotated.mp4", "detections.csv", "detections.json", "keyframes.png"]
-    said = json.loads((made / "detections.json").read_text())
-    assert len(said["keyframes"]) == 32
+    written = json.loads((made / "detections.json").read_text())
+    assert len(written["keyframes"]) == 32
     with Image.open(made / "keyframes.png") as picture:
         assert picture.size == (3 * 480, 2 * 384)
 
 
-def test_its_picture_shows_whole_seconds_at_even_distances(tmp_path):
-    """Of 200 frames at 16 a second: seconds 2 to 12, so frames 32, 64, .., 192."""
+def test_the_picture_shows_whole_seconds_at_regular_intervals(tmp_path):
+    """200 frames at 16 a second: seconds 2 to 12, which are frames 32, 64, .., 192."""
     path = write_numbered(tmp_path / "v.mp4", 200, size=(480, 384))
     picture = keyframes_of(path, 6)
     shown = [picture[y : y + 384, x : x + 480] for y in (0, 384) for x in (0, 480, 960)]

@@ -1,4 +1,4 @@
-"""The picture of keyframes, of runs that find nobody, somebody or too many."""
+"""The picture of keyframes, for runs with no, one or many detections."""
 
 import io
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import pytest
 
 from evaluators import Detections, GroundTruth
 from evaluators.ava_csv import write_detections, write_persons
-from reports.figures import NAMED, keyframes
+from reports.figures import LISTED, keyframes
 
 
 def ints(*values):
@@ -17,7 +17,7 @@ def ints(*values):
 
 @pytest.fixture
 def split():
-    """Two keyframes; an actor stands at the first and moves left."""
+    """Two keyframes; the first has one actor, who moves left."""
     actor = np.array([[0.2, 0.2, 0.4, 0.6]])
 
     class Split(SimpleNamespace):
@@ -32,34 +32,34 @@ def split():
     )
 
 
-def drawn(folder, split, people):
-    """The titles of the two keyframes' pictures, where `people` were found at the first; saved, too."""
-    n = len(people)
+def titles(folder, split, scores):
+    """Draw and save two keyframes with detections of these scores in the first; -> the lists above them."""
+    n = len(scores)
     x = np.linspace(0, 0.6, n)
     box = np.stack([x, x, x + 0.2, x + 0.3], 1)
     rows = (("film",), np.zeros(n, np.int64), np.full(n, 902), box)
-    score = np.array(people, dtype=float)
+    score = np.array(scores, dtype=float)
     write_persons(folder / "persons.csv", Detections(*rows, np.zeros(n, np.int64), score))
     write_detections(folder / "detections.csv", Detections(*rows, np.ones(n, np.int64), score))
     result = SimpleNamespace(
         experiment={"selection": "c_t", "frame_embedding": False}, mAP=0.5, clips=2, split="test"
     )
     figure = keyframes(result, folder, split, every=1, count=2)
-    figure.savefig(io.BytesIO(), format="png")  # warns where nothing fits, and a warning is an error
+    figure.savefig(io.BytesIO(), format="png")  # a layout that does not fit warns, and warnings are errors
     return [axes.get_title(loc="left") for axes in figure.axes]
 
 
-def test_the_surest_first_and_named(tmp_path, split):
-    assert drawn(tmp_path, split, [0.25, 0.9]) == ["1: left 0.90\n2: -", "nobody"]
+def test_detections_are_listed_by_descending_score(tmp_path, split):
+    assert titles(tmp_path, split, [0.25, 0.9]) == ["1: left 0.90\n2: -", "no detections"]
 
 
-def test_a_run_that_finds_a_crowd(tmp_path, split):
-    """As after a few steps of training: everybody has a box, and there is still room for the picture."""
-    first, second = drawn(tmp_path, split, np.linspace(0.5, 0.9, 40))
+def test_long_lists_are_cut(tmp_path, split):
+    """After a few training steps a keyframe has many detections: all have a box, five are listed."""
+    first, second = titles(tmp_path, split, np.linspace(0.5, 0.9, 40))
     assert first.splitlines()[0] == "1: left 0.90"
-    assert first.splitlines()[NAMED:] == ["and 35 more"]
-    assert second == "nobody"
+    assert first.splitlines()[LISTED:] == ["and 35 more"]
+    assert second == "no detections"
 
 
-def test_below_theta_is_nobody(tmp_path, split):
-    assert drawn(tmp_path, split, [0.2, 0.1]) == ["nobody", "nobody"]
+def test_detections_at_most_theta_are_hidden(tmp_path, split):
+    assert titles(tmp_path, split, [0.2, 0.1]) == ["no detections", "no detections"]

@@ -1,4 +1,4 @@
-"""The page of a sweep: whole, broken and hostile results; in a real browser where there is one."""
+"""The page of a sweep with complete, broken and hostile results; in a real browser where there is one."""
 
 import json
 import re
@@ -13,16 +13,17 @@ from benchmarks.experiments import TABLES, rows_at
 from benchmarks.score.analysis import THETAS, Analysis
 from benchmarks.train.gflops import Count
 from reports import __main__ as command
-from reports import page, tables
+from reports import page, runs, tables
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = '<img src=x onerror="alert(1)">&amp;'
 
 
 @pytest.fixture
-def keep(store):
-    def kept(out, row, *, classes=("left", "right"), seed=0, **numbers):
-        """A run with all that lies beside its result."""
+def add_run(store):
+    """add_run(out, row, ...): write a run's result, analysis and training log."""
+
+    def add(out, row, *, classes=("left", "right"), seed=0, **numbers):
         exp = rows_at("tiny", seed=seed)[row]
         per_class = dict.fromkeys(classes, 0.5) | {"never": None}
         store(out / "runs", row, seed=seed, per_class=per_class, training=exp.training_hash, **numbers)
@@ -38,71 +39,71 @@ def keep(store):
         (training / "log.csv").write_text("step,lr,loss,val_mAP\n1,0.1,5.0,\n2,0.1,4.0,0.25\n")
         return exp
 
-    return kept
+    return add
 
 
 def counted(row):
-    """Every model as 120 GFLOPs of backbone and 1.5 of the rest: counting takes its time."""
+    """Stub: counting the real models is slow."""
     return Count(121.5, {"backbone": 120.0}, 35_740_000)
 
 
-def made(out):
-    drawn = [tables.table(name, "tiny", out / "runs", count=counted) for name in TABLES]
-    return page.page(out, "tiny", drawn)
+def render(out):
+    every = [tables.build_table(name, "tiny", out / "runs", count=counted) for name in TABLES]
+    return page.page(out, "tiny", every)
 
 
 @pytest.fixture
-def out(keep, tmp_path):
+def out(add_run, tmp_path):
     for row, mAP in (("2a/two_stage", 0.4), ("2a/256_16", 0.5), ("2b/tubelet", 0.3), ("fig1/detr", 0.2)):
-        keep(tmp_path, row, mAP=mAP)
+        add_run(tmp_path, row, mAP=mAP)
     return tmp_path
 
 
-def test_a_number_leads_to_the_run_that_made_it(out):
-    html = made(out)
+def test_our_numbers_link_to_their_runs(out):
+    html = render(out)
     exp = rows_at("tiny")["2a/256_16"]
-    assert html.count(f'<a href="#run-{exp.hash}">50.0</a>') == 8, "in each table but 4, thrice in ours"
+    assert html.count(f'<a href="#run-{exp.hash}">50.0</a>') == 8, "in each table but 4, three times in ours"
     details = html[html.index(f'<details id="run-{exp.hash}">') :]
     details = details[: details.index("</details>")]
-    for said in (
+    for text in (
         "50.0 mAP",
         "25.0 to 75.0",
         "fingerprint of data",
         "nox -s ablations -- --only 2a/256_16",
         "<svg",
     ):
-        assert said in details
+        assert text in details
     assert "25.0 to 75.0" in html[: html.index('id="figures"')]
 
 
-def test_the_page_is_the_same_twice_and_needs_no_network(out):
-    html = made(out)
-    assert html == made(out)
+def test_the_page_is_reproducible_and_needs_no_network(out):
+    html = render(out)
+    assert html == render(out)
     addresses = set(re.findall(r'(?:src|href)="([^"]*)"', html))
     assert all(a.startswith(("#", "data:")) for a in addresses)
     assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", html)
 
 
-def test_all_figures_that_can_be_drawn_are(out):
-    html = made(out)
+def test_the_page_has_every_figure_whose_results_are_there(out):
+    html = render(out)
     names = re.findall(r'<figure id="figure-([\w-]+)"', html)
     assert names == ["per-class", "pareto", "actors", "trainings", "errors", "confusion"]
     assert "ours is better in 0 of 2 classes" in html
 
 
-def test_nothing_from_a_file_becomes_a_tag(keep, tmp_path):
-    keep(tmp_path, "2a/two_stage", classes=(HOSTILE, "b"), commit=HOSTILE, device=HOSTILE)
-    exp = keep(tmp_path, "2a/256_16", classes=(HOSTILE, "b"))
+def test_text_from_files_is_escaped(add_run, tmp_path):
+    add_run(tmp_path, "2a/two_stage", classes=(HOSTILE, "b"), commit=HOSTILE, device=HOSTILE)
+    exp = add_run(tmp_path, "2a/256_16", classes=(HOSTILE, "b"))
     other = rows_at("tiny")["2b/tubelet"]
     (tmp_path / "trainings" / other.training_hash).mkdir()
     (tmp_path / "trainings" / other.training_hash / "trial.log").write_text(f"</pre>{HOSTILE}")
-    html = made(tmp_path)
+    html = render(tmp_path)
     assert "<img" not in html
     assert f'id="run-{exp.hash}"' in html
     assert "&lt;img src=x" in html
 
 
-def test_what_is_broken_or_unfinished_is_shown_and_breaks_nothing(out):
+def test_unreadable_results_and_unfinished_trainings_are_listed(out):
     rows = rows_at("tiny")
     old = out / "runs" / rows["2b/c_t"].hash
     old.mkdir()
@@ -110,72 +111,73 @@ def test_what_is_broken_or_unfinished_is_shown_and_breaks_nothing(out):
     stopped = out / "trainings" / rows["2b/max_pooling"].training_hash
     stopped.mkdir()
     (stopped / "log.csv").write_text("step,lr,loss,val_mAP\n1,0.1,5.0,\n")
-    (stopped / "trial.log").write_text("line\n" * 100 + "the last words\n")
+    (stopped / "trial.log").write_text("line\n" * 100 + "the last line\n")
     cut = out / "trainings" / rows["2b/singleton"].training_hash
     cut.mkdir()
     (cut / "log.csv").write_text("")
     (out / "runs" / rows["2b/tubelet"].hash / "analysis.json").write_text("{")
     (out / "trainings" / rows["fig1/detr"].training_hash / "log.csv").unlink()
-    html = made(out)
-    assert "2b/c_t" in html[html.index("Not whole") : html.index('id="tables"')]
-    failures = html[html.index('id="failures"') :]
-    assert "Stopped at step 1." in failures
-    assert "the last words" in failures
-    assert failures.count("line\n") == page.LOG_LINES - 1
-    assert "Stopped before its first step." in failures
+    html = render(out)
+    assert "2b/c_t" in html[html.index("Unreadable results") : html.index('id="tables"')]
+    unfinished = html[html.index('id="unfinished"') :]
+    assert "Stopped at step 1." in unfinished
+    assert "the last line" in unfinished
+    assert unfinished.count("line\n") == runs.LOG_LINES - 1
+    assert "Stopped before its first step." in unfinished
 
 
-def test_one_class_alone_and_one_without_ground_truth(keep, tmp_path):
-    keep(tmp_path, "2a/two_stage", classes=("only",))
-    keep(tmp_path, "2a/256_16", classes=("only",))
-    html = made(tmp_path)
+def test_a_single_class_and_a_class_without_ground_truth(add_run, tmp_path):
+    add_run(tmp_path, "2a/two_stage", classes=("only",))
+    add_run(tmp_path, "2a/256_16", classes=("only",))
+    html = render(tmp_path)
     assert "of 1 classes" in html
     assert re.search(r"never</th><td[^>]*>none of 0 boxes", html)
 
 
-def test_an_empty_store_makes_a_page_too(tmp_path):
-    html = made(tmp_path)
+def test_a_page_without_results(tmp_path):
+    html = render(tmp_path)
     assert "0 runs at scale tiny" in html
     assert "No run has a result." in html
 
 
-def test_seeds_have_their_own_parts_and_the_command_that_makes_them(keep, tmp_path):
-    keep(tmp_path, "2b/tubelet", mAP=0.3)
-    exp = keep(tmp_path, "2b/tubelet", seed=2, mAP=0.5)
-    html = made(tmp_path)
+def test_every_seed_has_its_details_and_command(add_run, tmp_path):
+    add_run(tmp_path, "2b/tubelet", mAP=0.3)
+    exp = add_run(tmp_path, "2b/tubelet", seed=2, mAP=0.5)
+    html = render(tmp_path)
     details = html[html.index(f'<details id="run-{exp.hash}">') :]
     assert "2b/tubelet seed 2" in details
     assert "--only 2b/tubelet --seeds 3 --scale tiny" in details
 
 
 def test_the_command_writes_every_table_and_the_page(out, capsys, monkeypatch):
-    monkeypatch.setattr(command, "table", partial(tables.table, count=counted))
+    monkeypatch.setattr(command, "build_table", partial(tables.build_table, count=counted))
     assert command.main(["--out", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert "index.html" in said
+    assert "index.html" in capsys.readouterr().out
     names = {path.name for path in (out / "report").iterdir()}
     assert {"index.html", "sanity.md", "table_2a.tex", "table_2a.md", "table_2a.csv"} <= names
     tex = (out / "report" / "table_2b.tex").read_text()
     assert r"\toprule" in tex
     assert r"2(C+T) + frame embedding & " in tex
-    assert tex.count(r"\\") == 1 + 6
+    assert tex.partition(r"\end{tabular}")[0].count(r"\\") == 1 + 6
 
 
 @pytest.mark.slow
-def test_clips_are_drawn_of_one_run_and_the_rest_is_told(out, capsys):
+def test_clips_of_an_unknown_run_or_dataset_are_errors(out, capsys):
     assert command.main(["figures", "--out", str(out), "--run", "zzz", "--clips", "a:1"]) == 2
-    assert "--run zzz: no runs in" in capsys.readouterr().err
+    assert "error: run zzz: no runs in" in capsys.readouterr().err
     run = rows_at("tiny")["2b/tubelet"].hash
     assert command.main(["figures", "--out", str(out), "--run", run, "--clips", "a:1"]) == 2
-    assert "no synthetic_ava there; give its folder, --data synthetic_ava=FOLDER" in capsys.readouterr().err
+    assert (
+        "synthetic_ava is not there; give its folder, --data synthetic_ava=FOLDER" in capsys.readouterr().err
+    )
 
 
-def test_two_runs_are_compared_class_by_class(out, capsys):
+def test_compare_draws_the_ap_of_each_class_of_two_runs(out, capsys):
     rows = rows_at("tiny")
     hashes = [rows[name].hash for name in ("2a/two_stage", "2b/tubelet")]
     assert command.main(["compare", "--out", str(out), *(h[:8] for h in hashes)]) == 0
-    [said] = capsys.readouterr().out.splitlines()
-    assert said.endswith(f"compare_{hashes[0]}_{hashes[1]}.png")
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.endswith(f"compare_{hashes[0]}_{hashes[1]}.png")
     assert (out / "report" / f"compare_{hashes[0]}_{hashes[1]}.png").read_bytes().startswith(b"\x89PNG")
     assert command.main(["compare", "--out", str(out), hashes[0], "none"]) == 2
 
@@ -183,19 +185,19 @@ def test_two_runs_are_compared_class_by_class(out, capsys):
 BROWSE = """
 <script>
 addEventListener("load", () => {
-  const table = document.querySelector("#table-2a table"), said = {};
+  const table = document.querySelector("#table-2a table"), seen = {};
   const shown = () => [...table.tBodies[0].rows].filter(r => !r.hidden).map(r => r.cells[0].textContent);
   const heads = [...table.tHead.rows[0].cells].map(h => h.textContent);
   const at = heads.indexOf("our mAP"), boxes = table.tHead.querySelectorAll("input");
   const press = i => table.tHead.rows[0].cells[i].querySelector("button").click();
   const type = (i, text) => { boxes[i].value = text; boxes[i].dispatchEvent(new Event("input")); };
-  said.before = shown(); press(at); said.up = shown(); press(at); said.down = shown();
-  said.sorted = table.tHead.rows[0].cells[at].getAttribute("aria-sort");
-  type(at, ">=45"); said.fits = shown(); type(at, ""); type(0, "roi"); said.words = shown(); type(0, "");
-  said.wide = document.documentElement.scrollWidth <= innerWidth;
-  said.open = [...document.querySelectorAll("details[open]")].map(d => d.id);
-  said.focus = document.activeElement.tagName;
-  document.title = JSON.stringify(said);
+  seen.before = shown(); press(at); seen.up = shown(); press(at); seen.down = shown();
+  seen.sorted = table.tHead.rows[0].cells[at].getAttribute("aria-sort");
+  type(at, ">=45"); seen.compared = shown(); type(at, ""); type(0, "roi"); seen.words = shown(); type(0, "");
+  seen.wide = document.documentElement.scrollWidth <= innerWidth;
+  seen.open = [...document.querySelectorAll("details[open]")].map(d => d.id);
+  seen.focus = document.activeElement.tagName;
+  document.title = JSON.stringify(seen);
 });
 </script></body>
 """
@@ -203,12 +205,10 @@ addEventListener("load", () => {
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.slow)])
-def test_in_a_browser_tables_sort_and_filter_a_link_opens_its_run_and_nothing_is_complained_of(
-    out, tmp_path, width
-):
+def test_tables_sort_and_filter_and_links_open_runs_in_a_browser(out, tmp_path, width):
     run = rows_at("tiny")["2a/256_16"].hash
     file = tmp_path / "page.html"
-    file.write_text(made(out).replace("</body>", BROWSE))
+    file.write_text(render(out).replace("</body>", BROWSE))
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -217,14 +217,14 @@ def test_in_a_browser_tables_sort_and_filter_a_link_opens_its_run_and_nothing_is
         capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr
-    said = json.loads(re.search(r"<title>(.*?)</title>", done.stdout, re.S).group(1).replace("&gt;", ">"))
+    seen = json.loads(re.search(r"<title>(.*?)</title>", done.stdout, re.S).group(1).replace("&gt;", ">"))
     ours, two_stage = "Inp: 16x256^2, Out: 8x16^2", "MViTv2-S + RoI align on a detector's boxes"
-    assert len(said["before"]) == 6
-    assert said["up"][:2] == [two_stage, ours], "those without a number come last"
-    assert said["down"][:2] == [ours, two_stage]
-    assert said["sorted"] == "descending"
-    assert said["fits"] == [ours]
-    assert said["words"] == [two_stage, "MViTv2-S + RoI align on the true boxes"]
-    assert said["wide"], "the page itself does not scroll sideways"
-    assert said["open"] == [f"run-{run}"]
-    assert said["focus"] == "SUMMARY"
+    assert len(seen["before"]) == 6
+    assert seen["up"][:2] == [two_stage, ours], "rows without a number come last"
+    assert seen["down"][:2] == [ours, two_stage]
+    assert seen["sorted"] == "descending"
+    assert seen["compared"] == [ours]
+    assert seen["words"] == [two_stage, "MViTv2-S + RoI align on the true boxes"]
+    assert seen["wide"], "the page itself does not scroll sideways"
+    assert seen["open"] == [f"run-{run}"]
+    assert seen["focus"] == "SUMMARY"

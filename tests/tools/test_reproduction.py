@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.experiments import DEFAULT, ROWS
-from reports.reproduction import MARK, PAGE, lines, table
+from tools.reproduction import MARK, PAGE, lines, table
 from reports.tables import published
 
 
@@ -21,4 +21,4 @@ def test_every_row_of_the_paper_is_there():
 
 @pytest.mark.slow
 def test_the_page_is_what_is_counted_now():
-    assert PAGE.read_text().partition(MARK)[2].strip() == table(), "python -m reports.reproduction"
+    assert PAGE.read_text().partition(MARK)[2].strip() == table(), "python -m tools.reproduction"
