@@ -112,6 +112,9 @@ def _print_outcome(job: Job, missing: Mapping[str, list[Experiment]], failures: 
     }
     for key, reason in failed.items():
         print(f"failed: {job.names[key]} [{key}]: {reason}", file=sys.stderr)
+        log = job.out / "trainings" / job.experiments[key].training_hash / "trial.log"
+        if log.exists():
+            print(f"    log of training {log.parent.name}: {log}", file=sys.stderr)
     done = len(job.experiments) - len(failed)
     print(f"{done} of {len(job.experiments)} runs have a result in {job.out / 'runs'}")
     return 1 if failed else 0

@@ -19,7 +19,7 @@ from benchmarks.experiments import Experiment
 from benchmarks.train.state import TrainState
 from benchmarks.train.step import Losses, train_step
 from datasets.split import Split
-from datasets.transforms import Augmentation, TrainingView, collate
+from datasets.transforms import Augmentation, Batch, TrainingView, collate
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
 """Steps between two reads of losses from the device, each of which waits for it."""
@@ -50,16 +50,7 @@ def fit(
     started, checkpointed = time.monotonic() - seconds_before, seconds_before
     unread: list[Unread] = []
     for batch in training_loader(train, exp, context, first=state.step):
-        lr = state.lr
-        try:
-            losses = train_step(state, batch, exp, context.device)
-        except FloatingPointError as error:
-            # The cause may be an earlier loss that is not read yet: the first of both is named.
-            for one in unread:
-                if not math.isfinite(loss := float(one.losses["loss"])):
-                    raise _not_finite(one.step, train, exp, f"the loss is {loss}") from error
-            raise _not_finite(state.step + 1, train, exp, str(error)) from error
-        unread.append(Unread(state.step, lr, losses, batch.problems))
+        unread.append(_step(state, batch, unread, train, exp, context.device))
         for callback in callbacks:
             callback.on_batch()
         due = state.step in validated_at or state.step == steps
@@ -89,6 +80,26 @@ class Unread(NamedTuple):
     lr: float
     losses: Losses
     problems: list[str]
+
+
+def _step(
+    state: TrainState,
+    batch: Batch,
+    unread: Sequence[Unread],
+    train: Split,
+    exp: Experiment,
+    device: torch.device,
+) -> Unread:
+    """Take a step; an error names the first step, of this and the unread ones, that is not finite."""
+    lr = state.lr
+    try:
+        losses = train_step(state, batch, exp, device)
+    except FloatingPointError as error:
+        for one in unread:
+            if not math.isfinite(loss := float(one.losses["loss"])):
+                raise _not_finite(one.step, train, exp, f"the loss is {loss}") from error
+        raise _not_finite(state.step + 1, train, exp, str(error)) from error
+    return Unread(state.step, lr, losses, batch.problems)
 
 
 def read_steps(
