@@ -1,0 +1,34 @@
+"""Which splits and boxes an experiment gets, and what is refused before any training."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.experiments import OURS
+from benchmarks.train.data import given_boxes, load_data
+from tests.benchmarks.shared import TINY
+
+
+def test_a_dataset_without_a_folder_is_named():
+    with pytest.raises(ValueError, match="--data ava=FOLDER"):
+        load_data(OURS, {})
+
+
+def test_the_synthetic_ava_reports_on_a_test_split_of_its_own(small_benchmark):
+    data = load_data(TINY, {TINY.dataset: small_benchmark})
+    assert data.report_name == "test"
+    videos = [{video for video, _ in split.keyframes} for split in (data.train, data.val, data.report)]
+    assert sum(map(len, videos)) == len(set().union(*videos)), "no video is in two splits"
+
+
+def test_missing_or_unknown_boxes_of_a_two_stage_row_are_named(small_benchmark, tmp_path):
+    exp = replace(TINY, method="two_stage")
+    data = load_data(exp, {exp.dataset: small_benchmark})
+    with pytest.raises(ValueError, match="not 'guessed'"):
+        given_boxes(replace(exp, boxes="guessed"), data.report, small_benchmark)
+    with pytest.raises(ValueError, match="set boxes='ground_truth'"):
+        given_boxes(replace(exp, dataset="jhmdb"), data.report, small_benchmark)
+    (tmp_path / "annotations").mkdir()
+    with pytest.raises(FileNotFoundError, match="ava_detection_test_boxes_and_labels"):
+        given_boxes(exp, data.report, tmp_path)
+    assert given_boxes(TINY, data.report, tmp_path) is None, "the other methods take none"
