@@ -1,6 +1,6 @@
-"""docs/architecture.md's pictures and lists, from the imports and docstrings: `python -m tests.architecture`.
+"""Draw the layers in docs/architecture.md from the imports, and describe their modules by their docstrings.
 
-Writes what stands between the markers of that page; `tests/test_architecture.py` holds it to the code.
+python -m tools.architecture
 """
 
 from __future__ import annotations
@@ -8,89 +8,102 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Iterable, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import grimp
 
+from benchmarks.inputs import command_parser
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 PACKAGES = ("reports", "benchmarks", "datasets", "actloc_core", "evaluators")
-MARK = "<!-- made by `python -m tests.architecture` -->"
-INSIDE = ("actloc_core", "benchmarks")
-"""Packages whose own modules are drawn."""
+MARK = "<!-- made by `python -m tools.architecture` -->"
+DEPTHS = {"Folders": "", "Inside `benchmarks`": "benchmarks."}
+"""Heading of the page -> prefix of the modules that are drawn below it, each up to its next dot."""
 
 
-def graph() -> grimp.ImportGraph:
-    sys.path.insert(0, str(ROOT))
-    return grimp.build_graph(*PACKAGES, cache_dir=None)
+def imports(prefix: str) -> dict[str, set[str]]:
+    """Unit -> the units it imports. A unit is a module or package directly below the prefix."""
+    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+
+    def unit(module: str) -> str:
+        return module.removeprefix(prefix).partition(".")[0]
+
+    found: dict[str, set[str]] = {}
+    for module in sorted(graph.modules):
+        if module.startswith(prefix):
+            imported = graph.find_modules_directly_imported_by(module)
+            units = {unit(other) for other in imported if other.startswith(prefix)}
+            found.setdefault(unit(module), set()).update(units - {unit(module)})
+    return found
 
 
-def arrows_between_packages(found: grimp.ImportGraph) -> str:
-    """Mermaid: how many modules of one package import some of another."""
-    lines = ["```mermaid", "graph TD"]
-    for one in PACKAGES:
-        for other in PACKAGES:
-            importers = {
-                module
-                for module in found.modules
-                if module.partition(".")[0] == one
-                for imported in found.find_modules_directly_imported_by(module)
-                if imported.partition(".")[0] == other
-            }
-            if one != other and importers:
-                lines.append(f"    {one} -->|{len(importers)}| {other}")
-    return "\n".join([*lines, "```"])
+def layers(imported: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Sort units into layers, each of which imports only from layers below it: [0] is imported by none.
+
+    Raises graphlib.CycleError for a circle of imports.
+    """
+    importers: dict[str, set[str]] = {unit: set() for unit in imported}
+    for unit, others in imported.items():
+        for other in others:
+            importers[other].add(unit)
+    sorter = TopologicalSorter(importers)
+    sorter.prepare()
+    found = []
+    while sorter.is_active():
+        ready = sorter.get_ready()
+        found.append(sorted(ready))
+        sorter.done(*ready)
+    return found
 
 
-def arrows_within(found: grimp.ImportGraph, package: str) -> str:
-    """Mermaid: which module of a package imports which. A subpackage is one box."""
-
-    def box(module: str) -> str:
-        return module.split(".")[1] if "." in module else ""
-
-    pairs = {
-        (box(module), box(imported))
-        for module in found.modules
-        for imported in found.find_modules_directly_imported_by(module)
-        if module.startswith(f"{package}.") and imported.startswith(f"{package}.")
-    }
-    lines = [f"    {one} --> {other}" for one, other in sorted(pairs) if one != other and one and other]
-    return "\n".join(["```mermaid", "graph LR", *lines, "```"])
+def drawing(found: list[list[str]]) -> str:
+    """Layers as a Mermaid graph from top to bottom."""
+    boxes = [f'    layer{number}["{", ".join(layer)}"]' for number, layer in enumerate(found, 1)]
+    arrows = [f"    layer{number} --> layer{number + 1}" for number in range(1, len(found))]
+    return "\n".join(["```mermaid", "graph TD", *boxes, *arrows, "```"])
 
 
-def first_words(path: Path) -> str:
-    """A module's first sentence, without its command line."""
+def descriptions(found: list[list[str]], prefix: str) -> str:
+    """A Markdown table of units that have a docstring, by layer."""
+    rows = ["| layer | module | what it is |", "|---|---|---|"]
+    for number, layer in enumerate(found, 1):
+        for unit in layer:
+            path = ROOT / prefix.replace(".", "/") / unit
+            source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+            if source.exists():
+                name = f"{unit}/" if path.is_dir() else source.name
+                rows.append(f"| {number} | `{name}` | {first_sentence(source)} |")
+    return "\n".join(rows)
+
+
+def first_sentence(path: Path) -> str:
+    """The first paragraph of a module's docstring, for a Markdown table."""
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     return " ".join(text.partition("\n\n")[0].split()).replace("|", "\\|")
 
 
-def files(package: str) -> str:
-    rows = [
-        f"| `{path.relative_to(ROOT / package)}` | {first_words(path)} |"
-        for path in sorted((ROOT / package).rglob("*.py"))
-        if "perf" not in path.parts
-    ]
-    return "\n".join(["| file | what it is |", "|---|---|", *rows])
-
-
-def sections() -> dict[str, str]:
-    """Heading of docs/architecture.md -> what is made below it."""
-    found = graph()
-    made = {"Which way imports point": arrows_between_packages(found)}
-    for package in PACKAGES:
-        parts = [files(package)] + ([arrows_within(found, package)] if package in INSIDE else [])
-        made[f"`{package}`"] = "\n\n".join(parts)
-    return made
-
-
 def rewritten(page: str) -> str:
-    for heading, text in sections().items():
+    """The page with its drawings made anew. Raises ValueError where a heading or its marker is missing."""
+    for heading, prefix in DEPTHS.items():
+        found = layers(imports(prefix))
+        text = drawing(found) + ("\n\n" + descriptions(found, prefix) if prefix else "")
         place = re.compile(rf"(^## {re.escape(heading)}\n.*?{re.escape(MARK)}\n).*?(?=^## |\Z)", re.M | re.S)
-        if not place.search(page):
-            raise ValueError(f"{PAGE}: no heading {heading!r} with the marker below it")
-        page = place.sub(lambda found, text=text: f"{found[1]}\n{text}\n\n", page)
+        match = place.search(page)
+        if match is None:
+            raise ValueError(f"{PAGE}: no heading {heading!r} with the marker {MARK} below it")
+        page = f"{page[: match.end(1)]}\n{text}\n\n{page[match.end() :]}"
     return page.rstrip() + "\n"
 
 
-if __name__ == "__main__":
+def main(argv: list[str] | None = None) -> int:
+    """Rewrite the drawings in docs/architecture.md; -> 0."""
+    command_parser("tools.architecture", __doc__).parse_args(argv)
     PAGE.write_text(rewritten(PAGE.read_text()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
