@@ -4,8 +4,8 @@ from dataclasses import fields, replace
 import pytest
 
 from benchmarks.experiments import (
-    INITIAL_ROW,
     INFERENCE_FIELDS,
+    INITIAL_ROW,
     OURS,
     ROWS,
     SCALES,
@@ -37,7 +37,7 @@ def test_equal_rows_of_several_tables_are_one_run():
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_no_scale_merges_rows_that_differ_or_parts_rows_that_are_one(scale):
+def test_rows_are_equal_at_one_scale_exactly_where_they_are_at_another(scale):
     """But for theta and score in our table, whose default the small scales change."""
     paper, scaled = rows_at("paper"), rows_at(scale)
     names = [n for n in paper if not n.startswith(("ours/theta", "ours/score"))]
@@ -46,18 +46,18 @@ def test_no_scale_merges_rows_that_differ_or_parts_rows_that_are_one(scale):
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_what_our_table_says_of_theta_and_score_no_scale_changes(scale):
+def test_no_scale_changes_the_theta_and_score_that_our_table_ablates(scale):
     rows = rows_at(scale)
     thetas = {float(name.split("_")[-1]): exp.theta for name, exp in rows.items() if "/theta_" in name}
     assert len(thetas) == 7
-    assert all(asked == given for asked, given in thetas.items())
+    assert all(named == theta for named, theta in thetas.items())
     assert rows["ours/score_action"].score == "action"
     assert rows["ours/score_product"].score == "product"
     default = "ours/score_product" if scale != "paper" else "ours/score_action"
     assert rows[default].hash == rows["ours/two_c_t"].hash
 
 
-def test_a_scale_keeps_what_the_rows_ablate():
+def test_a_scale_keeps_the_fields_that_rows_ablate():
     kept = ("method", "selection", "last_pool", "frame_embedding", "anchor", "eos_coef", "match_action")
     for name, tiny in rows_at("tiny", seed=3).items():
         exp = ROWS[name]
@@ -69,8 +69,8 @@ def test_a_scale_keeps_what_the_rows_ablate():
     assert at_scale(OURS, "paper") is OURS
 
 
-def test_rows_that_differ_in_inference_alone_share_a_training():
-    """What a model is asked with is not what it was trained with; everything else is."""
+def test_rows_that_differ_in_inference_only_fields_share_a_training():
+    """Every other field names another training."""
     for field in fields(Experiment):
         value = getattr(OURS, field.name)
         other = other_than(value)
@@ -81,11 +81,11 @@ def test_rows_that_differ_in_inference_alone_share_a_training():
     assert rows["2a/two_stage"].training_hash == rows["2a/two_stage_true_boxes"].training_hash
 
 
-def test_small_rows_of_other_datasets_begin_with_what_ours_ended_with():
+def test_small_rows_of_other_datasets_are_initialised_from_a_trained_row():
     for seed in (0, 1):
         rows = rows_at("tiny", seed=seed)
-        before = TRAINING + rows[INITIAL_ROW].training_hash
-        assert {exp.weights for name, exp in rows.items() if name.startswith("4/")} == {before}
+        initial = TRAINING + rows[INITIAL_ROW].training_hash
+        assert {exp.weights for name, exp in rows.items() if name.startswith("4/")} == {initial}
         assert {exp.weights for name, exp in rows.items() if not name.startswith("4/")} == {None}
     assert {exp.weights for exp in ROWS.values()} == {"mvitv2_s_k400", "hiera_l_k400"}
 
