@@ -1,15 +1,14 @@
-"""Damaged and hostile files for every reader: `python -m tests.fuzz --inputs 100000`.
+"""Fuzz every reader with damaged and hostile files: `python -m tools.fuzz --inputs 100000`.
 
-Valid files of each kind are mutated (bits, bytes, slices, numbers, words that parsers trip over, parts of
-another file) and read in a process of its own, where calls that would run something are listened to. Allowed
-is a value, or an error of the reader's own kind that names the file. What a text reader returns is compared
-with a slow reader that shares nothing with it: a wrong number without a word is a finding, like a crash, a
-hang or code that ran.
+Hypothesis damages valid files of each kind (bits, slices, words that parsers confuse, parts of other files)
+and shrinks what fails. Files are read in a separate process, where calls that would run something are
+recorded. A reader returns a value or raises its own error, which names the file. Values of text readers are
+compared with those of a simple reference reader: a silently wrong value is a finding, like a crash, a hang or
+a call.
 """
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import io
 import json
@@ -23,79 +22,134 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, fields
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 
-SECONDS = 60
-"""After which a read has hung."""
+from benchmarks.inputs import command_parser
+
+TIMEOUT_S = 60
+"""A read that takes longer is a finding."""
 MEMORY = 8 * 2**30
+"""Bytes of address space of the reading process."""
 WORDS = (
     b"nan", b"inf", b"-inf", b"1e999", b"-0", b"0", b"-1", b"1.5", b"99999999999999999999", b"0x1p4", b"1_0",
     b"\x00", b"\xef\xbb\xbf", b"\xff\xfe", b"\r\n", b"\n\n", b",", b",,", b'"', b"'", b"\\", b"{", b"}", b"#",
     b"../../etc/passwd", b"/", b" ", b"\t", b"\xc2\xa0", b"\xd9\xa1", b"id:", b"name:", b"True", b"",
 )  # fmt: skip
+"""What parsers confuse."""
+MAX_SLICE = 40
+"""Bytes that a mutation replaces, unless it replaces a word, a line or the rest of the file."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One reader, and files that it reads."""
+    """A reader, and valid or hostile files for it."""
 
     name: str
     suffix: str
     seeds: list[bytes]
     read: Callable[[Path], object]
     allowed: tuple[type[Exception], ...]
-    again: Callable[[bytes], object] | None = None
-    """A slow reader of the same: equal wherever `read` returns a value."""
-    share: float = 1.0
-    """Of the inputs, relative to the other kinds'."""
+    """The reader's own errors."""
+    reference: Callable[[bytes], object] | None = None
+    """A reference reader: equal wherever `read` returns a value."""
+    weight: float = 1.0
+    """Number of inputs relative to the other kinds of the group."""
 
 
-def mutated(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
-    """One to four mutations of one of the seeds."""
-    data = bytearray(seeds[rng.integers(len(seeds))])
-    for _ in range(rng.integers(1, 5)):
-        at = int(rng.integers(len(data) + 1))
-        length = int(min(rng.geometric(0.1), len(data) - at))
-        match int(rng.integers(9)):
-            case 0 if at < len(data):
-                data[at] ^= 1 << int(rng.integers(8))
-            case 1:
-                data[at : at + length] = rng.bytes(length)
-            case 2:
-                del data[at : at + length]
-            case 3:
-                data[at:at] = data[at : at + length] * int(rng.integers(1, 4))
-            case 4:
-                del data[at:]
-            case 5:
-                data[at:at] = WORDS[rng.integers(len(WORDS))]
-            case 6:  # a number or word of the text becomes another one
-                spots = [m.span() for m in re.finditer(rb"[\w.+-]+", bytes(data[:4000]))]
-                if spots:
-                    low, high = spots[rng.integers(len(spots))]
-                    data[low:high] = WORDS[rng.integers(len(WORDS))]
-            case 7:
-                other = seeds[rng.integers(len(seeds))]
-                start = int(rng.integers(len(other) + 1))
-                data[at : at + length] = other[start : start + length]
-            case 8:  # a whole line again, elsewhere
-                lines = bytes(data).split(b"\n")
-                lines.insert(int(rng.integers(len(lines) + 1)), lines[rng.integers(len(lines))])
-                data = bytearray(b"\n".join(lines))
-    return bytes(data)
+@dataclass
+class Report:
+    """What fuzzing one kind found."""
+
+    name: str
+    inputs: int = 0
+    values: int = 0
+    """Inputs that were read."""
+    findings: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    """Origin of a failure -> its message and its smallest input."""
+
+
+class Finding(AssertionError):
+    """A reader did something else than return a right value or raise its own error."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """Replace a slice of a file."""
+
+    where: str
+    """"bytes", or the "word", the "line" or the "rest" of the file at the position."""
+    position: int
+    """Modulo the number of such slices."""
+    length: int
+    """Of a slice of bytes."""
+    new: bytes | int
+    """What replaces it; n below REPEATS means itself n times, another number itself with one bit flipped."""
+
+    def applied(self, data: bytes) -> bytes:
+        """The file after the mutation."""
+        start, end = self._slice(data)
+        old, new = data[start:end], self.new
+        if isinstance(new, int):
+            new = old * new if new < REPEATS or not old else _flipped(old, (new - REPEATS) % (8 * len(old)))
+        return data[:start] + new + data[end:]
+
+    def _slice(self, data: bytes) -> tuple[int, int]:
+        if self.where in PATTERNS:
+            spans = [match.span() for match in re.finditer(PATTERNS[self.where], data[:4000])]
+            return spans[self.position % len(spans)] if spans else (0, 0)
+        start = self.position % (len(data) + 1)
+        return start, len(data) if self.where == "rest" else min(start + self.length, len(data))
+
+
+PATTERNS = {"word": rb"[\w.+-]+", "line": rb"[^\n]*\n"}
+REPEATS = 5
+
+
+def _flipped(data: bytes, bit: int) -> bytes:
+    """The bytes with one bit flipped."""
+    return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
+
+
+def damaged(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
+    """One of the seeds after one to four mutations."""
+    lengths, positions = st.integers(0, MAX_SLICE), st.integers(0, 2**16)
+    parts = st.builds(
+        lambda data, at, length: data[at % (len(data) + 1) :][:length],
+        st.sampled_from(seeds),
+        positions,
+        lengths,
+    )
+    new = st.one_of(
+        st.sampled_from(WORDS), st.binary(max_size=MAX_SLICE), parts, st.integers(2, REPEATS + 8 * MAX_SLICE)
+    )
+    places = st.sampled_from(("bytes", "word", "line", "bytes", "word", "line", "rest"))
+    mutation = st.builds(Mutation, places, positions, lengths, new)
+    several = st.lists(mutation, min_size=1, max_size=4)
+    return st.builds(
+        lambda data, mutations: reduce(lambda data, mutation: mutation.applied(data), mutations, data),
+        st.sampled_from(seeds),
+        several,
+    )
 
 
 def rows_of(data: bytes) -> list[list[str]]:
-    """Lines of fields, as plain Python sees them; lines end as anybody's editor ends them."""
+    """Fields of the lines of a CSV text without quotes, with any line ends."""
     text = data.removeprefix(b"\xef\xbb\xbf").rstrip().decode().replace("\r\n", "\n").replace("\r", "\n")
     return [line.split(",") for line in text.split("\n") if line]
 
 
-def slow_table(columns: int, score: bool) -> Callable[[bytes], object]:
+def reference_table(columns: int, score: bool) -> Callable[[bytes], object]:
+    """A reference reader of tables with so many columns, with or without a score in the last."""
+
     def read(data: bytes) -> object:
         return [
             (row[0], int(row[1]), *(float(x) for x in row[2:6]), int(row[6]))
@@ -107,7 +161,7 @@ def slow_table(columns: int, score: bool) -> Callable[[bytes], object]:
 
 
 def table(found: Any) -> object:
-    """Rows of what `evaluators` reads, in the form of `slow_table`."""
+    """Rows of annotations or detections as `reference_table` reads them."""
     scores = getattr(found, "score", None)
     columns = [found.video, found.frame, found.box, found.label]
     return [
@@ -117,6 +171,7 @@ def table(found: Any) -> object:
 
 
 def text_kinds() -> list[Kind]:
+    """Readers of AVA's text files."""
     from evaluators import ava_csv, files
 
     rows = [(f"v{i % 3}", 902 + i, 0.1 + i / 100, 0.2, 0.5 + i / 100, 0.75, 1 + i % 80) for i in range(9)]
@@ -130,20 +185,20 @@ def text_kinds() -> list[Kind]:
     data_error = (files.DataFileError,)
     return [
         Kind("ground truth", ".csv", [truth, truth.replace(b"\n", b"\r\n")],
-             lambda path: table(ava_csv.read_groundtruth(path)), data_error, slow_table(8, False), 3),
+             lambda path: table(ava_csv.read_groundtruth(path)), data_error, reference_table(8, False), 3),
         Kind("detections", ".csv", [found], lambda path: table(ava_csv.read_detections(path)),
-             data_error, slow_table(8, True), 3),
+             data_error, reference_table(8, True), 3),
         Kind("exclusions", ".csv", [b"v0,0902\nv1,0903\n"], ava_csv.read_exclusions, data_error,
              lambda data: frozenset((row[0], int(row[1])) for row in rows_of(data)), 2),
         Kind("persons", ".csv", [found.replace(b",1,", b",,"), b"v,0902,0.1,0.2,0.3,0.4,0.9\n"],
              ava_csv.read_persons, data_error),
         Kind("frame detections", ".txt", [frames], ava_csv.read_frame_detections, data_error),
-        Kind("label map", ".pbtxt", [mapping], ava_csv.read_label_map, data_error, share=2),
+        Kind("label map", ".pbtxt", [mapping], ava_csv.read_label_map, data_error, weight=2),
     ]  # fmt: skip
 
 
-class _Runs:
-    """What a hostile pickle would have done."""
+class _Call:
+    """Pickles as a call, which an unsafe reader runs."""
 
     def __init__(self, call: Callable[..., object], *args: object) -> None:
         self.call, self.args = call, args
@@ -153,6 +208,7 @@ class _Runs:
 
 
 def pickle_kinds() -> list[Kind]:
+    """Readers of ACT's pickles and of arrays of detections."""
     from evaluators.act_pickle import read_act, read_act_detections
     from evaluators.files import DataFileError
 
@@ -165,7 +221,7 @@ def pickle_kinds() -> list[Kind]:
         "train_videos": [["run/a"]],
         "test_videos": [["sit/b"]],
     }
-    hostile = [pickle.dumps(_Runs(os.system, "true")), pickle.dumps({"labels": _Runs(eval, "1 + 1")})]
+    hostile = [pickle.dumps(_Call(os.system, "true")), pickle.dumps({"labels": _Call(eval, "1 + 1")})]
     written = [pickle.dumps(content, protocol) for protocol in (0, 2, 4)]
     folder = Path(tempfile.mkdtemp())
     (folder / "GT.pkl").write_bytes(written[1])
@@ -173,7 +229,7 @@ def pickle_kinds() -> list[Kind]:
     array = io.BytesIO()
     np.save(array, np.array([[0, 1, 1, 0.5, 10, 20, 110, 220], [0, 2, 0, 0.25, 10, 20, 110, 220]]))
     return [
-        Kind("annotations", ".pkl", [*written, *hostile], read_act, (DataFileError,), share=2),
+        Kind("annotations", ".pkl", [*written, *hostile], read_act, (DataFileError,), weight=2),
         Kind("array", ".npy", [array.getvalue()], lambda path: read_act_detections(path, annotations),
              (DataFileError,)),
         Kind("pickled array", ".pkl", [pickle.dumps(np.load(io.BytesIO(array.getvalue()))), *hostile],
@@ -182,6 +238,7 @@ def pickle_kinds() -> list[Kind]:
 
 
 def model_kinds() -> list[Kind]:
+    """Readers of checkpoints and results."""
     import torch
 
     from actloc_core.checkpoints import CheckpointError
@@ -196,7 +253,7 @@ def model_kinds() -> list[Kind]:
         file = io.BytesIO()
         torch.save(small, file, _use_new_zipfile_serialization=not old)
         seeds.append(file.getvalue())
-    seeds.append(pickle.dumps(_Runs(os.system, "true")))
+    seeds.append(pickle.dumps(_Call(os.system, "true")))
     right = {name: tensor.clone() for name, tensor in small["model"].items()}
 
     def load(path: Path) -> object:
@@ -210,12 +267,13 @@ def model_kinds() -> list[Kind]:
     empty["dict[str, str]"] = {"torch": "2"}
     result = json.dumps({field.name: empty[str(field.type)] for field in fields(Result)}).encode()
     return [
-        Kind("checkpoint", ".pt", seeds, load, (CheckpointError,), share=0.3),
-        Kind("result", ".json", [result], read_result, (ValueError,), share=0.5),
+        Kind("checkpoint", ".pt", seeds, load, (CheckpointError,), weight=0.3),
+        Kind("result", ".json", [result], read_result, (ValueError,), weight=0.5),
     ]
 
 
 def video_kinds() -> list[Kind]:
+    """Readers of videos in four containers."""
     import torch
 
     from actloc_core.clip import (
@@ -238,30 +296,29 @@ def video_kinds() -> list[Kind]:
         write_numbered(folder / "d.webm", 12, codec="libvpx", size=(32, 24), bframes=None).read_bytes(),
     ]
 
-    def played(path: Path) -> None:
+    def decode(path: Path) -> None:
         for frame, _ in zip(iter_frames(path), range(100), strict=False):
             assert frame.image((8, 8)).shape == frame.thumbnail((8, 8)).shape == (8, 8, 3)
 
-    def look(path: Path) -> object:
-        """All of the roads; each of them may refuse."""
+    def read(path: Path) -> None:
+        """Read by every function; each may raise VideoError."""
         refusals: list[VideoError] = []
-        roads = (
-            probe, duration, read_header, played,
+        readers = (
+            probe, duration, read_header, decode,
             lambda path: read_frames(path, np.array([3, 0, 5])),
             lambda path: read_times(path, np.array([0.0, 0.3]), fps=16.0),
         )  # fmt: skip
-        for road in roads:
+        for reader in readers:
             try:
-                road(path)
+                reader(path)
             except VideoError as error:
                 if str(path) not in str(error):
                     raise ValueError(f"the message names no file: {error}") from error
                 refusals.append(error)
-        if len(refusals) == len(roads):
+        if len(refusals) == len(readers):
             raise refusals[0]
-        return None
 
-    return [Kind("video", ".bin", seeds, look, (VideoError,), share=0.4)]
+    return [Kind("video", ".bin", seeds, read, (VideoError,), weight=0.4)]
 
 
 KINDS: dict[str, Callable[[], list[Kind]]] = {
@@ -270,117 +327,152 @@ KINDS: dict[str, Callable[[], list[Kind]]] = {
     "model": model_kinds,
     "video": video_kinds,
 }
-HEARD: list[str] = []
-"""Events of calls that run something, since the last input."""
+WEIGHTS = {"text": 0.7, "pickle": 0.2, "model": 0.05, "video": 0.05}
+"""Group -> its share of the inputs."""
+CALLS: list[str] = []
+"""Audit events of calls that run something, since the last input."""
 
 
-def _listen(event: str, args: tuple[object, ...]) -> None:
+def _record_calls(event: str, args: tuple[object, ...]) -> None:
     if event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork", "socket.connect"):
-        HEARD.append(f"{event}{args!r}")
+        CALLS.append(f"{event}{args!r}")
 
 
-def fuzz(group: str, inputs: int, seed: int, folder: Path, told: Any) -> None:
-    """Runs in a process of its own. Puts (name of the kind, inputs, values, findings) into the queue `told`.
-
-    The input at hand lies in `folder`, so that a crash leaves it there.
-    """
-    faulthandler.enable()
+def isolate(folder: Path) -> None:
+    """Prepare the reading process: memory limit, audit hook, standard error of libraries to a file."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    sys.stderr = open(folder / "stderr", "w")  # noqa: SIM115  libraries complain of each damaged file
+    sys.stderr = open(folder / "stderr", "w")  # noqa: SIM115  open until the process ends
     os.dup2(sys.stderr.fileno(), 2)
-    sys.addaudithook(_listen)
+    faulthandler.enable()
+    sys.addaudithook(_record_calls)
+
+
+def fuzz_group(group: str, inputs: int, start: int, folder: Path) -> list[Report]:
+    """Fuzz all kinds of a group. The current input is a file in `folder`, where a crash leaves it."""
     kinds = KINDS[group]()
-    whole = sum(kind.share for kind in kinds)
-    rng = np.random.default_rng((seed, list(KINDS).index(group)))
-    for kind in kinds:
-        path, values, findings = folder / f"input{kind.suffix}", 0, []
-        count = max(round(inputs * kind.share / whole), 1)
-        for _ in range(count):
-            data = mutated(rng, kind.seeds)
-            path.write_bytes(data)
-            if said := judge(kind, path, data):
-                findings.append((said, data))
-            elif said is None:
-                values += 1
-        told.put((kind.name, count, values, findings))
+    total = sum(kind.weight for kind in kinds)
+    return [fuzz(kind, max(round(inputs * kind.weight / total), 1), start, folder) for kind in kinds]
 
 
-def judge(kind: Kind, path: Path, data: bytes) -> str | None:
-    """What is wrong with how this input was read; "" where it was rightly refused, None rightly read."""
-    HEARD.clear()
+def fuzz(kind: Kind, inputs: int, start: int, folder: Path) -> Report:
+    """Fuzz one reader. start: the seed of the mutations."""
+    path, report = folder / f"input{kind.suffix}", Report(kind.name)
+
+    @settings(
+        max_examples=inputs, deadline=None, database=None, phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @seed(start)
+    @given(damaged(kind.seeds))
+    def check(data: bytes) -> None:
+        report.inputs += 1
+        path.write_bytes(data)
+        try:
+            report.values += judge(kind, path, data)
+        except Exception as error:
+            # Hypothesis only tries smaller inputs once one has failed: the last of an origin is the smallest.
+            report.findings[_origin(error)] = (f"{type(error).__name__}: {error}", data)
+            raise
+
+    try:
+        check()
+    except Exception:
+        if not report.findings:
+            raise
+    return report
+
+
+def _origin(error: Exception) -> str:
+    """Type and place of an error, by which Hypothesis, too, tells failures apart."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+    return f"{type(error).__name__} {place}"
+
+
+def judge(kind: Kind, path: Path, data: bytes) -> bool:
+    """Read a file; -> whether it has a value, False for a reader's own error that names the file.
+
+    Raises Finding for a hang, a call, a wrong value or an error without the file's name. Any other error of
+    the reader propagates.
+    """
+    CALLS.clear()
 
     def hang(number: int, frame: object) -> None:
-        raise TimeoutError
+        raise Finding(f"took more than {TIMEOUT_S} s")
 
     signal.signal(signal.SIGALRM, hang)
-    signal.alarm(SECONDS)
+    signal.alarm(TIMEOUT_S)
+    refusal: Exception | None = None
     try:
         value = kind.read(path)
-        refused = False
     except kind.allowed as error:
-        value, refused = str(error), True
-    except TimeoutError:
-        return f"took more than {SECONDS} s"
-    except BaseException as error:
-        return f"{type(error).__name__}: {error}"
+        refusal = error
+    except (SystemExit, GeneratorExit) as error:
+        raise Finding(repr(error)) from error
     finally:
         signal.alarm(0)
-    if HEARD:
-        return f"ran {HEARD[0]}"
-    if refused:
-        return "" if str(path) in str(value) else f"the message names no file: {value}"
-    if kind.again is not None:
+    if CALLS:
+        raise Finding(f"ran {CALLS[0]}")
+    if refusal is not None:
+        if str(path) not in str(refusal):
+            raise Finding(f"the message names no file: {refusal}")
+        return False
+    if kind.reference is not None:
         try:
-            right = kind.again(data)
+            expected = kind.reference(data)
         except (ValueError, IndexError) as error:
-            return f"it was read, but cannot be: {error}"
-        if value != right:
-            return f"it was read as {value!r:.300}, and says {right!r:.300}"
-    return None
+            raise Finding(f"it was read, but is invalid: {error}") from error
+        if value != expected:
+            raise Finding(f"it was read as {value!r:.300}, expected {expected!r:.300}")
+    return True
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--inputs", type=int, default=100_000, help="in all (default: 100000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the changes (default: 0)")
-    parser.add_argument("--only", choices=list(KINDS), nargs="+", default=list(KINDS), help="these readers")
-    parser.add_argument("--keep", type=Path, default=Path("out/fuzz"), help="where findings are kept")
-    args = parser.parse_args(argv)
-    shares = {"text": 0.7, "pickle": 0.2, "model": 0.05, "video": 0.05}
-    whole = sum(shares[group] for group in args.only)
-    context, bad = multiprocessing.get_context("spawn"), 0
+    """Run the command; -> 1 if there are findings, else 0."""
+    p = command_parser("tools.fuzz", __doc__)
+    p.add_argument("--inputs", type=int, default=100_000, help="number of inputs (default: 100000)")
+    p.add_argument("--seed", type=int, default=0, help="of the mutations (default: 0)")
+    p.add_argument("--only", choices=list(KINDS), nargs="+", default=list(KINDS), help="groups of readers")
+    p.add_argument("--keep", type=Path, default=Path("out/fuzz"), help="directory of inputs that fail")
+    args = p.parse_args(argv)
+    total = sum(WEIGHTS[group] for group in args.only)
+    findings = 0
     for group in args.only:
-        clock = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            told = context.SimpleQueue()
-            count = round(args.inputs * shares[group] / whole)
-            process = context.Process(target=fuzz, args=(group, count, args.seed, Path(folder), told))
-            process.start()
-            results = []
-            while process.is_alive() or not told.empty():
-                if told.empty():
-                    process.join(0.1)
-                else:
-                    results.append(told.get())
-            for name, inputs, values, findings in results:
-                print(
-                    f"{name}: {inputs:,} inputs, {values:,} of them read, {len(findings)} findings",
-                    flush=True,
-                )
-                for number, (said, data) in enumerate(findings[:20]):
-                    args.keep.mkdir(parents=True, exist_ok=True)
-                    file = args.keep / f"{name.replace(' ', '-')}-{number}"
-                    file.write_bytes(data)
-                    print(f"  {file}: {said:.500}")
-                bad += len(findings)
-            if process.exitcode:
-                bad += 1
-                args.keep.mkdir(parents=True, exist_ok=True)
-                for file in Path(folder).iterdir():
-                    (args.keep / f"crash-{group}-{file.name}").write_bytes(file.read_bytes())
-                print(f"{group}: the process died with {process.exitcode}; its files are in {args.keep}")
-            print(f"{group}: {time.monotonic() - clock:.0f} s", flush=True)
-    return 1 if bad else 0
+        began = time.monotonic()
+        findings += run_group(group, round(args.inputs * WEIGHTS[group] / total), args.seed, args.keep)
+        print(f"{group}: {time.monotonic() - began:.0f} s", flush=True)
+    return 1 if findings else 0
+
+
+def run_group(group: str, inputs: int, start: int, keep: Path) -> int:
+    """Fuzz a group in a process, print its reports and save inputs that fail; -> the number of findings."""
+    found = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn, initializer=isolate, initargs=(folder,)) as pool:
+            try:
+                reports = pool.submit(fuzz_group, group, inputs, start, folder).result()
+            except BrokenProcessPool as error:
+                keep.mkdir(parents=True, exist_ok=True)
+                for file in folder.iterdir():
+                    (keep / f"crash-{group}-{file.name}").write_bytes(file.read_bytes())
+                print(f"{group}: {error}; its input and standard error are in {keep}")
+                return 1
+    for report in reports:
+        count = len(report.findings)
+        print(
+            f"{report.name}: {report.inputs:,} inputs, {report.values:,} read, {count} findings", flush=True
+        )
+        for number, (message, data) in enumerate(report.findings.values()):
+            keep.mkdir(parents=True, exist_ok=True)
+            file = keep / f"{report.name.replace(' ', '-')}-{number}"
+            file.write_bytes(data)
+            print(f"  {file}: {message:.500}")
+        found += count
+    return found
 
 
 if __name__ == "__main__":

@@ -1,60 +1,110 @@
-"""Every reader meets damaged files, and the fuzzer meets readers that do wrong."""
+"""Readers meet damaged files, and the fuzzer meets readers with planted faults."""
 
 import time
 
 import pytest
 
-from tests import fuzz
+from tools import fuzz
+from tools.fuzz import REPEATS, Finding, Kind, Mutation, judge
 
 
-def test_damaged_and_hostile_files_are_read_rightly_or_refused(tmp_path, capsys):
+def test_damaged_files_are_read_correctly_or_refused(tmp_path, capsys):
     status = fuzz.main(["--inputs", "500", "--seed", "11", "--keep", str(tmp_path)])
     assert status == 0, capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_of_them(tmp_path, capsys):
+def test_a_hundred_thousand_damaged_files(tmp_path, capsys):
     status = fuzz.main(["--inputs", "100000", "--seed", "12", "--keep", str(tmp_path)])
     assert status == 0, capsys.readouterr().out
 
 
-def test_what_counts_as_wrong(tmp_path, monkeypatch):
-    path, data = tmp_path / "input", b"1,2\n"
-    path.write_bytes(data)
+@pytest.fixture
+def verdict(tmp_path):
+    """verdict(read): `judge` of a reader of a small file."""
 
-    def said(read, again=None):
-        return fuzz.judge(fuzz.Kind("planted", "", [data], read, (ValueError,), again), path, data)
+    def judged(read, reference=None):
+        path, data = tmp_path / "input", b"1,2\n"
+        path.write_bytes(data)
+        return judge(Kind("planted", "", [data], read, (ValueError,), reference), path, data)
 
-    def refuses(text):
-        def read(path):
-            raise ValueError(text)
-
-        return read
-
-    assert said(lambda path: [1, 2], again=lambda data: [1, 2]) is None
-    assert said(refuses(f"{path}: no")) == ""
-    assert said(refuses("no")) == "the message names no file: no"
-    assert "it was read as [1, 3], and says [1, 2]" in said(lambda path: [1, 3], again=lambda data: [1, 2])
-    assert "it was read, but cannot be" in said(lambda path: 1, again=lambda data: int("x"))
-    assert said(lambda path: {}["a"]) == "KeyError: 'a'"
-    monkeypatch.setattr(fuzz, "SECONDS", 1)
-    assert said(lambda path: time.sleep(5)) == "took more than 1 s"
-
-    def runs(path):
-        fuzz._listen("os.system", ("true",))
-
-    assert said(runs) == "ran os.system('true',)"
-    fuzz.HEARD.clear()
+    return judged
 
 
-def test_mutations_follow_from_the_seed_and_are_many():
-    import numpy as np
+def raises(text):
+    def read(path):
+        raise ValueError(text.format(path))
 
-    seeds = [b"video,0902,0.1,0.2\n" * 3, b"other"]
+    return read
 
-    def some(seed):
-        rng = np.random.default_rng(seed)
-        return [fuzz.mutated(rng, seeds) for _ in range(200)]
 
-    assert some(1) == some(1)
-    assert len(set(some(1))) > 150
+def test_values_and_refusals_are_no_findings(verdict):
+    assert verdict(lambda path: [1, 2], reference=lambda data: [1, 2])
+    assert not verdict(raises("{}: no"))
+
+
+def test_wrong_values_and_other_errors_are_findings(verdict):
+    with pytest.raises(Finding, match="the message names no file: no"):
+        verdict(raises("no"))
+    with pytest.raises(Finding, match=r"it was read as \[1, 3\], expected \[1, 2\]"):
+        verdict(lambda path: [1, 3], reference=lambda data: [1, 2])
+    with pytest.raises(Finding, match="it was read, but is invalid"):
+        verdict(lambda path: 1, reference=lambda data: int("x"))
+    with pytest.raises(KeyError):
+        verdict(lambda path: {}["a"])
+    with pytest.raises(Finding, match=r"SystemExit\(3\)"):
+        verdict(lambda path: exit(3))
+
+
+def test_a_hang_is_a_finding(verdict, monkeypatch):
+    monkeypatch.setattr(fuzz, "TIMEOUT_S", 1)
+    with pytest.raises(Finding, match="took more than 1 s"):
+        verdict(lambda path: time.sleep(5))
+
+
+def test_a_call_is_a_finding(verdict):
+    with pytest.raises(Finding, match=r"ran os.system\('true',\)"):
+        verdict(lambda path: fuzz._record_calls("os.system", ("true",)))
+    fuzz.CALLS.clear()
+
+
+def test_a_planted_fault_is_found_and_shrunk(tmp_path):
+    def read(path):
+        if b"nan" in path.read_bytes():
+            return {}["nan"]
+        return None
+
+    report = fuzz.fuzz(Kind("planted", "", [b"video,0902,0.1,0.2\n" * 3], read, ()), 500, 1, tmp_path)
+    [(message, data)] = report.findings.values()
+    assert message == "KeyError: 'nan'"
+    assert b"nan" in data
+    assert len(data) <= 3 + 19 * 3, "one mutation is enough"
+    assert report.inputs > report.values > 0
+
+
+def test_mutations_by_hand():
+    def applied(where, position, length, new):
+        return Mutation(where, position, length, new).applied(b"ab,cd\nef\n")
+
+    assert applied("bytes", 1, 2, b"X") == b"aXcd\nef\n"
+    assert applied("word", 4, 0, b"nan") == b"ab,nan\nef\n", "the fourth modulo three words"
+    assert applied("line", 1, 0, 2) == b"ab,cd\nef\nef\n"
+    assert applied("rest", 4, 0, b"") == b"ab,c"
+    assert applied("bytes", 0, 1, REPEATS + 0) == b"`b,cd\nef\n", "the lowest bit of a"
+    assert applied("bytes", 0, 0, REPEATS + 3) == b"ab,cd\nef\n", "an empty slice has no bit"
+    assert Mutation("word", 0, 0, b"x").applied(b",") == b"x,", "a file without words"
+
+
+def test_inputs_follow_from_the_seed(tmp_path):
+    def inputs(start):
+        seen = []
+        kind = Kind(
+            "all", "", [b"video,0902,0.1\n" * 3, b"other"], lambda path: seen.append(path.read_bytes()), ()
+        )
+        fuzz.fuzz(kind, 200, start, tmp_path)
+        return seen
+
+    first = inputs(1)
+    assert inputs(1) == first
+    assert len(set(first)) > 100
+    assert inputs(2) != first

@@ -1,14 +1,14 @@
-"""docs/reproduction.md has every number of the paper that we know, and says of ours what is true."""
+"""docs/reproduction.md has every number of the paper, and its GFLOPs are those counted now."""
 
 import pytest
 
 from benchmarks.experiments import DEFAULT, ROWS
-from tools.reproduction import MARK, PAGE, lines, table
 from reports.tables import published
+from tools.reproduction import MARK, PAGE, lines, table
 
 
 @pytest.mark.slow
-def test_every_row_of_the_paper_is_there():
+def test_every_row_of_the_paper_has_a_line():
     rows = {line["row"]: line for line in lines()}
     for name, paper in published().iterrows():
         if name.partition("/")[0] in DEFAULT and paper["map"] > 0:
@@ -20,5 +20,5 @@ def test_every_row_of_the_paper_is_there():
 
 
 @pytest.mark.slow
-def test_the_page_is_what_is_counted_now():
-    assert PAGE.read_text().partition(MARK)[2].strip() == table(), "python -m tools.reproduction"
+def test_the_page_is_up_to_date():
+    assert PAGE.read_text().partition(MARK)[2].strip() == table(), "run python -m tools.reproduction"
