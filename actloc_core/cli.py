@@ -1,7 +1,8 @@
-"""What commands share: errors in one line and exit codes."""
+"""What commands share: help from docstrings, errors in one line and exit codes."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 
@@ -23,3 +24,14 @@ def exit_code(command: Callable[[], int], *, interrupted: str = "interrupted") -
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return INTERRUPTED
+
+
+def command_parser(module: str, doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is the module's docstring."""
+    summary, _, more = (doc or "").partition("\n\n")
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=summary,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

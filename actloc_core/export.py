@@ -238,13 +238,7 @@ def _model_card(trained: TrainedModel) -> dict[str, object]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; -> 0, 2 for bad input or an exported program that differs, 130 for Ctrl-C."""
-    summary, _, more = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m actloc_core.export",
-        description=summary,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.command_parser("actloc_core.export", __doc__)
     parser.add_argument(
         "--checkpoint", type=Path, required=True, metavar="RUN_OR_FILE",
         help="folder of a run (out/runs/...) or of a training, or a checkpoint.pt",

@@ -94,13 +94,7 @@ def _write(path: Path, figures: Mapping[str, Any]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    summary, _, more = (__doc__ or "").partition("\n\n")
-    p = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu",
-        description=summary,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = cli.command_parser("benchmarks.gpu", __doc__)
     p.add_argument(
         "--device", choices=("cuda", "cpu"), default="cuda", help="what to measure (default: cuda)"
     )

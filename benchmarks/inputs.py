@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from actloc_core import cli
+from actloc_core.cli import command_parser as command_parser
 from benchmarks.experiments import SCALES, TRAINING, Experiment, choose, rows_at
 from benchmarks.train.data import given_boxes, load_data
 from benchmarks.train.models import weights_file
@@ -27,17 +28,6 @@ from datasets import synthetic, synthetic_tubes
 def exit_code(command: Callable[[], int]) -> int:
     """Run a command that can be resumed and return its exit code, see `actloc_core.cli.exit_code`."""
     return cli.exit_code(command, interrupted="interrupted; rerun the same command to resume")
-
-
-def command_parser(module: str, doc: str | None) -> argparse.ArgumentParser:
-    """A parser whose help is the module's docstring."""
-    summary, _, more = (doc or "").partition("\n\n")
-    return argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=summary,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
 
 
 def add_common_options(p: argparse.ArgumentParser) -> None:

@@ -36,13 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    summary, _, more = (__doc__ or "").partition("\n\n")
-    p = argparse.ArgumentParser(
-        prog="python -m datasets",
-        description=summary,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = cli.command_parser("datasets", __doc__)
     subparsers = p.add_subparsers(required=True, metavar="COMMAND")
     add_check(subparsers)
     add_make(subparsers)
