@@ -25,12 +25,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from actloc_core.cli import command_parser
 from benchmarks.experiments import TRAINING, Experiment
 from benchmarks.inputs import (
     add_common_options,
     check_data,
     chosen_rows,
-    command_parser,
     data_roots,
     exit_code,
     positive,

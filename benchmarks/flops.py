@@ -15,8 +15,9 @@ import json
 import sys
 from pathlib import Path
 
+from actloc_core.cli import command_parser
 from benchmarks.experiments import Experiment
-from benchmarks.inputs import command_parser, exit_code
+from benchmarks.inputs import exit_code
 from benchmarks.score.results import save
 from benchmarks.train.gflops import PAPER, ROWS, Row, count_row, detectors
 

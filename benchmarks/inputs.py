@@ -17,7 +17,6 @@ from rich.progress import (
 )
 
 from actloc_core import cli
-from actloc_core.cli import command_parser as command_parser
 from benchmarks.experiments import SCALES, TRAINING, Experiment, choose, rows_at
 from benchmarks.train.data import given_boxes, load_data
 from benchmarks.train.models import weights_file

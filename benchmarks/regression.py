@@ -23,8 +23,9 @@ from typing import Any
 
 import torch
 
+from actloc_core.cli import command_parser
 from benchmarks.gates import contract, measure
-from benchmarks.inputs import command_parser, exit_code
+from benchmarks.inputs import exit_code
 from benchmarks.score.results import save
 
 BASELINES = Path(__file__).with_name("gates") / "baselines"

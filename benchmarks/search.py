@@ -16,11 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actloc_core.cli import command_parser
 from benchmarks.experiments import OURS, ROWS, Experiment, choose, rows_at
 from benchmarks.inputs import (
     add_common_options,
     check_data,
-    command_parser,
     data_roots,
     exit_code,
     positive,

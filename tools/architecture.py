@@ -14,7 +14,7 @@ from pathlib import Path
 
 import grimp
 
-from benchmarks.inputs import command_parser
+from actloc_core.cli import command_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
