@@ -6,17 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
-from pathlib import Path
+from contextlib import contextmanager
 
 import pytest
 
-from benchmarks import ablations, rehearse
+from benchmarks import ablations
+from benchmarks.ablations import Job
 from benchmarks.experiments import ROWS, TABLES, TRAINING, rows_at
+from benchmarks.inputs import chosen_rows, exit_code
 from reports.__main__ import main as report
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-
+from tests.benchmarks.shared import CHECKOUT
 
 SMOKE = rows_at("smoke")
 
@@ -34,15 +33,16 @@ def out(tmp_path_factory):
 
 
 CHOSEN = ["2a/256_16", "2a/two_stage", "2a/two_stage_true_boxes", "2b/two_c_t", "4/jhmdb_1"]
-"""Four runs, two of them of one training, and one that begins with the weights of a fifth, not chosen."""
+"""Four runs, two of them of one training, and one initialised from the weights of a fifth, not chosen."""
 
 
 @pytest.fixture(scope="module")
 def first(out):
+    """The command on the chosen rows, ended."""
     return command("--only", *CHOSEN, out=out)
 
 
-def test_the_rehearsal_runs_every_chosen_row_once(first, out):
+def test_every_chosen_row_is_run_once(first, out):
     assert first.returncode == 0, first.stderr
     rows = [SMOKE[name] for name in (*CHOSEN, "2b/two_c_t_frame_embedding")]
     runs = sorted(p.name for p in (out / "runs").iterdir())
@@ -60,37 +60,36 @@ def test_the_rehearsal_runs_every_chosen_row_once(first, out):
         assert result["experiment"]["dataset"] in ("synthetic_ava_smoke", "synthetic_jhmdb_smoke")
 
 
-def test_a_row_that_begins_with_anothers_weights_waits_for_it(first, out):
-    begun = out / "trainings" / SMOKE["2b/two_c_t_frame_embedding"].training_hash
+def test_a_row_starts_after_the_training_it_is_initialised_from(first, out):
+    initial = out / "trainings" / SMOKE["2b/two_c_t_frame_embedding"].training_hash
     later = out / "trainings" / SMOKE["4/jhmdb_1"].training_hash
-    assert (begun / "checkpoint.pt").stat().st_mtime < (later / "log.csv").stat().st_ctime
+    assert (initial / "checkpoint.pt").stat().st_mtime < (later / "log.csv").stat().st_ctime
     result = json.loads((out / "runs" / SMOKE["4/jhmdb_1"].hash / "result.json").read_text())
     assert result["origin"]["weights"]
 
 
-def test_the_tables_show_them(first, out, capsys):
+def test_the_report_has_tables_of_the_rows(first, out, capsys):
     assert report(["--scale", "smoke", "--out", str(out)]) == 0
-    shown = capsys.readouterr()
-    assert not shown.err
-    assert "| 2(C+T) " in shown.out
-    assert "not run" in shown.out, "the rows that were not chosen"
-    assert "do all three ways learn?" in shown.out
-    assert "No row was run" not in shown.out, "rows of every table are done, if not chosen there"
+    printed = capsys.readouterr()
+    assert not printed.err
+    assert "| 2(C+T) " in printed.out
+    assert "not run" in printed.out, "the rows that were not chosen"
+    assert "No row was run" not in printed.out, "rows of every table are done, if not chosen there"
     assert (out / "report" / "table_2b.csv").read_text().startswith("method,")
-    assert (out / "report" / "table_2b.md").read_text() in shown.out + "\n"
+    assert (out / "report" / "table_2b.md").read_text() in printed.out + "\n"
 
 
-def test_a_second_call_keeps_what_is_done(first, out, capsys):
+def test_a_second_call_skips_rows_that_are_up_to_date(first, out, capsys):
     before = {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*")}
     chosen = ["--only", "2a", "4", "--rows", "two_stage", "256_16", "jhmdb_1"]
     assert ablations.main(["--scale", "smoke", "--out", str(out), *chosen]) == 0
-    again = capsys.readouterr().out
-    assert again.count("done before, kept") == 4
-    assert "starting Ray" not in again
+    printed = capsys.readouterr().out
+    assert printed.count("up to date") == 4
+    assert "starting Ray" not in printed
     assert {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*")} == before
 
 
-def test_why_a_run_is_due(first, out, tmp_path):
+def test_a_row_is_due_when_data_or_initialisation_weights_changed(first, out, tmp_path):
     def why(exp, data, out=out, fresh=False):
         return ablations.why_run(out, exp, data, {}, fresh=fresh)
 
@@ -100,134 +99,197 @@ def test_why_a_run_is_due(first, out, tmp_path):
     done = SMOKE["2a/256_16"]
     assert why(SMOKE["2a/256_8"], "x") == "new"
     assert why(done, fingerprint(done)) is None
-    assert why(done, fingerprint(done), fresh=True) == "asked to run it afresh"
+    assert why(done, fingerprint(done), fresh=True) == "--fresh"
     assert why(done, "another") == "the data changed"
     later = SMOKE["4/jhmdb_1"]
     assert why(later, fingerprint(later)) is None
     shutil.copytree(out / "runs" / later.hash, tmp_path / "runs" / later.hash)
-    begins = tmp_path / "trainings" / later.weights.removeprefix(TRAINING)
-    shutil.copytree(out / "trainings" / SMOKE["2a/256_16"].training_hash, begins)
-    assert why(later, fingerprint(later), out=tmp_path) == "the weights it begins with changed"
+    missing = "the training it is initialised from is missing"
+    assert why(later, fingerprint(later), out=tmp_path) == missing
+    initial = tmp_path / "trainings" / later.weights.removeprefix(TRAINING)
+    shutil.copytree(out / "trainings" / SMOKE["2a/256_16"].training_hash, initial)
+    changed = "the initialisation weights changed"
+    assert why(later, fingerprint(later), out=tmp_path) == changed
+
+
+def test_a_row_is_due_when_its_code_changed_or_its_result_is_unreadable(first, out, tmp_path):
+    exp = SMOKE["2a/256_16"]
+    shutil.copytree(out / "runs" / exp.hash, tmp_path / "runs" / exp.hash)
+    path = tmp_path / "runs" / exp.hash / "result.json"
+    result = json.loads(path.read_text())
+    data = result["origin"]["data"]
+
+    def why():
+        return ablations.why_run(tmp_path, exp, data, {}, fresh=False)
+
+    for parts, reason in (
+        (("code",), "the training code changed"),
+        (("scoring",), "the scoring code changed"),
+        (("code", "scoring"), "the training code and the scoring code changed"),
+    ):
+        path.write_text(json.dumps(result | {"origin": result["origin"] | dict.fromkeys(parts, "old")}))
+        assert why() == reason
+    path.write_text("{}")
+    assert why() == "its result is of another version"
+    path.unlink()
+    assert why() == "new"
+    training = tmp_path / "trainings" / exp.training_hash
+    training.mkdir(parents=True)
+    (training / "state_000000003.pt").touch()
+    assert why() == "not finished"
+    (training / "checkpoint.pt").touch()
+    assert why() == "trained, not scored"
 
 
 @pytest.mark.slow
-def test_another_row_of_a_training_is_scored_from_it(first, out):
+def test_another_row_of_a_finished_training_is_only_scored(first, out):
     name = "ours/theta_0.3"
     done = command("--only", name, out=out)
     assert done.returncode == 0, done.stderr
-    said = [re.sub(r"^\[\d+:\d+\] ", "", line) for line in done.stdout.splitlines()]
-    assert said == [
-        said[0],  # the data
-        f"{name} [{SMOKE[name].hash}]: runs (trained, not scored)",
+    lines = [re.sub(r"^\[\d+:\d+\] ", "", line) for line in done.stdout.splitlines()]
+    assert lines == [
+        lines[0],  # the data
+        f"{name} [{SMOKE[name].hash}]: to run (trained, not scored)",
         "starting Ray for 1 trainings ...",
-        f"{name}: starts",
+        f"{name}: started",
         f"{name}: done",
         f"1 of 1 runs have a result in {out / 'runs'}",
     ]
-    assert said[0].startswith("data: ")
+    assert lines[0].startswith("data: ")
     assert not done.stderr
 
 
-def test_trainings_wait_for_those_they_begin_with():
+def test_trainings_run_in_waves_after_those_they_are_initialised_from():
     rows = [SMOKE[name] for name in ("4/ucf24", "2b/tubelet", "2b/two_c_t_frame_embedding", "4/jhmdb_2")]
     first, second = ablations.waves({exp.training_hash: [exp] for exp in rows})
     assert [group[0].selection for group in first.values()] == ["two_c_t", "tubelet"], "the longer one first"
     datasets = {group[0].dataset for group in second.values()}
     assert datasets == {"synthetic_ucf24_smoke", "synthetic_jhmdb_smoke"}
     alone = ablations.waves({rows[0].training_hash: [rows[0]]})
-    assert len(alone) == 1, "what it begins with is there already"
+    assert len(alone) == 1, "the training it is initialised from is there already"
 
 
-def test_who_stops_the_sweep_stops_what_was_to_come_after_it(tmp_path, monkeypatch, capsys):
-    """A sweep that ends without results and failures was interrupted: the second wave does not start."""
-    swept = []
-    monkeypatch.setattr("benchmarks.sweep.sweep", lambda trainings, *args, **kwargs: swept.append(trainings))
+@contextmanager
+def machines(address):
+    """A cluster of one laptop, without Ray."""
+    yield [{"Resources": {"CPU": 2.0}}]
+
+
+@pytest.fixture
+def two_waves(tmp_path, monkeypatch):
+    """A job whose second row is initialised from the first, and its arguments; no Ray is started."""
+    monkeypatch.setattr("benchmarks.sweep.cluster.cluster", machines)
     rows = [SMOKE["2b/two_c_t_frame_embedding"], SMOKE["4/ucf24"]]
-    missing = {exp.training_hash: [exp] for exp in rows}
-    names = {exp.hash: exp.dataset for exp in rows}
-    failures = ablations.run_missing(missing, names, {}, {}, tmp_path)
-    assert [list(trainings) for trainings in swept] == [[rows[0].training_hash]]
-    assert failures == dict.fromkeys(missing, "stopped before its end; the same command runs it again")
+    job = Job(
+        names={exp.hash: exp.dataset for exp in rows},
+        experiments={exp.hash: exp for exp in rows},
+        roots={}, weights={}, out=tmp_path,
+    )  # fmt: skip
+    args = ablations.parser().parse_args(["--out", str(tmp_path)])
+    return {exp.training_hash: [exp] for exp in rows}, job, args
 
 
-def test_a_row_brings_along_the_one_it_begins_with_and_seeds_are_rows():
-    rows = ablations.chosen_rows(["4/ucf24"], [], "tiny", 2)
+def test_an_interrupted_sweep_does_not_start_the_next_wave(two_waves, monkeypatch):
+    """A sweep that ends without results and without failures was interrupted."""
+    missing, job, args = two_waves
+    swept = []
+    monkeypatch.setattr("benchmarks.sweep.trials.sweep", lambda wave, *args, **options: swept.append(wave))
+    failures = ablations.run_missing(missing, job, args)
+    assert [list(wave) for wave in swept] == [[next(iter(missing))]]
+    assert failures == dict.fromkeys(missing, "interrupted; rerun the same command to resume")
+
+
+def test_a_row_fails_where_the_training_it_is_initialised_from_failed(two_waves, monkeypatch):
+    missing, job, args = two_waves
+    first, second = missing
+
+    def fails(wave, roots, out, observer, options):
+        for training in wave:
+            observer.failed(training, "out of memory")
+
+    monkeypatch.setattr("benchmarks.sweep.trials.sweep", fails)
+    assert ablations.run_missing(missing, job, args) == {
+        first: "out of memory", second: "the training it is initialised from has failed",
+    }  # fmt: skip
+
+
+def test_a_batch_that_processes_cannot_share_evenly_ends_before_ray_starts(two_waves):
+    missing, job, args = two_waves
+    args.processes = 3
+    with pytest.raises(ValueError, match="16 clips cannot be shared evenly by 3 processes"):
+        ablations.run_missing(missing, job, args)
+
+
+def test_chosen_rows_include_the_row_they_are_initialised_from_for_each_seed():
+    rows = chosen_rows(["4/ucf24"], [], "tiny", 2)
     assert list(rows) == [
         "2b/two_c_t_frame_embedding seed 0", "4/ucf24 seed 0",
         "2b/two_c_t_frame_embedding seed 1", "4/ucf24 seed 1",
     ]  # fmt: skip
     assert [exp.seed for exp in rows.values()] == [0, 0, 1, 1]
-    assert (
-        rows["4/ucf24 seed 1"].weights == TRAINING + rows["2b/two_c_t_frame_embedding seed 1"].training_hash
-    )
-    assert list(ablations.chosen_rows(["4/ucf24"], [], "paper", 1)) == ["4/ucf24"]
+    initial = rows["2b/two_c_t_frame_embedding seed 1"]
+    assert rows["4/ucf24 seed 1"].weights == TRAINING + initial.training_hash
+    assert list(chosen_rows(["4/ucf24"], [], "paper", 1)) == ["4/ucf24"]
 
 
 @pytest.mark.slow
-def test_a_rehearsal_says_what_every_row_takes_and_leaves_nothing(out, first):
+def test_a_dry_run_reports_every_row_and_writes_nothing(out, first):
     before = sorted(p for p in out.rglob("*"))
-    said = command("--dry-run", "--only", "2a/two_stage", out=out)
-    assert said.returncode == 0, said.stderr
-    lines = [line for line in said.stdout.splitlines() if "2a/" in line and "│" in line]
+    done = command("--dry-run", "--only", "2a/two_stage", out=out)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "2a/" in line and "│" in line]
     assert [line.split("│")[-2].strip() for line in lines] == ["yes"]
-    assert "step s" in said.stdout
+    assert "step s" in done.stdout
     assert sorted(p for p in out.rglob("*")) == before
 
 
-@pytest.mark.slow
-def test_a_rehearsal_tells_a_row_that_cannot_run(out, first, monkeypatch, capsys):
-    """A batch of more clips than the machine has memory for is found out with two of them."""
-    row = replace(SMOKE["2a/256_8"], batch=10**7)
-    roots = {row.dataset: ablations.synthetic_folder(out / "data", row.dataset)}
-    assert not rehearse.rehearse({row.hash: row}, {row.hash: "a row"}, roots, {})
-    said = capsys.readouterr()
-    assert "cannot run: a row: a batch of 10000000 clips needs about" in said.err
-    assert "a clip" in said.out
-    broken = replace(row, backbone="mvitv9")
-    assert not rehearse.rehearse({broken.hash: broken}, {broken.hash: "a row"}, roots, {})
-    assert "has no 'mvitv9'" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
-    ("args", "says"),
+    ("args", "message"),
     [
-        (["--only", "2b/tublet"], "no table or row is called '2b/tublet'; nearest: 2b/tubelet"),
-        (["--rows", "tublet"], "no row is called 'tublet'; nearest: 2b/tubelet"),
-        (["--scale", "paper", "--only", "2b"], "no file is given for the weights 'mvitv2_s_k400'"),
+        (["--only", "2b/tublet"], "unknown table or row '2b/tublet'; nearest: 2b/tubelet"),
+        (["--rows", "tublet"], "unknown row 'tublet'; nearest: 2b/tubelet"),
+        (["--scale", "paper", "--only", "2b"], "no file for the initialisation weights 'mvitv2_s_k400'"),
         (["--scale", "paper", "--only", "2b", "--weights", "k400.pyth"], "write NAME=FILE"),
-        (["--scale", "paper", "--only", "2b", "--weights", "k600=x"], "they begin with mvitv2_s_k400"),
-        (["--scale", "smoke", "--only", "2b", "--weights", "k600=x"], "they begin with drawn weights"),
+        (["--scale", "paper", "--only", "2b", "--weights", "k600=x"], "they use mvitv2_s_k400"),
+        (["--scale", "smoke", "--only", "2b", "--weights", "k600=x"], "they use random weights"),
         (["--scale", "paper", "--data", "/data/ava"], "write NAME=FOLDER"),
         (["--scale", "paper", "--data", "av=/data"], "no chosen row uses it; they use ava, jhmdb, ucf24"),
     ],
 )
-def test_bad_input_ends_before_any_training(args, says, tmp_path, capsys):
-    assert ablations.main([*args, "--out", str(tmp_path)]) == 2
-    assert says in capsys.readouterr().err
+def test_bad_input_ends_with_exit_code_2_before_any_training(args, message, tmp_path, capsys):
+    assert exit_code(lambda: ablations.main([*args, "--out", str(tmp_path)])) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_paper_row_without_its_data_or_weights_ends_before_any_training(tmp_path, capsys):
     weights = tmp_path / "k400.pyth"
     paper = ["--scale", "paper", "--only", "2b/tubelet", "--out", str(tmp_path / "out")]
-    for more, says in (
-        (["--weights", f"mvitv2_s_k400={weights}"], f"{weights}: no such file"),
-        ([], "no file is given for the weights"),
-    ):
-        assert ablations.main([*paper, *more]) == 2
-        assert says in capsys.readouterr().err
+
+    def refused(*more):
+        assert exit_code(lambda: ablations.main([*paper, *more])) == 2
+        return capsys.readouterr().err
+
+    named = ["--weights", f"mvitv2_s_k400={weights}"]
+    assert f"{weights}: no such file" in refused(*named)
+    assert "no file for the initialisation weights" in refused()
     weights.write_bytes(b"x")
-    paper += ["--weights", f"mvitv2_s_k400={weights}"]
-    for more, says in (
-        ([], "no folder is given for dataset 'ava': --data ava=FOLDER"),
-        (["--data", "ava=/no/such/folder"], "/no/such/folder: no such data folder"),
-    ):
-        assert ablations.main([*paper, *more]) == 2
-        assert says in capsys.readouterr().err
+    assert "no folder is given for dataset 'ava': --data ava=FOLDER" in refused(*named)
+    assert "/no/such/folder: no such data folder" in refused(*named, "--data", "ava=/no/such/folder")
+
+
+def test_ctrl_c_ends_with_exit_code_130_and_one_line(monkeypatch, capsys):
+    def interrupted(argv=None):
+        raise KeyboardInterrupt
+
+    assert exit_code(interrupted) == 130
+    assert capsys.readouterr().err == "interrupted; rerun the same command to resume\n"
 
 
 def test_list_shows_rows_and_makes_nothing(tmp_path, capsys):
     assert ablations.main(["--list", "--out", str(tmp_path), "--only", *TABLES]) == 0
-    shown = capsys.readouterr().out
-    assert all(row in shown for row in ROWS)
+    printed = capsys.readouterr().out
+    assert all(row in printed for row in ROWS)
     assert list(tmp_path.iterdir()) == []
