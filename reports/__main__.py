@@ -12,9 +12,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from actloc_core.cli import command_parser
+from actloc_core.cli import command_parser, exit_code
 from benchmarks.experiments import SCALES, TABLES
-from benchmarks.inputs import exit_code, named
+from benchmarks.inputs import named
 from benchmarks.score.results import save
 from benchmarks.train.data import load_data
 from datasets.split import Split

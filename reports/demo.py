@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from actloc_core.cli import command_parser
+from actloc_core.cli import command_parser, exit_code
 from actloc_core.clip import probe, read_times
 from actloc_core.predict import main as predict
 from benchmarks.experiments import ROWS, rows_at
-from benchmarks.inputs import exit_code, make_synthetic
+from benchmarks.inputs import make_synthetic
 from benchmarks.score.results import save
 from datasets import ava
 

@@ -1,4 +1,4 @@
-"""Everything public says what it is: docstrings of modules, classes and functions, help of every option."""
+"""Docstrings of everything public, help texts of every option, and the length of names of tests."""
 
 import argparse
 import ast
@@ -9,82 +9,82 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = [path for folder in ("actloc_core", "datasets", "evaluators", "benchmarks", "reports")
+MODULES = [path for folder in ("actloc_core", "datasets", "evaluators", "benchmarks", "reports", "tools")
            for path in sorted((ROOT / folder).rglob("*.py")) if "perf" not in path.parts]  # fmt: skip
-COMMANDS = [path for path in [*MODULES, *sorted((ROOT / "tests").glob("*.py"))]
-            if "ArgumentParser(" in path.read_text() and path != Path(__file__)]  # fmt: skip
+COMMANDS = [path for path in MODULES if re.search(r"^def main\(", path.read_text(), re.MULTILINE)]
 
 
 def name_of(path):
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-def silent(node, name):
-    """Names of what is public in a module or class and has no docstring."""
+def undocumented(node, name):
+    """Names of public functions and classes in a module or class without a docstring."""
     for child in node.body:
         if isinstance(child, ast.FunctionDef | ast.ClassDef) and not child.name.startswith("_"):
             if not ast.get_docstring(child):
                 yield f"{name}.{child.name}"
             if isinstance(child, ast.ClassDef):
-                yield from silent(child, f"{name}.{child.name}")
+                yield from undocumented(child, f"{name}.{child.name}")
 
 
-def test_what_is_looked_for():
-    """A class and its method, one of them silent; a nested function is nobody's business."""
+def test_methods_without_a_docstring_are_found():
+    """A class with a docstring and its method without one; nested and private functions do not count."""
     tree = ast.parse(
         'class A:\n    "Says."\n    def f(self):\n        def g(): pass\n    def _h(self): pass\n'
     )
-    assert list(silent(tree, "m")) == ["m.A.f"]
+    assert list(undocumented(tree, "m")) == ["m.A.f"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_docstrings(path):
+def test_modules_functions_and_classes_have_docstrings(path):
     tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree), f"{path}: what may be done to this file?"
-    assert list(silent(tree, name_of(path))) == []
+    assert ast.get_docstring(tree), f"{path}: no docstring"
+    assert list(undocumented(tree, name_of(path))) == []
 
 
 ARRAYS = ("Tensor", "NDArray", "ndarray", "Floats", "Ints", "Bools")
-SHAPE = re.compile(r"\((?:[^()]|\(\w+\))*,[^()]*\)|scalar")
-"""Such as (N, 4), (K,) or (len(indices), H, W, 3)."""
+SHAPE = re.compile(r"\((?:[^()]|\(\w+\))*,[^()]*\)|scalar|any shape")
+"""Such as (N, 4), (K,), (len(indices), H, W, 3), or "any shape"."""
 
 
-def unsaid(node, name):
-    """What docstrings of public functions leave out: a shape, an error that they raise themselves."""
+def omissions(node, name):
+    """What docstrings of public functions omit: shapes of arrays, errors that the function itself raises."""
     for child in node.body:
         if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
-            yield from unsaid(child, f"{name}.{child.name}")
+            yield from omissions(child, f"{name}.{child.name}")
         if not isinstance(child, ast.FunctionDef) or child.name.startswith("_"):
             continue
-        said = ast.get_docstring(child) or ""
+        text = ast.get_docstring(child) or ""
         types = ast.unparse(child.args) + (ast.unparse(child.returns) if child.returns else "")
-        if any(kind in types for kind in ARRAYS) and not SHAPE.search(said):
+        if any(kind in types for kind in ARRAYS) and not SHAPE.search(text):
             yield f"{name}.{child.name}: no shape"
         tries = [node for node in ast.walk(child) if isinstance(node, ast.Try)]
         caught = {id(r) for t in tries for line in t.body for r in ast.walk(line)}
         for r in ast.walk(child):
             if isinstance(r, ast.Raise) and isinstance(r.exc, ast.Call) and id(r) not in caught:
                 error = ast.unparse(r.exc.func)
-                if error[0].isupper() and error not in said:
+                if error[0].isupper() and error not in text:
                     yield f"{name}.{child.name}: raises {error}"
 
 
-def test_what_is_left_out_is_noticed():
+def test_omitted_shapes_and_errors_are_found():
     tree = ast.parse(
         "def f(x: Tensor):\n    'Of x (see there).'\n"
         "def g(x: Tensor) -> int:\n    '(N,) -> its length. IndexError: none.'\n"
         "    raise IndexError()\ndef h():\n    'Says.'\n    raise OSError('gone')\n"
         "def k():\n    'Says.'\n    try:\n        raise OSError()\n    except OSError: pass\n"
     )
-    assert list(unsaid(tree, "m")) == ["m.f: no shape", "m.h: raises OSError"]
+    assert list(omissions(tree, "m")) == ["m.f: no shape", "m.h: raises OSError"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_docstrings_give_shapes_and_errors(path):
-    assert list(unsaid(ast.parse(path.read_text()), name_of(path))) == []
+    assert list(omissions(ast.parse(path.read_text()), name_of(path))) == []
 
 
 def without_help(parser, command):
+    """Options of a parser and its subcommands without a help text."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, sub in action.choices.items():
@@ -93,13 +93,8 @@ def without_help(parser, command):
             yield f"{command}: {action.option_strings or action.dest}"
 
 
-CALLS = [pytest.param(path, [], id=name_of(path)) for path in COMMANDS]
-CALLS += [pytest.param(ROOT / "reports" / "__main__.py", [verb], id=f"reports {verb}")
-          for verb in ("figures", "compare")]  # fmt: skip
-
-
-@pytest.mark.parametrize(("path", "words"), CALLS)
-def test_help_of_options(path, words, monkeypatch):
+@pytest.mark.parametrize("path", COMMANDS, ids=name_of)
+def test_every_command_and_option_has_help(path, monkeypatch):
     parsers = []
 
     def parse_args(parser, *args, **options):
@@ -109,14 +104,24 @@ def test_help_of_options(path, words, monkeypatch):
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
     module = importlib.import_module(name_of(path))
     with pytest.raises(SystemExit):
-        module.main(words)
+        module.main([])
     [parser] = parsers
     assert parser.description
     assert list(without_help(parser, name_of(path))) == []
 
 
-def test_an_option_without_help_is_noticed():
+def test_an_option_without_help_is_found():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--told", help="what it does")
-    parser.add_argument("--silent")
-    assert list(without_help(parser, "c")) == ["c: ['--silent']"]
+    parser.add_argument("--documented", help="what it does")
+    parser.add_argument("--undocumented")
+    assert list(without_help(parser, "c")) == ["c: ['--undocumented']"]
+
+
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=name_of)
+def test_names_of_tests_are_at_most_80_characters(path):
+    tree = ast.parse(path.read_text())
+    names = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert [name for name in names if name.startswith("test_") and len(name) > 80] == []

@@ -33,6 +33,8 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from actloc_core.cli import command_parser
+
 TIMEOUT_S = 60
 """A read that takes longer is a finding."""
 MEMORY = 8 * 2**30
@@ -221,9 +223,10 @@ def pickle_kinds() -> list[Kind]:
     }
     hostile = [pickle.dumps(_Call(os.system, "true")), pickle.dumps({"labels": _Call(eval, "1 + 1")})]
     written = [pickle.dumps(content, protocol) for protocol in (0, 2, 4)]
-    folder = Path(tempfile.mkdtemp())
-    (folder / "GT.pkl").write_bytes(written[1])
-    annotations = read_act(folder / "GT.pkl")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "GT.pkl")
+        path.write_bytes(written[1])
+        annotations = read_act(path)
     array = io.BytesIO()
     np.save(array, np.array([[0, 1, 1, 0.5, 10, 20, 110, 220], [0, 2, 0, 0.25, 10, 20, 110, 220]]))
     return [
@@ -278,13 +281,14 @@ def video_kinds() -> list[Kind]:
     from tests.actloc_core.numbered import write_numbered
 
     torch.set_num_threads(1)
-    folder = Path(tempfile.mkdtemp())
-    seeds = [
-        write_numbered(folder / "a.mp4", 12, size=(32, 24)).read_bytes(),
-        write_numbered(folder / "b.mkv", 12, size=(32, 24), bframes=0).read_bytes(),
-        write_numbered(folder / "c.avi", 12, codec="mpeg4", size=(32, 24), bframes=0).read_bytes(),
-        write_numbered(folder / "d.webm", 12, codec="libvpx", size=(32, 24), bframes=None).read_bytes(),
-    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        seeds = [
+            write_numbered(folder / "a.mp4", 12, size=(32, 24)).read_bytes(),
+            write_numbered(folder / "b.mkv", 12, size=(32, 24), bframes=0).read_bytes(),
+            write_numbered(folder / "c.avi", 12, codec="mpeg4", size=(32, 24), bframes=0).read_bytes(),
+            write_numbered(folder / "d.webm", 12, codec="libvpx", size=(32, 24), bframes=None).read_bytes(),
+        ]
     return [Kind("video", ".bin", seeds, _read_video, (VideoError,), weight=0.4)]
 
 
@@ -423,8 +427,6 @@ def judge(kind: Kind, path: Path, data: bytes) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; -> 1 if there are findings, else 0."""
-    from benchmarks.inputs import command_parser  # imports torch, which the readers of text must not need
-
     p = command_parser("tools.fuzz", __doc__)
     p.add_argument("--inputs", type=int, default=100_000, help="number of inputs (default: 100000)")
     p.add_argument("--seed", type=int, default=0, help="of the mutations (default: 0)")

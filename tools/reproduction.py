@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.experiments import DEFAULT, ROWS
 from actloc_core.cli import command_parser
+from benchmarks.experiments import DEFAULT, ROWS
 from reports.tables import MEANS, count_paper_model, published
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reproduction.md"
