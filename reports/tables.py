@@ -323,7 +323,7 @@ def latex(table: Table) -> str:
             r"\resizebox{\linewidth}{!}{%",
             _tabular(cells, align, header=True) + "}",
             r"\par\smallskip\footnotesize",
-            _tabular(pd.DataFrame({"note": table.notes}), r"p{\linewidth}", header=False),
+            _tabular(pd.DataFrame({"note": table.notes}), r"@{}p{\linewidth}@{}", header=False),
             r"\end{table}",
             "",
         ]
