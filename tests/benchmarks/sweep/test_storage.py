@@ -1,4 +1,4 @@
-"""A mirror of OUT at a URI: here in another folder of this machine."""
+"""Remote storage at a URI: here another folder of this machine."""
 
 import os
 
@@ -26,16 +26,16 @@ def names(folder):
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
-def test_what_one_machine_sends_another_fetches(out, uri, tmp_path):
+def test_files_sent_by_one_machine_are_fetched_by_another(out, uri, tmp_path):
     send(uri, out, "runs/a")
     assert names(tmp_path / "mirror") == ["detections.csv", "result.json"]
-    there = tmp_path / "there"
-    fetch(uri, there, "runs/a")
-    assert names(there) == ["detections.csv", "result.json"]
-    assert (there / "runs/a/detections.csv").read_text() == "1,2"
+    other = tmp_path / "other"
+    fetch(uri, other, "runs/a")
+    assert names(other) == ["detections.csv", "result.json"]
+    assert (other / "runs/a/detections.csv").read_text() == "1,2"
 
 
-def test_only_what_is_another_goes_again(out, uri, tmp_path):
+def test_only_files_that_differ_are_sent_again(out, uri, tmp_path):
     send(uri, out, "runs/a")
     mirrored = tmp_path / "mirror/runs/a"
     mirrored.joinpath("result.json").chmod(0o400)
@@ -48,14 +48,14 @@ def test_only_what_is_another_goes_again(out, uri, tmp_path):
     assert after["detections.csv"] != before["detections.csv"]
 
 
-def test_what_is_gone_here_goes_there(out, uri, tmp_path):
+def test_files_removed_here_are_removed_in_the_mirror(out, uri, tmp_path):
     send(uri, out, "runs/a")
     (out / "runs/a/detections.csv").unlink()
     send(uri, out, "runs/a")
     assert names(tmp_path / "mirror") == ["result.json"]
 
 
-def test_what_is_newer_here_is_not_overwritten_and_what_is_newer_there_is_fetched(out, uri):
+def test_fetching_overwrites_older_files_only(out, uri):
     send(uri, out, "runs/a")
     result = out / "runs/a/result.json"
     sent = result.stat().st_mtime_ns
@@ -68,20 +68,20 @@ def test_what_is_newer_here_is_not_overwritten_and_what_is_newer_there_is_fetche
     assert result.read_text() == "{}"
 
 
-def test_a_mirror_without_the_folder_gives_nothing(uri, tmp_path):
+def test_a_folder_missing_in_the_mirror_fetches_nothing(uri, tmp_path):
     fetch(uri, tmp_path / "out", "runs/none")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("bad", ["nosuch://bucket/x", "not a uri"])
-def test_a_uri_nobody_knows_is_named(out, bad):
+def test_an_unknown_uri_is_refused_with_the_option_to_change(out, bad):
     with pytest.raises(ValueError, match=r"cannot be written .* give a --mirror you may write to"):
         send(bad, out, "runs/a")
-    with pytest.raises(ValueError, match=r"cannot be read .* is the --mirror right"):
+    with pytest.raises(ValueError, match=r"cannot be read .* check --mirror"):
         fetch(bad, out, "runs/a")
 
 
-def test_where_nobody_may_write_it_is_said(out, tmp_path):
+def test_a_mirror_that_cannot_be_written_is_refused(out, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ValueError, match="cannot be written"):
         send((tmp_path / "file").as_uri(), out, "runs/a")
