@@ -1,6 +1,7 @@
-"""The whole command, stopped in every way there is: the same command then ends as if nothing had been."""
+"""The whole command, interrupted in every way there is: rerun, it ends as if it had not been."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,33 +12,24 @@ import pytest
 import torch
 
 from benchmarks.experiments import rows_at
+from tests.benchmarks.shared import CHECKOUT
 
 pytestmark = pytest.mark.slow
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+PROGRAMS = CHECKOUT / "tests" / "benchmarks" / "programs"
 EXP = rows_at("smoke")["2b/two_c_t"]
-# What Python imports first, in the command and in its trials: a state at every step, and slow steps.
-PLANTED = """
-import time
-import benchmarks.training
-benchmarks.training.STATE_EVERY = 0.0
-from actloc_core import selection
-real = selection.two_c_t
-def two_c_t(tokens):
-    time.sleep(0.25)
-    return real(tokens)
-selection.two_c_t = two_c_t
-"""
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
+    """A folder for outputs, whose sitecustomize makes the trials checkpoint after each slow step."""
     folder = tmp_path_factory.mktemp("interrupted")
-    (folder / "sitecustomize.py").write_text(PLANTED)
+    shutil.copy(PROGRAMS / "slow_steps.py", folder)
+    shutil.copy(PROGRAMS / "slow_steps_with_checkpoints.py", folder / "sitecustomize.py")
     return folder
 
 
-def begin(base, out):
+def start(base, out):
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.ablations", "--scale", "smoke", "--only", "2b/two_c_t",
          "--out", out],
@@ -56,17 +48,18 @@ def weights(out):
 
 @pytest.fixture(scope="module")
 def whole(base):
+    """Weights and log of a command that was not interrupted."""
     out = base / "whole"
-    with begin(base, out) as process:
-        said = process.stdout.read()
-    assert process.returncode == 0, said
+    with start(base, out) as process:
+        printed = process.stdout.read()
+    assert process.returncode == 0, printed
     return weights(out), (training_of(out) / "log.csv").read_text()
 
 
 def wait_for(condition, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never came to it"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.05)
 
 
@@ -83,9 +76,9 @@ def trial_process(out):
 
 
 @pytest.mark.parametrize("how", ["driver killed", "trial killed", "ctrl-c"])
-def test_the_same_command_again_ends_bit_for_bit_the_same(base, whole, how):
+def test_the_rerun_command_ends_bit_for_bit_the_same(base, whole, how):
     out = base / how.replace(" ", "_")
-    with begin(base, out) as process:
+    with start(base, out) as process:
         wait_for(lambda: (training_of(out) / "state_000000003.pt").exists() or process.poll() is not None)
         if how == "driver killed":
             process.kill()
@@ -93,19 +86,19 @@ def test_the_same_command_again_ends_bit_for_bit_the_same(base, whole, how):
             os.kill(trial_process(out), signal.SIGKILL)
         else:
             os.kill(process.pid, signal.SIGINT)
-        said = process.stdout.read()
+        printed = process.stdout.read()
     assert process.returncode != 0
     if how == "trial killed":
-        assert "its process died" in said
+        assert "its process died" in printed
     if how == "ctrl-c":
-        assert "the same command runs it again" in said
-        assert "Traceback" not in said
+        assert "interrupted; rerun the same command to resume" in printed
+        assert "Traceback" not in printed
     assert not (training_of(out) / "checkpoint.pt").exists()
-    with begin(base, out) as process:
-        said = process.stdout.read()
-    assert process.returncode == 0, said
-    assert "runs (it was not finished)" in said
-    assert "goes on behind step" in (training_of(out) / "trial.log").read_text()
+    with start(base, out) as process:
+        printed = process.stdout.read()
+    assert process.returncode == 0, printed
+    assert "to run (not finished)" in printed
+    assert "resuming from step" in (training_of(out) / "trial.log").read_text()
     for name, tensor in weights(out).items():
         assert torch.equal(tensor, whole[0][name]), name
     assert (training_of(out) / "log.csv").read_text() == whole[1]
@@ -113,37 +106,35 @@ def test_the_same_command_again_ends_bit_for_bit_the_same(base, whole, how):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 9 MB: two states and the best model fit, a third state does not."""
+    """A disk of 9 MB: two checkpoints and the best model fit, a third checkpoint does not."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", folder], check=False)
-    if made.returncode:
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", folder], check=False)
+    if mounted.returncode:
         pytest.skip("no disk of its own can be mounted here")
     yield folder
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_disk_that_fills_up_costs_states_and_then_the_end_which_the_same_command_makes_up_for(
-    base, whole, small_disk
-):
+def test_a_full_disk_fails_the_run_and_the_rerun_command_finishes_it(base, whole, small_disk):
     out = base / "full"
     (out / "trainings").mkdir(parents=True)
     training_of(out).symlink_to(small_disk)
     ballast = small_disk / "ballast"
-    with begin(base, out) as process, open(ballast, "wb", buffering=0) as file:
+    with start(base, out) as process, open(ballast, "wb", buffering=0) as file:
         wait_for(lambda: (small_disk / "state_000000004.pt").exists() or process.poll() is not None)
         while process.poll() is None:  # takes whatever is left of the disk, and whatever comes free
             try:
                 file.write(b"0" * 2**14)
             except OSError:
                 time.sleep(0.01)
-        said = process.stdout.read()
-    assert process.returncode == 1, said
-    assert "No space left on device" in said
+        printed = process.stdout.read()
+    assert process.returncode == 1, printed
+    assert "No space left on device" in printed
     assert not (small_disk / "checkpoint.pt").exists()
     ballast.unlink()
-    with begin(base, out) as process:
-        said = process.stdout.read()
-    assert process.returncode == 0, said
+    with start(base, out) as process:
+        printed = process.stdout.read()
+    assert process.returncode == 0, printed
     for name, tensor in weights(out).items():
         assert torch.equal(tensor, whole[0][name]), name
