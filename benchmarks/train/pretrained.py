@@ -6,8 +6,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
-
 from benchmarks.score.results import save
 
 TIMEOUT_S = 30.0
@@ -44,6 +42,8 @@ def download(name: str, published: Published, folder: Path, *, show_progress: bo
     An unknown checksum is written beside the file at the first download, and checked from then on.
     Raises ValueError naming what to do where the checksum differs, or the file is not available as a whole.
     """
+    import pooch  # here, for models are built where it is missing, too
+
     file = folder / published.url.rpartition("/")[2]
     record = file.with_name(file.name + ".sha256")
     expected = published.sha256 or (record.read_text().split()[0] if record.exists() else None)
