@@ -31,13 +31,13 @@ def imports(prefix: str) -> dict[str, set[str]]:
     def unit(module: str) -> str:
         return module.removeprefix(prefix).partition(".")[0]
 
-    found: dict[str, set[str]] = {}
+    units_imported: dict[str, set[str]] = {}
     for module in sorted(graph.modules):
         if module.startswith(prefix):
             imported = graph.find_modules_directly_imported_by(module)
             units = {unit(other) for other in imported if other.startswith(prefix)}
-            found.setdefault(unit(module), set()).update(units - {unit(module)})
-    return found
+            units_imported.setdefault(unit(module), set()).update(units - {unit(module)})
+    return units_imported
 
 
 def layers(imported: Mapping[str, Iterable[str]]) -> list[list[str]]:
@@ -51,25 +51,25 @@ def layers(imported: Mapping[str, Iterable[str]]) -> list[list[str]]:
             importers[other].add(unit)
     sorter = TopologicalSorter(importers)
     sorter.prepare()
-    found = []
+    result = []
     while sorter.is_active():
         ready = sorter.get_ready()
-        found.append(sorted(ready))
+        result.append(sorted(ready))
         sorter.done(*ready)
-    return found
+    return result
 
 
-def drawing(found: list[list[str]]) -> str:
+def drawing(order: list[list[str]]) -> str:
     """Layers as a Mermaid graph from top to bottom."""
-    boxes = [f'    layer{number}["{", ".join(layer)}"]' for number, layer in enumerate(found, 1)]
-    arrows = [f"    layer{number} --> layer{number + 1}" for number in range(1, len(found))]
+    boxes = [f'    layer{number}["{", ".join(layer)}"]' for number, layer in enumerate(order, 1)]
+    arrows = [f"    layer{number} --> layer{number + 1}" for number in range(1, len(order))]
     return "\n".join(["```mermaid", "graph TD", *boxes, *arrows, "```"])
 
 
-def descriptions(found: list[list[str]], prefix: str) -> str:
+def descriptions(order: list[list[str]], prefix: str) -> str:
     """A Markdown table of units that have a docstring, by layer."""
     rows = ["| layer | module | what it is |", "|---|---|---|"]
-    for number, layer in enumerate(found, 1):
+    for number, layer in enumerate(order, 1):
         for unit in layer:
             path = ROOT / prefix.replace(".", "/") / unit
             source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
@@ -88,8 +88,8 @@ def first_sentence(path: Path) -> str:
 def rewritten(page: str) -> str:
     """The page with its drawings made anew. Raises ValueError where a heading or its marker is missing."""
     for heading, prefix in DEPTHS.items():
-        found = layers(imports(prefix))
-        text = drawing(found) + ("\n\n" + descriptions(found, prefix) if prefix else "")
+        order = layers(imports(prefix))
+        text = drawing(order) + ("\n\n" + descriptions(order, prefix) if prefix else "")
         place = re.compile(rf"(^## {re.escape(heading)}\n.*?{re.escape(MARK)}\n).*?(?=^## |\Z)", re.M | re.S)
         match = place.search(page)
         if match is None:

@@ -67,7 +67,7 @@ class Kind:
 
 @dataclass
 class Report:
-    """What fuzzing one kind found."""
+    """The findings of one reader."""
 
     name: str
     inputs: int = 0
@@ -160,12 +160,12 @@ def reference_table(columns: int, score: bool) -> Callable[[bytes], object]:
     return read
 
 
-def table(found: Any) -> object:
+def table(rows: Any) -> object:
     """Rows of annotations or detections as `reference_table` reads them."""
-    scores = getattr(found, "score", None)
-    columns = [found.video, found.frame, found.box, found.label]
+    scores = getattr(rows, "score", None)
+    columns = [rows.video, rows.frame, rows.box, rows.label]
     return [
-        (found.videos[v], int(f), *map(float, b), int(k)) + (() if scores is None else (float(scores[i]),))
+        (rows.videos[v], int(f), *map(float, b), int(k)) + (() if scores is None else (float(scores[i]),))
         for i, (v, f, b, k) in enumerate(zip(*columns, strict=True))
     ]
 
@@ -175,8 +175,8 @@ def text_kinds() -> list[Kind]:
     from evaluators import ava_csv, files
 
     rows = [(f"v{i % 3}", 902 + i, 0.1 + i / 100, 0.2, 0.5 + i / 100, 0.75, 1 + i % 80) for i in range(9)]
-    truth = "".join(",".join(map(str, row)) + f",{i}\n" for i, row in enumerate(rows)).encode()
-    found = "".join(",".join(map(str, row)) + f",0.{i}1\n" for i, row in enumerate(rows)).encode()
+    annotations = "".join(",".join(map(str, row)) + f",{i}\n" for i, row in enumerate(rows)).encode()
+    detections = "".join(",".join(map(str, row)) + f",0.{i}1\n" for i, row in enumerate(rows)).encode()
     frames = b"".join(b"%d,%d,0,0.5,10,20.5,110,220\n" % (i, i + 1) for i in range(8))
     mapping = (
         b'item {\n  name: "stand"\n  id: 12\n}\n# a comment\n'
@@ -184,13 +184,13 @@ def text_kinds() -> list[Kind]:
     )
     data_error = (files.DataFileError,)
     return [
-        Kind("ground truth", ".csv", [truth, truth.replace(b"\n", b"\r\n")],
+        Kind("ground truth", ".csv", [annotations, annotations.replace(b"\n", b"\r\n")],
              lambda path: table(ava_csv.read_groundtruth(path)), data_error, reference_table(8, False), 3),
-        Kind("detections", ".csv", [found], lambda path: table(ava_csv.read_detections(path)),
+        Kind("detections", ".csv", [detections], lambda path: table(ava_csv.read_detections(path)),
              data_error, reference_table(8, True), 3),
         Kind("exclusions", ".csv", [b"v0,0902\nv1,0903\n"], ava_csv.read_exclusions, data_error,
              lambda data: frozenset((row[0], int(row[1])) for row in rows_of(data)), 2),
-        Kind("persons", ".csv", [found.replace(b",1,", b",,"), b"v,0902,0.1,0.2,0.3,0.4,0.9\n"],
+        Kind("persons", ".csv", [detections.replace(b",1,", b",,"), b"v,0902,0.1,0.2,0.3,0.4,0.9\n"],
              ava_csv.read_persons, data_error),
         Kind("frame detections", ".txt", [frames], ava_csv.read_frame_detections, data_error),
         Kind("label map", ".pbtxt", [mapping], ava_csv.read_label_map, data_error, weight=2),
@@ -444,7 +444,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_group(group: str, inputs: int, start: int, keep: Path) -> int:
     """Fuzz a group in a process, print its reports and save inputs that fail; -> the number of findings."""
-    found = 0
+    findings = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         spawn = multiprocessing.get_context("spawn")
@@ -467,8 +467,8 @@ def run_group(group: str, inputs: int, start: int, keep: Path) -> int:
             file = keep / f"{report.name.replace(' ', '-')}-{number}"
             file.write_bytes(data)
             print(f"  {file}: {message:.500}")
-        found += count
-    return found
+        findings += count
+    return findings
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ def test_a_missing_heading_is_an_error():
 
 def test_layers_are_numbered_from_the_importers():
     """a imports b and c, b imports c; d is imported by nothing."""
-    found = layers({"a": ["b", "c"], "b": ["c"], "c": [], "d": ["c"]})
-    assert found == [["a", "d"], ["b"], ["c"]]
-    assert drawing(found).splitlines()[2:-1] == [
+    order = layers({"a": ["b", "c"], "b": ["c"], "c": [], "d": ["c"]})
+    assert order == [["a", "d"], ["b"], ["c"]]
+    assert drawing(order).splitlines()[2:-1] == [
         '    layer1["a, d"]',
         '    layer2["b"]',
         '    layer3["c"]',
