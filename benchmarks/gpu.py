@@ -4,8 +4,8 @@
     python -m benchmarks.gpu --only speed kernels   these sections; the figures of the others are kept
     python -m benchmarks.gpu --device cpu --quick   small models, in a minute, as in the tests
 
-Needs torch, numpy, scipy and pyarrow alone: clips are rendered in memory. Writes OUT/gpu/gpu.json after each
-section and OUT/gpu/gpu.md, whose last measured copy is docs/gpu.md.
+Needs torch, numpy, scipy, pandas, pillow and pyarrow alone: clips are rendered in memory. Writes
+OUT/gpu/gpu.json after each section and OUT/gpu/gpu.md, whose last measured copy is docs/gpu.md.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import grimp
 import torch
 
 from actloc_core import backbones
@@ -87,6 +86,8 @@ def _choices() -> frozenset[str]:
 
 @cache
 def _closure(module: str) -> frozenset[str]:
+    import grimp  # here, for a GPU is measured where it is missing, too
+
     graph = grimp.build_graph("benchmarks", "datasets", "actloc_core", "evaluators", cache_dir=None)
     return frozenset({module, *graph.find_upstream_modules(module)})
 
