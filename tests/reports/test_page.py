@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -180,6 +181,12 @@ def test_compare_draws_the_ap_of_each_class_of_two_runs(out, capsys):
     assert line.endswith(f"compare_{hashes[0]}_{hashes[1]}.png")
     assert (out / "report" / f"compare_{hashes[0]}_{hashes[1]}.png").read_bytes().startswith(b"\x89PNG")
     assert command.main(["compare", "--out", str(out), hashes[0], "none"]) == 2
+
+
+def test_out_is_accepted_before_and_after_a_subcommand():
+    for words in (["--out", "x", "compare", "a", "b"], ["compare", "a", "b", "--out", "x"]):
+        assert command.parser().parse_args(words).out == Path("x")
+    assert command.parser().parse_args(["compare", "a", "b"]).out == Path("out")
 
 
 BROWSE = """
