@@ -159,7 +159,7 @@ class MViT(Backbone):
         for name, size, stride in zip("THW", clip.shape[2:], self.patch_stride, strict=True):
             if size % stride:
                 raise ValueError(f"clip {name}={size} is not a multiple of the patch stride {stride}")
-        x = self.patch_embed(clip)  # (B, t, h, w, dim)
+        x = self.patch_embed(clip).to(clip.dtype)  # (B, t, h, w, dim), not in autocast's type
         grid: Grid = x.shape[1:4]
         x = x.flatten(1, 3)
         if self.cls_token is not None:
@@ -235,14 +235,14 @@ class Block(nn.Module):
         normed = self.norm1(x)
         update, new_grid = self.attn(normed, grid)
         if self.proj is not None and not self.widens_in_mlp:
-            x = self.proj(normed)
+            x = self.proj(normed).to(x.dtype)
         if new_grid != grid:
             x = _max_pool(x, grid, self.attn.q_stride)
         x = _add_residual(drop_path(update, self.drop_path, self.training), x)
         normed = self.norm2(x)
         update = drop_path(self.mlp(normed), self.drop_path, self.training)
         if self.proj is not None and self.widens_in_mlp:
-            x = self.proj(normed)
+            x = self.proj(normed).to(x.dtype)
         return _add_residual(update, x), new_grid
 
 
