@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """A context without autocast, for tensors on the device of `x`; an empty one where none is enabled."""
+    """A context without autocast on the device of `x`, of any shape; an empty one where none is enabled."""
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)

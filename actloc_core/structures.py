@@ -40,7 +40,7 @@ class Backbone(nn.Module):
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """Copy a host tensor to a device without stopping the device's queue: through pinned memory to a GPU."""
+    """Copy a host tensor (any shape) to a device without stopping its queue: to a GPU by pinned memory."""
     if device.type == "cuda" and x.device.type == "cpu":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)

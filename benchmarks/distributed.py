@@ -35,7 +35,7 @@ def all_reduce(values: Sequence[float], device: torch.device) -> list[float]:
 
 
 def all_reduce_tensor(x: Tensor) -> Tensor:
-    """Sum a tensor over the processes, in place."""
+    """Sum a tensor of any shape over the processes, in place."""
     if world_size() > 1:
         distributed.all_reduce(x)
     return x

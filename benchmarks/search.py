@@ -47,7 +47,7 @@ LR = 4.0
 def main(argv: list[str] | None = None) -> int:
     """Run the command; -> the exit status.
 
-    Raises ValueError or OSError for input that cannot be used.
+    Raises ValueError or FileNotFoundError for input that cannot be used.
     """
     args = parser().parse_args(argv)
     [row] = choose([args.row])

@@ -116,7 +116,7 @@ def resize_line(x: Tensor, length: int) -> Tensor:
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype:
-    """The type that matrix products of `x` are computed in: autocast's where it is enabled, else its own."""
+    """The type that products of `x` (any shape) are computed in: autocast's where enabled, else its own."""
     device = x.device.type
     # Not torch.amp.is_autocast_available, at which torch.compile breaks the graph.
     if device != "meta" and torch.is_autocast_enabled(device):
@@ -125,7 +125,7 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
 
 
 def norm_as_is(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """LayerNorm whose output has the type of its input, where autocast would make both float32.
+    """LayerNorm of x (..., D) whose output has the type of its input, where autocast would make both float32.
 
     For an input that is bfloat16 already and an output that is used as such: the kernel computes in float32
     in any case, and the two casts around it move three times the bytes.

@@ -43,7 +43,7 @@ def accuracy(device: torch.device, quick: bool) -> list[dict[str, Any]]:
 
 
 def outputs_and_gradients(part: nn.Module, clip: Tensor, *, bf16: bool) -> tuple[Tensor, Tensor]:
-    """All outputs and the gradients of all weights for a fixed random pull on the outputs, float64, flat."""
+    """All outputs (n,) and gradients of all weights (m,) for a fixed random pull on the outputs, float64."""
     part.zero_grad()
     with autocast(clip.device, bf16):
         out = part(clip)

@@ -106,17 +106,17 @@ def _ms(way: Callable[..., Tensor], x: Tensor, w: Tensor, stride: int, device: t
 
 
 def shifted_2d(x: Tensor, w: Tensor, stride: int) -> Tensor:
-    """As on a CPU."""
+    """As on a CPU. x (N, t, h, w, C), w (C, 1, 3, 3, 3) -> (N, t, h', w', C), as the next two."""
     return depthwise_conv3d(x, w, stride, fused=False)
 
 
 def conv3d(x: Tensor, w: Tensor, stride: int) -> Tensor:
-    """Channels first in memory."""
+    """Channels first in memory: (N, t, h, w, C) -> (N, t, h', w', C)."""
     return depthwise_conv3d(x, w, stride, fused=True)
 
 
 def conv3d_channels_last(x: Tensor, w: Tensor, stride: int) -> Tensor:
-    """Channels last, as the tokens come."""
+    """Channels last, as the tokens come: (N, t, h, w, C) -> (N, t, h', w', C)."""
     volume = x.permute(0, 4, 1, 2, 3)
     out = F.conv3d(volume, w, stride=(1, stride, stride), padding=1, groups=x.shape[-1])
     return out.permute(0, 2, 3, 4, 1)

@@ -183,7 +183,7 @@ def generators() -> list[Tensor]:
 
 
 def set_generators(states: Sequence[Tensor]) -> None:
-    """Restore torch's random generators from what `generators()` returned."""
+    """Restore torch's random generators from what `generators()` returned, each (n,) uint8."""
     torch.set_rng_state(states[0])
     if len(states) > 1:
         torch.cuda.set_rng_state_all(list(states[1:]))
