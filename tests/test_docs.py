@@ -1,4 +1,4 @@
-"""What faq.md prints is printed; own_data.md and real_data.md go from files to a table; links lead on."""
+"""Commands, code, links, files and options in the documents work as written."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from evaluators import Detections, read_act, split_ground_truth, write_frame_det
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
-FOLDERS = "actloc_core|benchmarks|datasets|evaluators|reports|tests"
+FOLDERS = "actloc_core|benchmarks|datasets|evaluators|reports|tests|tools"
 SESSIONS = {
     "ablations": "benchmarks.ablations",
     "predict": "reports.demo",
@@ -21,7 +21,7 @@ SESSIONS = {
     "report": "reports",
     "search": "benchmarks.search",
 }
-"""nox session -> what it runs with the words behind --."""
+"""nox session -> the module that it runs with the arguments after --."""
 
 GROUND_TRUTH = """film1,0902,0.1,0.2,0.4,0.8,12,0
 film1,0903,0.1,0.2,0.4,0.8,12,0
@@ -30,12 +30,14 @@ film2,0902,0.5,0.2,0.9,0.8,11,1
 
 
 def blocks(page, kind):
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
-    return [text for language, text in found if kind is None or language == kind]
+    fenced = re.findall(
+        r"^```(\w*)\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL
+    )
+    return [text for language, text in fenced if kind is None or language == kind]
 
 
 def shell(command, folder):
-    """What a command prints, `python` being this one that finds the checkout's packages."""
+    """Run a command, `python` being this one with the checkout's packages on its path."""
     script = f'set -e; export PYTHONPATH="{ROOT}"; python() {{ "{sys.executable}" "$@"; }}\n{command}'
     return subprocess.run(
         ["bash", "-c", script], cwd=folder, text=True, check=False,
@@ -43,56 +45,56 @@ def shell(command, folder):
     )  # fmt: skip
 
 
-def test_the_answers_print_what_stands_there(tmp_path):
+def test_commands_of_the_faq_print_what_it_shows(tmp_path):
     (tmp_path / "gt.csv").write_text(GROUND_TRUTH)
-    found = re.sub(r",\d$", ",0.9", GROUND_TRUTH, flags=re.MULTILINE)
-    (tmp_path / "paths.csv").write_text(re.sub(r"(film\d)", r"\1.mp4", found))
-    (tmp_path / "ids.csv").write_text(re.sub(r",1[12],", ",3,", found))
+    detections = re.sub(r",\d$", ",0.9", GROUND_TRUTH, flags=re.MULTILINE)
+    (tmp_path / "paths.csv").write_text(re.sub(r"(film\d)", r"\1.mp4", detections))
+    (tmp_path / "ids.csv").write_text(re.sub(r",1[12],", ",3,", detections))
     (tmp_path / "map.pbtxt").write_text('item { name: "stand" id: 12 }\nitem { name: "sit" id: 11 }\n')
-    told = [
+    examples = [
         part
         for block in blocks("faq.md", "console")
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
     ]
-    assert len(told) == 4
-    for part in told:
+    assert len(examples) == 4
+    for part in examples:
         command, expected = part.split("\n", 1)
         assert shell(command, tmp_path).stdout == expected, command
 
 
-def test_fifteen_complaints_are_answered():
+def test_the_faq_has_fifteen_answers():
     assert len(re.findall(r"^\*\*[A-Z]", (ROOT / "docs" / "faq.md").read_text(), re.MULTILINE)) == 15
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
+def test_links_and_anchors_exist(page):
     text = page.read_text()
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith(("http:", "https:")):
             continue
         file, _, anchor = target.partition("#")
-        there = (page.parent / file).resolve() if file else page
-        assert there.exists(), f"{page}: {target}"
+        linked = (page.parent / file).resolve() if file else page
+        assert linked.exists(), f"{page}: {target}"
         if anchor:
-            heads = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)
+            heads = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
             anchors = [re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in heads]
             assert anchor in anchors, target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_modules_and_files_that_are_named_are_there(page):
+def test_named_modules_and_files_exist(page):
     """`python -m x.y`, and paths of this repository."""
     text = page.read_text()
     for module in set(re.findall(rf"python -m ((?:{FOLDERS})[\w.]*)", text)):
         path = ROOT / module.rstrip(".").replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
     for path in set(re.findall(rf"`((?:{FOLDERS}|docs)/[\w./-]+)`", text)):
-        if page.name != "CHANGELOG.md":  # which tells of what was
+        if page.name != "CHANGELOG.md":  # which is about earlier versions, too
             assert (ROOT / path).exists(), path
 
 
 @pytest.mark.slow
-def test_options_that_are_named_exist():
+def test_named_options_exist():
     """In every `python -m ... --option` and `nox -s ... -- --option` of every page."""
     helps = {}
     for page in PAGES:
@@ -117,7 +119,7 @@ def test_options_that_are_named_exist():
 
 
 @pytest.mark.slow
-def test_own_data_from_videos_to_a_table(tmp_path):
+def test_own_data_md_goes_from_videos_to_a_table(tmp_path):
     make, check, evaluate, predict = (text for text in blocks("own_data.md", ""))
     label, train = blocks("own_data.md", "python")
     (tmp_path / "label.py").write_text(label)
@@ -139,8 +141,8 @@ def test_own_data_from_videos_to_a_table(tmp_path):
 
 
 @pytest.mark.slow
-def test_real_data_on_small_trees(tmp_path):
-    """What real_data.md says, but for the paper's size: the check, the small network, the evaluators."""
+def test_real_data_md_works_on_small_datasets(tmp_path):
+    """All but the paper's size: the check, the small network, the evaluators."""
     for shape in ("ava", "ucf24", "jhmdb"):
         command = f"python -m datasets make --shape {shape} --out data/{shape} --clips 24"
         assert shell(command, tmp_path).returncode == 0
@@ -154,23 +156,23 @@ def test_real_data_on_small_trees(tmp_path):
     (tmp_path / "train.py").write_text(train)
     done = shell("python train.py", tmp_path)
     [mAP] = re.search(r"frame-mAP ([\d.]+),", done.stdout).groups()
-    [found] = tmp_path.glob("out/runs/*/detections.csv")
+    [detections] = tmp_path.glob("out/runs/*/detections.csv")
 
     ava, ucf24, jhmdb = re.findall(r"python -m evaluators (?:[^\\\n]|\\\n)*", "\n".join(page))
-    found.rename(tmp_path / "detections.csv")
+    detections.rename(tmp_path / "detections.csv")
     done = shell(ucf24, tmp_path)
     assert float(re.search(r"frame-mAP ([\d.]+) %", done.stdout)[1]) == pytest.approx(float(mAP), abs=0.06)
     assert "video-mAP @0.2" in done.stdout
 
-    truth = (tmp_path / "data/ava/annotations/ava_val_v2.2.csv").read_text().splitlines()
-    perfect = "".join(f"{row.rpartition(',')[0]},0.5\n" for row in truth)
+    gt = (tmp_path / "data/ava/annotations/ava_val_v2.2.csv").read_text().splitlines()
+    perfect = "".join(f"{row.rpartition(',')[0]},0.5\n" for row in gt)
     (tmp_path / "detections.csv").write_text(perfect)
     assert "frame-mAP 100.00 %" in shell(ava, tmp_path).stdout
 
     annotations = read_act(tmp_path / "data/jhmdb/JHMDB-GT.pkl")
     for split in (1, 2, 3):
-        here = split_ground_truth(annotations, split)
-        sure = np.full(len(here.video), 0.5)
-        rows = Detections(here.videos, here.video, here.frame, here.box, here.label, sure)
+        gt = split_ground_truth(annotations, split)
+        scores = np.full(len(gt.video), 0.5)
+        rows = Detections(gt.videos, gt.video, gt.frame, gt.box, gt.label, scores)
         write_frame_detections(tmp_path / f"{split}.csv", rows)
     assert "mean of the splits: frame-mAP 100.00, video-mAP@0.5 100.00 %" in shell(jhmdb, tmp_path).stdout
