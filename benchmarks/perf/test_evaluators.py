@@ -1,4 +1,4 @@
-"""How fast, at AVA val's size, beside a straightforward implementation measured in the same run.
+"""Speed at AVA val's size, against a straightforward implementation measured in the same run.
 
     python -m pytest benchmarks/perf/test_evaluators.py -s
 
@@ -40,7 +40,7 @@ CLASSES = {i: f"action {i}" for i in range(1, 61)}
 
 
 def ava_like(frames=None, rows_per_box=16, seed=0):
-    """(truth, found) like AVA val's: skewed classes, crowded and lonely frames, wild boxes."""
+    """(gt, detections) like AVA val's: skewed classes, frames with one to five actors, boxes anywhere."""
     rng = np.random.default_rng(seed)
     videos = tuple(f"video{i:02d}" for i in range(VIDEOS))
     video, second = (x.ravel() for x in np.meshgrid(np.arange(VIDEOS), SECONDS, indexing="ij"))
@@ -53,17 +53,17 @@ def ava_like(frames=None, rows_per_box=16, seed=0):
         drawn = popularity + rng.gumbel(size=(people, 60))
         return np.argpartition(-drawn, most, axis=1)[:, :most] + 1
 
-    people = rng.choice([1, 2, 3, 5], len(video), p=[0.4, 0.35, 0.15, 0.1])
-    frame = np.repeat(np.arange(len(video)), people)
+    actors = rng.choice([1, 2, 3, 5], len(video), p=[0.4, 0.35, 0.15, 0.1])
+    frame = np.repeat(np.arange(len(video)), actors)
     corner = rng.uniform(0, 0.6, (len(frame), 2))
     box = np.concatenate([corner, corner + rng.uniform(0.1, 0.4, corner.shape)], axis=1)
     does = actions(len(frame), 3)
     person, which = np.nonzero(rng.random(does.shape) < [1.0, 0.75, 0.36])
-    truth = GroundTruth(
+    gt = GroundTruth(
         videos, video[frame][person], second[frame][person], box[person].round(3), does[person, which]
     )
 
-    # Each person is found once with a wobble, a tenth a second time, and a wild box here and there.
+    # Each actor is detected once, a little off, a tenth of them twice, and one box in ten is anywhere.
     of = np.concatenate([np.arange(len(frame)), np.flatnonzero(rng.random(len(frame)) < 1 / 10)])
     seen_box = box[of] + rng.normal(0, 0.02, (len(of), 4))
     wild = rng.random(len(of)) < 0.1
@@ -77,7 +77,7 @@ def ava_like(frames=None, rows_per_box=16, seed=0):
     score = ((score.ravel().argsort().argsort() + 1) / (score.size + 1)).round(8).reshape(score.shape)
     row, column = np.divmod(rng.permutation(guess.size), rows_per_box)
     where = frame[of[row]]
-    found = Detections(
+    detections = Detections(
         videos,
         video[where],
         second[where],
@@ -85,11 +85,11 @@ def ava_like(frames=None, rows_per_box=16, seed=0):
         guess[row, column],
         score[row, column],
     )
-    return truth, found
+    return gt, detections
 
 
 def ucf_like(videos=910, length=175, seed=0):
-    """(truth, found) like UCF101-24's test videos: 159,250 frames, 24 classes, one or two tubes."""
+    """(gt, detections) like UCF101-24's test videos: 159,250 frames, 24 classes, one or two tubes."""
     rng = np.random.default_rng(seed)
     names = tuple(f"v{i:03d}" for i in range(videos))
     people = rng.choice([1, 2], videos, p=[0.8, 0.2])
@@ -101,31 +101,31 @@ def ucf_like(videos=910, length=175, seed=0):
     corner = rng.uniform(0, 150, (len(tube_video), 2))
     box = np.concatenate([corner, corner + rng.uniform(40, 90, corner.shape)], axis=1)[row]
     label = (tube_video % 24)[row]
-    truth = GroundTruthTubes(names, tube_video[row], frame, box, label, row)
+    gt = GroundTruthTubes(names, tube_video[row], frame, box, label, row)
 
     of = np.repeat(np.arange(len(row)), 6)
     seen_box = box[of] + rng.normal(0, 6, (len(of), 4))
     right = rng.random(len(of)) < 0.5
     guess = np.where(right, label[of], rng.integers(0, 24, len(of)))
     score = np.where(right, rng.beta(3, 2, len(of)), rng.beta(1, 3, len(of)))
-    return truth, Detections(names, truth.video[of], frame[of], seen_box, guess, score)
+    return gt, Detections(names, gt.video[of], frame[of], seen_box, guess, score)
 
 
-# --- the yardsticks ------------------------------------------------------------------------------
+# --- plain implementations ------------------------------------------------------------------------------
 
 
-def per_image_map(truth, found, least=0.5):
+def per_image_map(gt, detections, least=0.5):
     """mAP by the standard rules as one writes it down, and as the public tools are built: image by
     image, in each class by class, in each detection by detection."""
-    number = {label: int((truth.label == label).sum()) for label in CLASSES}
+    number = {label: int((gt.label == label).sum()) for label in CLASSES}
     pooled = {label: [] for label in CLASSES}
-    there, seen = by_image(truth), by_image(found)
-    for image, rows in seen.items():
-        boxes, labels, scores = found.box[rows], found.label[rows], found.score[rows]
+    gt_rows, rows_of = by_image(gt), by_image(detections)
+    for image, rows in rows_of.items():
+        boxes, labels, scores = detections.box[rows], detections.label[rows], detections.score[rows]
         valid = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
         boxes, labels, scores = boxes[valid], labels[valid], scores[valid]
-        true_rows = there.get(image, [])
-        true_boxes, true_labels = truth.box[true_rows], truth.label[true_rows]
+        true_rows = gt_rows.get(image, [])
+        true_boxes, true_labels = gt.box[true_rows], gt.label[true_rows]
         for label in CLASSES:
             mine, theirs = boxes[labels == label], true_boxes[true_labels == label]
             score = scores[labels == label]
@@ -164,13 +164,13 @@ def iou_matrix(a, b):
     return both / (area[0][:, None] + area[1][None, :] - both)
 
 
-def lean_map(truth_rows, found_rows, least=0.5):
+def lean_map(gt_rows, detection_rows, least=0.5):
     """The same in plain Python, without a step too many; from (video, second, box, label[, score])."""
     there, seen, number, pooled = defaultdict(list), defaultdict(list), defaultdict(int), defaultdict(list)
-    for video, second, box, label in truth_rows:
+    for video, second, box, label in gt_rows:
         there[video, second, label].append(box)
         number[label] += 1
-    for video, second, box, label, score in found_rows:
+    for video, second, box, label, score in detection_rows:
         if box[0] < box[2] and box[1] < box[3]:
             seen[video, second, label].append((score, box))
     for key, detections in seen.items():
@@ -212,8 +212,8 @@ def as_rows(rows):
 def csv_rows(path, scored):
     with open(path, newline="") as file:
         for row in csv.reader(file):
-            told = (row[0], int(row[1]), [float(x) for x in row[2:6]], int(row[6]))
-            yield (*told, float(row[7])) if scored else told
+            fields = (row[0], int(row[1]), [float(x) for x in row[2:6]], int(row[6]))
+            yield (*fields, float(row[7])) if scored else fields
 
 
 def cpu(function, *arguments, times=1, **options):
@@ -226,11 +226,11 @@ def cpu(function, *arguments, times=1, **options):
     return best, result
 
 
-def test_the_yardsticks_measure_the_same_thing():
-    truth, found = ava_like(frames=300)
-    score = frame_map(truth, found, CLASSES).mAP
-    assert per_image_map(truth, found) == pytest.approx(score, abs=1e-12)
-    assert lean_map(as_rows(truth), as_rows(found)) == pytest.approx(score, abs=1e-12)
+def test_the_plain_implementations_compute_the_same_mAP():
+    gt, detections = ava_like(frames=300)
+    score = frame_map(gt, detections, CLASSES).mAP
+    assert per_image_map(gt, detections) == pytest.approx(score, abs=1e-12)
+    assert lean_map(as_rows(gt), as_rows(detections)) == pytest.approx(score, abs=1e-12)
 
 
 # --- the measurements ----------------------------------------------------------------------------
@@ -243,18 +243,20 @@ def whole():
 
 @pytest.fixture(scope="module")
 def files(whole, tmp_path_factory):
-    """Ground truth, detections, four times the detections, and the label map as files."""
+    """Ground gt, detections, four times the detections, and the label map as files."""
     folder = tmp_path_factory.mktemp("ava")
-    truth, found = whole
+    gt, detections = whole
     columns = ("video", "frame", "box", "label")
-    ids = Detections(truth.videos, *(getattr(truth, c) for c in columns), np.arange(len(truth.video)))
+    ids = Detections(gt.videos, *(getattr(gt, c) for c in columns), np.arange(len(gt.video)))
     write_detections(folder / "gt.csv", ids)
-    write_detections(folder / "det.csv", found)
+    write_detections(folder / "det.csv", detections)
     rng = np.random.default_rng(1)
-    row = np.repeat(np.arange(len(found.video)), 4)
-    box = (found.box[row] + rng.normal(0, 0.01, (len(row), 4))).round(5)
-    score = (found.score[row] * rng.random(len(row))).round(6)
-    many = Detections(found.videos, found.video[row], found.frame[row], box, found.label[row], score)
+    row = np.repeat(np.arange(len(detections.video)), 4)
+    box = (detections.box[row] + rng.normal(0, 0.01, (len(row), 4))).round(5)
+    score = (detections.score[row] * rng.random(len(row))).round(6)
+    many = Detections(
+        detections.videos, detections.video[row], detections.frame[row], box, detections.label[row], score
+    )
     write_detections(folder / "many.csv", many)
     lines = [f'item {{ name: "{name}" id: {i} }}' for i, name in CLASSES.items()]
     (folder / "map.pbtxt").write_text("\n".join(lines))
@@ -263,10 +265,10 @@ def files(whole, tmp_path_factory):
 
 @pytest.mark.benchmark(group="AVA val, arrays", timer=time.process_time)
 def test_two_million_rows_take_less_than_a_second(whole, benchmark):
-    truth, found = whole
-    score = benchmark(frame_map, truth, found, CLASSES)
+    gt, detections = whole
+    score = benchmark(frame_map, gt, detections, CLASSES)
     seconds = benchmark.stats.stats.min
-    print(f"\n{len(truth.video):,} label rows, {len(found.video):,} detections: {seconds:.2f} CPU s")
+    print(f"\n{len(gt.video):,} label rows, {len(detections.video):,} detections: {seconds:.2f} CPU s")
     part = ava_like(frames=57_408 // 16)
     fast, ours = cpu(frame_map, *part, CLASSES, times=5)
     for what, (slow, theirs) in {
@@ -283,8 +285,8 @@ def test_two_million_rows_take_less_than_a_second(whole, benchmark):
 @pytest.mark.benchmark(group="AVA val, csv", timer=time.process_time)
 def test_two_million_rows_from_csv_take_less_than_three_seconds(files, benchmark):
     def whole_way():
-        truth, found = read_groundtruth(files / "gt.csv"), read_detections(files / "det.csv")
-        return frame_map(truth, found, CLASSES)
+        gt, detections = read_groundtruth(files / "gt.csv"), read_detections(files / "det.csv")
+        return frame_map(gt, detections, CLASSES)
 
     score = benchmark.pedantic(whole_way, rounds=3)
     seconds = benchmark.stats.stats.min
@@ -305,8 +307,8 @@ def test_two_million_rows_from_csv_take_less_than_three_seconds(files, benchmark
     assert slow > 4 * process
 
 
-def test_eight_million_rows_take_the_time_that_python_takes_to_parse_them_and_three_gigabytes(files):
-    """The yardstick: `float` of the first 200,000 lines' fields, times forty for all eight million."""
+def test_eight_million_rows_take_the_time_of_parsing_them_and_three_gigabytes(files):
+    """Compared with `float` of the first 200,000 lines' fields, times forty for all eight million."""
     lines = (files / "many.csv").read_text()[: 200_000 * 70].splitlines()[:200_000]
     began = time.process_time()
     for line in lines:
@@ -339,12 +341,12 @@ def command(folder, detections):
     return done.stdout.strip()
 
 
-def test_what_is_beyond_the_number_takes_seconds(whole):
-    truth, found = whole
-    draws, spread = cpu(bootstrap, truth, found, CLASSES, samples=1000)
-    budget, _ = cpu(error_budget, truth, found, CLASSES)
-    counts, _ = cpu(audit, truth, found, CLASSES)
-    once, _ = cpu(frame_map, truth, found, CLASSES, times=3)
+def test_bootstrap_error_budget_and_audit_take_seconds(whole):
+    gt, detections = whole
+    draws, spread = cpu(bootstrap, gt, detections, CLASSES, samples=1000)
+    budget, _ = cpu(error_budget, gt, detections, CLASSES)
+    counts, _ = cpu(audit, gt, detections, CLASSES)
+    once, _ = cpu(frame_map, gt, detections, CLASSES, times=3)
     print(
         f"\n1000 draws {draws:.1f} CPU s ({1000 * once / draws:.0f} times quicker than 1000 times "
         f"{once:.2f} s), error budget {budget:.1f} s, audit {counts:.2f} s"
@@ -353,39 +355,39 @@ def test_what_is_beyond_the_number_takes_seconds(whole):
     assert max(draws, budget) < 15
 
 
-def test_ucf_at_its_size():
-    truth, found = ucf_like()
+def test_ucf101_24_at_its_size_takes_seconds():
+    gt, detections = ucf_like()
     classes = {i: str(i) for i in range(24)}
-    print(f"\n{len(truth.video):,} boxes, {len(found.video):,} detections")
+    print(f"\n{len(gt.video):,} boxes, {len(detections.video):,} detections")
     for protocol in UCF_PROTOCOLS:
-        seconds, score = cpu(frame_map, truth, found, classes, rules=EvalRules(protocol), times=3)
+        seconds, score = cpu(frame_map, gt, detections, classes, rules=EvalRules(protocol), times=3)
         print(f"{protocol:12} {seconds:.2f} CPU s, mAP {score.mAP:.4f}")
         assert seconds < 2
-    seconds, score = cpu(video_map, truth, found, classes)
+    seconds, score = cpu(video_map, gt, detections, classes)
     print(f"video-mAP    {seconds:.2f} CPU s, @0.5 {score.mAP[0.5]:.4f}, {score.num_detections:,} tubes")
     assert seconds < 30
 
 
-def test_which_iou_is_quicker(whole):
+def test_iou_in_numpy_is_faster_than_pycocotools_frame_by_frame(whole):
     mask = pytest.importorskip("pycocotools.mask")
-    truth, found = whole
-    kept = found.video < 4
-    group = [rows.video * 10_000_000 + rows.frame * 100 + rows.label for rows in (truth, found)]
+    gt, detections = whole
+    kept = detections.video < 4
+    group = [rows.video * 10_000_000 + rows.frame * 100 + rows.label for rows in (gt, detections)]
     seen = np.flatnonzero(kept)
 
     def in_numpy():
-        found_row, truth_row = pair_groups(group[0], group[1][seen])
-        return box_iou(found.box[seen][found_row], truth.box[truth_row])
+        detection_row, gt_row = pair_groups(group[0], group[1][seen])
+        return box_iou(detections.box[seen][detection_row], gt.box[gt_row])
 
     def in_c():
         there, here = defaultdict(list), defaultdict(list)
-        for i in np.flatnonzero(truth.video < 4).tolist():
+        for i in np.flatnonzero(gt.video < 4).tolist():
             there[group[0][i]].append(i)
         for i in seen.tolist():
             if group[1][i] in there:
                 here[group[1][i]].append(i)
         wide = [
-            np.column_stack([rows.box[:, :2], rows.box[:, 2:] - rows.box[:, :2]]) for rows in (truth, found)
+            np.column_stack([rows.box[:, :2], rows.box[:, 2:] - rows.box[:, :2]]) for rows in (gt, detections)
         ]
         return [
             mask.iou(wide[1][rows], wide[0][there[key]], [0] * len(there[key])) for key, rows in here.items()

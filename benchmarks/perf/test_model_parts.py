@@ -1,8 +1,8 @@
-"""Matching, loss and selection at the paper's batch, and the report, each against a named yardstick.
+"""Matching, loss and selection at the paper's batch, and the report, each against a named reference.
 
 `nox -s perf`. Ratios, both sides measured in turn in one run; the floors are below what was measured on an
 idle CPU of two cores. On a GPU, where there is one, the backbone's step is timed with synchronisation, and
-told as a share of what a large product reaches there.
+reported as a share of what a large product reaches there.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def plain_match(
     predictions: Predictions, targets: list[Targets], w: CostWeights
 ) -> list[tuple[Tensor, Tensor]]:
     """DETR's way: clip by clip, the whole cost of a clip, then the assignment."""
-    found = []
+    matches = []
     for i, target in enumerate(targets):
         boxes, p = predictions.boxes[i], predictions.actor_logits[i].softmax(-1)
         logits = predictions.action_logits[i]
@@ -86,11 +86,11 @@ def plain_match(
             + w.action * action
         )
         rows, columns = linear_sum_assignment(cost.numpy())
-        found.append((torch.as_tensor(rows), torch.as_tensor(columns)))
-    return found
+        matches.append((torch.as_tensor(rows), torch.as_tensor(columns)))
+    return matches
 
 
-def test_matching(benchmark, batch):
+def test_matching_is_faster_than_clip_by_clip(benchmark, batch):
     predictions, targets = batch
     cost = CostWeights()
     ratio = against(
@@ -102,7 +102,7 @@ def test_matching(benchmark, batch):
     assert ratio > 1.3
 
 
-def test_loss(benchmark, batch):
+def test_loss_is_faster_than_clip_by_clip(benchmark, batch):
     """Against one loss for each clip, added up."""
     predictions, targets = batch
     matches, weights = match(predictions, targets, CostWeights()), LossWeights()
@@ -125,15 +125,15 @@ def test_loss(benchmark, batch):
 
 
 @pytest.mark.parametrize("name", ["singleton", "tubelet", "c_t", "max_pooling", "two_c_t"])
-def test_selection(benchmark, name):
-    """Against a copy of all tokens, into memory that is there: no selection should cost much more."""
+def test_a_selection_costs_about_a_copy_of_the_tokens(benchmark, name):
+    """Against a copy of all tokens into allocated memory: no selection should cost much more."""
     tokens = torch.randn(CLIPS, 8, 16, 16, 256)
-    select, there = getattr(selection, name), torch.empty_like(tokens)
+    select, copy = getattr(selection, name), torch.empty_like(tokens)
     what = f"selection {name}, against a copy"
-    assert against(benchmark, what, lambda: select(tokens), lambda: there.copy_(tokens)) > 0.25
+    assert against(benchmark, what, lambda: select(tokens), lambda: copy.copy_(tokens)) > 0.25
 
 
-def test_report(benchmark, tmp_path):
+def test_the_report_costs_about_thirty_plain_charts(benchmark, tmp_path):
     """The page of all rows' runs, against thirty plain charts."""
     for row, exp in rows_at("tiny").items():
         folder = tmp_path / "runs" / exp.hash
@@ -170,7 +170,7 @@ def test_report(benchmark, tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 @pytest.mark.parametrize("name", ["mvitv2_s", "hiera_l"])
-def test_share_of_a_gpus_peak(benchmark, name):
+def test_a_training_step_reaches_a_share_of_a_gpus_peak(benchmark, name):
     """Model FLOP/s of a training step in bfloat16, over those of a product of 8192 x 8192."""
     device = torch.device("cuda")
 

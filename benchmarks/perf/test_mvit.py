@@ -42,7 +42,7 @@ def clip() -> Tensor:
     return torch.randn(1, 3, 16, 256, 256, generator=torch.Generator().manual_seed(1))
 
 
-def test_forward(benchmark, model, clip):
+def test_forward_is_faster_than_the_plain_implementation(benchmark, model, clip):
     @torch.no_grad()
     def fast():
         return model(clip)
@@ -55,7 +55,7 @@ def test_forward(benchmark, model, clip):
     assert against(benchmark, "forward", fast, plain, turns=ROUNDS) > 1.15
 
 
-def test_forward_and_backward(benchmark, model, clip):
+def test_forward_and_backward_are_faster_than_the_plain_implementation(benchmark, model, clip):
     # Not a sum of squares: after the last norm that is a constant, and its gradients are rounding.
     pull = torch.randn(1, 8, 16, 16, 768, generator=torch.Generator().manual_seed(2))
 
@@ -78,7 +78,7 @@ def test_forward_and_backward(benchmark, model, clip):
 
 
 class Products(TorchDispatchMode):
-    """Writes down the sizes of a forward's linear layers and attentions."""
+    """Records the sizes of a forward's linear layers and attentions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,29 +133,16 @@ def test_forward_against_its_products_alone(benchmark, model, clip):
     assert against(benchmark, "forward; as plain, nothing but its products", forward, alone) > 0.45
 
 
-PEAK = """
-import sys, torch
-from pathlib import Path
-from actloc_core import backbones
-from tests.actloc_core.plain_mvit import plain_forward
-torch.set_num_threads(2)
-model = backbones.mvitv2_s(crop=256, last_pool=False, drop_path=0.0).train()
-model.checkpointing = sys.argv[1] == "checkpointing"
-clip = torch.randn(1, 3, 16, 256, 256)
-out = plain_forward(model, clip) if sys.argv[1] == "plain" else model(clip)
-out.square().mean().backward()
-# Not getrusage: its peak is inherited from the process that started this one.
-peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
-print(int(peak.split()[1]) / 2**20)
-"""
-
-
-def test_peak_memory():
+def test_peak_memory_is_a_fraction_of_the_plain_implementations():
     """Of the whole process, forward and backward, in GiB: what a user's machine must have."""
     peaks = {
         how: float(
             subprocess.run(
-                [sys.executable, "-c", PEAK, how], cwd=CHECKOUT, capture_output=True, text=True, check=True
+                [sys.executable, "-m", "benchmarks.perf.peak_memory", how],
+                cwd=CHECKOUT,
+                capture_output=True,
+                text=True,
+                check=True,
             ).stdout
         )
         for how in ("plain", "ours", "checkpointing")
