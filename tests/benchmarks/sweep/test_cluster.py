@@ -150,10 +150,12 @@ def test_a_lost_machine_changes_nothing_and_two_processes_only_rounding(small_be
 
 @pytest.mark.slow
 def test_a_client_of_a_cluster_sees_every_event(small_benchmark, tmp_path):
+    before = git_commit()
     lines, out = sweep_on("client", small_benchmark, tmp_path / "client")
     assert ran_a_copy(lines)
+    commits = {before, git_commit()}  # two where somebody commits meanwhile
     for path in (out / "runs").glob("*/result.json"):
-        assert json.loads(path.read_text())["commit"] == git_commit(), "though the history is only here"
+        assert json.loads(path.read_text())["commit"] in commits, "though the history is only here"
     assert list(results(lines).values()) == [True, True]
     for training in results(lines):
         assert lines.index(f"started {training}") < lines.index(f"finished {training}")
