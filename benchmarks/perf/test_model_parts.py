@@ -155,7 +155,9 @@ def test_the_report_costs_about_thirty_plain_charts(benchmark, tmp_path):
 
     def ours() -> None:
         counted = Count(121.5, {"backbone": 120.0}, 35_740_000)
-        drawn = [tables.table(name, "tiny", tmp_path / "runs", count=lambda row: counted) for name in TABLES]
+        drawn = [
+            tables.build_table(name, "tiny", tmp_path / "runs", count=lambda row: counted) for name in TABLES
+        ]
         page.page(tmp_path, "tiny", drawn)
 
     def plain() -> None:
