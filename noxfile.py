@@ -100,6 +100,14 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Mutation testing of matching, loss, selection and frame-mAP; lists the mutants that no test notices."""
+    install(session, "tests", "mutation")
+    session.run("mutmut", "run", *session.posargs)
+    session.run("mutmut", "results")
+
+
+@nox.session
 def perf(session: nox.Session) -> None:
     """Speed and memory against the straightforward implementations, measured in one run."""
     install(session, "tests", "search", "cluster")
@@ -118,6 +126,6 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy, strict, over the five packages."""
-    install(session, "types", "search")
+    """Mypy, strict, over all packages."""
+    install(session, "types", "search", "tests")
     session.run("mypy")
