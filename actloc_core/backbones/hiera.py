@@ -182,8 +182,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, units, n, dim) -> (B, units, n or n / 4, dim_out)."""
         normed = self.norm1(x)
-        if self.proj is not None:
-            x = self.proj(normed)
+        if self.proj is not None:  # under autocast a product is bfloat16, but the residual stream float32
+            x = self.proj(normed).to(x.dtype)
         if self.attn.pools:
             x = pool(x)
         x = x + drop_path(self.attn(normed), self.drop_path, self.training)

@@ -34,14 +34,10 @@ READERS = {
     "ucf24": ("datasets.ucf24", "datasets.tubes"),
     "jhmdb": ("datasets.jhmdb", "datasets.tubes"),
 }
-MAKERS = (
-    "datasets.synthetic",
-    "datasets.synthetic_tubes",
-    "datasets.generate",
-    "datasets.scenes",
-    "datasets.tube_scenes",
-)
-"""The synthetic data's bytes are in the data's fingerprint."""
+SCENES = ("datasets.scenes", "datasets.tube_scenes")
+"""Frame rates and mirrored classes of synthetic data, which a training on it reads."""
+MAKERS = ("datasets.synthetic", "datasets.synthetic_tubes", "datasets.generate", *SCENES)
+"""The bytes of synthetic data are in the data's fingerprint."""
 
 
 def training_modules(exp: Experiment) -> frozenset[str]:
@@ -51,6 +47,8 @@ def training_modules(exp: Experiment) -> frozenset[str]:
     """
     kind = exp.dataset.removeprefix("synthetic_").removesuffix("_smoke")
     used = {getattr(backbones, exp.backbone).__module__, METHODS.get(exp.method), *READERS.get(kind, ())}
+    if exp.dataset.startswith("synthetic_"):
+        used |= {*SCENES}
     modules = _closure(TRAINING) - (_choices() - used)
     return frozenset(m for m in modules if not any(m == s or m.startswith(f"{s}.") for s in SCORING))
 
