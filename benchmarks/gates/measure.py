@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from actloc_core.two_stage import GivenBoxes, TwoStageLocalizer
+from actloc_core.structures import Backbone
+from actloc_core.two_stage import GivenBoxes
 from benchmarks.context import RunContext
 from benchmarks.experiments import OURS, at_scale
 from benchmarks.gates.contract import Subject
@@ -48,7 +49,7 @@ def of_model(subject: Subject) -> dict[str, float]:
         model = subject.make(frames=frames, crop=crop)
         clip = torch.empty(1, 3, frames, crop, crop)
         boxes = [GivenBoxes(torch.empty(10, 4), torch.empty(10))]
-        given = (clip, boxes) if isinstance(model, TwoStageLocalizer) else (clip,)
+        given = (clip,) if isinstance(model, Backbone) else (clip, boxes)
         numbers = {"parameters": parameters(model), "gflops": count_instantly(model, *given)}
         numbers["peak_mib"] = peak_mib(model, *given)
     if subject.small:
@@ -101,14 +102,14 @@ def time_ratio(subject: Subject) -> float:
     """Seconds of a step, over those of a plain workload that is timed in turn with it."""
     torch.manual_seed(0)
     model, clip = subject.make(frames=16, crop=64), torch.randn(2, 3, 16, 64, 64)
-    boxes = torch.tensor([[0.5, 0.5, 0.4, 0.6]])
 
     def step() -> None:
-        out = model(clip, [GivenBoxes(boxes, torch.ones(1))] * 2) if two_stage else model(clip)
+        out = model(*given)
         tensors = [out] if isinstance(out, Tensor) else [out.actor_logits, out.action_logits]
         sum((t.sum() for t in tensors if t.requires_grad), torch.zeros(())).backward()
 
-    two_stage = isinstance(model, TwoStageLocalizer)
+    boxes = [GivenBoxes(torch.tensor([[0.5, 0.5, 0.4, 0.6]]), torch.ones(1))] * 2
+    given = (clip,) if isinstance(model, Backbone) else (clip, boxes)
     return ratio(step, plain_workload())
 
 
