@@ -74,6 +74,7 @@ def test_the_report_has_tables_of_the_rows(first, out, capsys):
     assert not printed.err
     assert "| 2(C+T) " in printed.out
     assert "not run" in printed.out, "the rows that were not chosen"
+    assert "Sanity check: does each method learn?" in printed.out
     assert "No row was run" not in printed.out, "rows of every table are done, if not chosen there"
     assert (out / "report" / "table_2b.csv").read_text().startswith("method,")
     assert (out / "report" / "table_2b.md").read_text() in printed.out + "\n"
