@@ -21,7 +21,7 @@ FRAME_LIMIT = 2**31  # frames are below this, so that (video, frame, class) pack
 
 
 class Protocol(StrEnum):
-    """Evaluation protocol: the public tool whose rules a number follows.
+    """Evaluation protocol: the public tool that a number is computed by.
 
     AVA
     STANDARD           AVA's rules of 2018; STMixer's tool agrees.

@@ -66,7 +66,7 @@ class StopAt(Callbacks):
 
 
 def state_of(model, exp, clips):
-    """The state before the first step of a training on so many clips."""
+    """The state before the first step of a training on this many clips."""
     steps, warmup = training_steps(exp, clips)
     return new_state(model, exp, steps=steps, warmup=warmup)
 

@@ -53,6 +53,7 @@ def sweep_of(*rows, root, folder, how="side by side", warning=""):
         cwd=CHECKOUT, capture_output=True, text=True, timeout=900, check=False,
         env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{CHECKOUT}"},
     )  # fmt: skip
+    print(done.stdout)  # shown where the test fails
     assert done.returncode == 0, done.stderr
     assert warning in done.stderr
     words = [line.split() for line in done.stdout.splitlines()]

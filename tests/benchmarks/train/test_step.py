@@ -21,7 +21,7 @@ TERMS = {"loss", "l1", "giou", "actor", "action"}
 
 
 def batch_of(*actors, groups=None):
-    """A batch of noise, a clip for each number of actors, in one group or in groups of so many clips."""
+    """A batch of noise, a clip for each number of actors, in one group or in groups of this many clips."""
     generator = torch.Generator().manual_seed(0)
     targets = [
         Targets(
