@@ -7,7 +7,7 @@ from benchmarks.experiments import rows_at
 from benchmarks.score.results import Result
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def store():
     """store(runs, row, ...): write a row's result.json, as a run does."""
     return _store

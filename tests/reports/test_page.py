@@ -20,7 +20,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 HOSTILE = '<img src=x onerror="alert(1)">&amp;'
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def add_run(store):
     """add_run(out, row, ...): write a run's result, analysis and training log."""
 
@@ -53,15 +53,28 @@ def render(out):
     return page.page(out, "tiny", every)
 
 
-@pytest.fixture
-def out(add_run, tmp_path):
+@pytest.fixture(scope="module")
+def out(add_run, tmp_path_factory):
+    """An output directory with four runs; the tests add reports, and nothing else."""
+    out = tmp_path_factory.mktemp("out")
     for row, mAP in (("2a/two_stage", 0.4), ("2a/256_16", 0.5), ("2b/tubelet", 0.3), ("fig1/detr", 0.2)):
-        add_run(tmp_path, row, mAP=mAP)
-    return tmp_path
+        add_run(out, row, mAP=mAP)
+    return out
 
 
-def test_our_numbers_link_to_their_runs(out):
-    html = render(out)
+@pytest.fixture(scope="module")
+def html(out):
+    """The page of the four runs."""
+    return render(out)
+
+
+@pytest.fixture
+def without_charts(monkeypatch):
+    """Pages have an empty element in the place of each chart: drawing is slow."""
+    monkeypatch.setattr(page.charts, "svg", lambda figure, name, alt: "<svg></svg>")
+
+
+def test_our_numbers_link_to_their_runs(html):
     exp = rows_at("tiny")["2a/256_16"]
     assert html.count(f'<a href="#run-{exp.hash}">50.0</a>') == 8, "in each table but 4, three times in ours"
     details = html[html.index(f'<details id="run-{exp.hash}">') :]
@@ -77,16 +90,14 @@ def test_our_numbers_link_to_their_runs(out):
     assert "25.0 to 75.0" in html[: html.index('id="figures"')]
 
 
-def test_the_page_is_reproducible_and_needs_no_network(out):
-    html = render(out)
+def test_the_page_is_reproducible_and_needs_no_network(out, html):
     assert html == render(out)
     addresses = set(re.findall(r'(?:src|href)="([^"]*)"', html))
     assert all(a.startswith(("#", "data:")) for a in addresses)
     assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", html)
 
 
-def test_the_page_has_every_figure_whose_results_are_there(out):
-    html = render(out)
+def test_the_page_has_every_figure_whose_results_are_there(html):
     names = re.findall(r'<figure id="figure-([\w-]+)"', html)
     assert names == ["per-class", "pareto", "actors", "trainings", "errors", "confusion"]
     assert "ours is better in 0 of 2 classes" in html
@@ -104,7 +115,8 @@ def test_text_from_files_is_escaped(add_run, tmp_path):
     assert "&lt;img src=x" in html
 
 
-def test_unreadable_results_and_unfinished_trainings_are_listed(out):
+def test_unreadable_results_and_unfinished_trainings_are_listed(out, tmp_path, without_charts):
+    out = shutil.copytree(out, tmp_path / "out")
     rows = rows_at("tiny")
     old = out / "runs" / rows["2b/c_t"].hash
     old.mkdir()
@@ -141,7 +153,7 @@ def test_a_page_without_results(tmp_path):
     assert "No run has a result." in html
 
 
-def test_every_seed_has_its_details_and_command(add_run, tmp_path):
+def test_every_seed_has_its_details_and_command(add_run, tmp_path, without_charts):
     add_run(tmp_path, "2b/tubelet", mAP=0.3)
     exp = add_run(tmp_path, "2b/tubelet", seed=2, mAP=0.5)
     html = render(tmp_path)
@@ -150,7 +162,7 @@ def test_every_seed_has_its_details_and_command(add_run, tmp_path):
     assert "--only 2b/tubelet --seeds 3 --scale tiny" in details
 
 
-def test_the_command_writes_every_table_and_the_page(out, capsys, monkeypatch):
+def test_the_command_writes_every_table_and_the_page(out, capsys, monkeypatch, without_charts):
     monkeypatch.setattr(command, "build_table", partial(tables.build_table, count=counted))
     assert command.main(["--out", str(out)]) == 0
     assert "index.html" in capsys.readouterr().out
@@ -212,10 +224,10 @@ addEventListener("load", () => {
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.slow)])
-def test_tables_sort_and_filter_and_links_open_runs_in_a_browser(out, tmp_path, width):
+def test_tables_sort_and_filter_and_links_open_runs_in_a_browser(html, tmp_path, width):
     run = rows_at("tiny")["2a/256_16"].hash
     file = tmp_path / "page.html"
-    file.write_text(render(out).replace("</body>", BROWSE))
+    file.write_text(html.replace("</body>", BROWSE))
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",

@@ -73,4 +73,7 @@ class Broken(nn.Module):
 def test_a_broken_promise_is_named(promise, monkeypatch):
     monkeypatch.setattr(contract, "Backbone", (contract.Backbone, Broken))
     subject = Subject("method/broken", lambda **size: Broken(promise, **size), True, False)
-    assert promise in broken(subject)
+    known = contract.promises(subject)
+    # The one promise alone: all of them take a second for each of seven subjects.
+    monkeypatch.setattr(contract, "promises", lambda subject: {promise: known[promise]})
+    assert list(broken(subject)) == [promise]
