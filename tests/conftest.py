@@ -1,7 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from datasets import synthetic
 
@@ -10,6 +12,9 @@ torch.set_num_threads(1)  # the tests' tensors are small: threads would only wai
 
 @pytest.fixture(scope="session")
 def small_benchmark(tmp_path_factory) -> Path:
-    """A synthetic benchmark of a few hundred scenes; read-only by agreement."""
-    root = tmp_path_factory.mktemp("data")
-    return synthetic.make(root, synthetic.Size(train=720, val=30, test=240, seed=7))
+    """A synthetic benchmark of a few hundred scenes, made by the first process that needs it; read-only."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # each process has a folder in there
+    with FileLock(root / "data.lock"):
+        return synthetic.make(root / "data", synthetic.Size(train=720, val=30, test=240, seed=7))
