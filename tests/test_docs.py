@@ -1,16 +1,14 @@
 """Commands, code, links, files and options in the documents work as written."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evaluators import Detections, read_act, split_ground_truth, write_frame_detections
+from tests.console import ROOT, blocks, examples, printed, shell
 
-ROOT = Path(__file__).parents[1]
+OWN_DATA, REAL_DATA = ROOT / "docs" / "own_data.md", ROOT / "docs" / "real_data.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 FOLDERS = "actloc_core|benchmarks|datasets|evaluators|reports|tests|tools"
@@ -29,37 +27,16 @@ film2,0902,0.5,0.2,0.9,0.8,11,1
 """
 
 
-def blocks(page, kind):
-    fenced = re.findall(
-        r"^```(\w*)\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL
-    )
-    return [text for language, text in fenced if kind is None or language == kind]
-
-
-def shell(command, folder):
-    """Run a command, `python` being this one with the checkout's packages on its path."""
-    script = f'set -e; export PYTHONPATH="{ROOT}"; python() {{ "{sys.executable}" "$@"; }}\n{command}'
-    return subprocess.run(
-        ["bash", "-c", script], cwd=folder, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-
-
 def test_commands_of_the_faq_print_what_it_shows(tmp_path):
     (tmp_path / "gt.csv").write_text(GROUND_TRUTH)
     detections = re.sub(r",\d$", ",0.9", GROUND_TRUTH, flags=re.MULTILINE)
     (tmp_path / "paths.csv").write_text(re.sub(r"(film\d)", r"\1.mp4", detections))
     (tmp_path / "ids.csv").write_text(re.sub(r",1[12],", ",3,", detections))
     (tmp_path / "map.pbtxt").write_text('item { name: "stand" id: 12 }\nitem { name: "sit" id: 11 }\n')
-    examples = [
-        part
-        for block in blocks("faq.md", "console")
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
-    ]
-    assert len(examples) == 4
-    for part in examples:
-        command, expected = part.split("\n", 1)
-        assert shell(command, tmp_path).stdout == expected, command
+    commands = [*examples(ROOT / "docs" / "faq.md")]
+    assert len(commands) == 4
+    for command, expected in commands:
+        assert printed(command, tmp_path) == expected, command
 
 
 def test_the_faq_has_fifteen_answers():
@@ -120,8 +97,8 @@ def test_named_options_exist():
 
 @pytest.mark.slow
 def test_own_data_md_goes_from_videos_to_a_table(tmp_path):
-    make, check, evaluate, predict = (text for text in blocks("own_data.md", ""))
-    label, train = blocks("own_data.md", "python")
+    make, check, evaluate, predict = (text for text in blocks(OWN_DATA, ""))
+    label, train = blocks(OWN_DATA, "python")
     (tmp_path / "label.py").write_text(label)
     (tmp_path / "train.py").write_text(train)
     for command in (make, "python label.py", check):
@@ -146,13 +123,13 @@ def test_real_data_md_works_on_small_datasets(tmp_path):
     for shape in ("ava", "ucf24", "jhmdb"):
         command = f"python -m datasets make --shape {shape} --out data/{shape} --clips 24"
         assert shell(command, tmp_path).returncode == 0
-    page = [text.replace("/data/", f"{tmp_path}/data/") for text in blocks("real_data.md", "")]
+    page = [text.replace("/data/", f"{tmp_path}/data/") for text in blocks(REAL_DATA, "")]
     [check] = [text for text in page if "datasets check" in text]
     done = shell(check, tmp_path)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("verdict: usable") == 3
 
-    [train] = (text.replace("/data/", f"{tmp_path}/data/") for text in blocks("real_data.md", "python"))
+    [train] = (text.replace("/data/", f"{tmp_path}/data/") for text in blocks(REAL_DATA, "python"))
     (tmp_path / "train.py").write_text(train)
     done = shell("python train.py", tmp_path)
     [mAP] = re.search(r"frame-mAP ([\d.]+),", done.stdout).groups()

@@ -96,6 +96,7 @@ def test_norm_as_is_without_autocast_is_the_norm():
     assert torch.equal(norm_as_is(norm.double(), x.double()), norm(x.double()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["mvitv2_tiny", "hiera_tiny"])
 def test_torch_compile_takes_the_localizer_under_autocast_as_one_graph(backbone):
     model, clips = model_of(replace(TINY, backbone=backbone)).eval(), torch.randn(2, 3, 8, 64, 64)

@@ -4,19 +4,19 @@ import pytest
 
 from datasets import ava, synthetic
 
+FRAMES = {}
+"""(source, keyframe) -> frames of a clip; all splits of these tests have clips of 4 frames with stride 4."""
+
 
 class DecodedOnce(ava.AvaSplit):
-    """A split that keeps the frames of each clip: tests of training read the same few clips many times."""
-
-    kept = {}
-    """(source, keyframe) -> frames; all splits of these tests have clips of 4 frames with stride 4."""
+    """A split that keeps the frames of its clips: tests of training read the same few many times."""
 
     def read(self, index):
         video, second = self.keyframes[index]
         key = (self.sources[video], second)
-        if key not in self.kept:
-            self.kept[key] = super().read(index)
-        return self.kept[key]
+        if key not in FRAMES:
+            FRAMES[key] = super().read(index)
+        return FRAMES[key]
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
-"""The command as a user runs it, from a checkout, in a process of its own."""
+"""The command from its options to the tables: without Ray, and in slow tests with it, as a user runs it."""
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import pytest
 
@@ -14,8 +15,9 @@ from benchmarks import ablations
 from benchmarks.ablations import Job
 from benchmarks.experiments import ROWS, TABLES, TRAINING, rows_at
 from benchmarks.inputs import chosen_rows, exit_code
+from benchmarks.run import run
 from reports.__main__ import main as report
-from tests.benchmarks.shared import CHECKOUT
+from tests.benchmarks.shared import CHECKOUT, context_of
 
 SMOKE = rows_at("smoke")
 
@@ -25,6 +27,20 @@ def command(*args, out):
         [sys.executable, "-m", "benchmarks.ablations", "--scale", "smoke", "--out", str(out), *args],
         cwd=CHECKOUT, capture_output=True, text=True, env=os.environ, timeout=900, check=False,
     )  # fmt: skip
+
+
+@contextmanager
+def machines(address):
+    """A cluster of one laptop, without Ray."""
+    yield [{"Resources": {"CPU": 2.0}}]
+
+
+def sweep_in_turn(trainings, roots, out, observer, options):
+    """`benchmarks.sweep.trials.sweep` without Ray: one training after the other, in this process."""
+    for training, rows in trainings.items():
+        observer.started(training)
+        run(rows, roots, context_of(out, weights=options.weights, fresh=options.fresh))
+        observer.finished(training)
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +54,28 @@ CHOSEN = ["2a/256_16", "2a/two_stage", "2a/two_stage_true_boxes", "2b/two_c_t", 
 
 @pytest.fixture(scope="module")
 def first(out):
-    """The command on the chosen rows, ended."""
-    return command("--only", *CHOSEN, out=out)
+    """What the command printed for the chosen rows."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
+        patch.setattr("benchmarks.sweep.cluster.cluster", machines)
+        patch.setattr("benchmarks.sweep.trials.sweep", sweep_in_turn)
+        assert ablations.main(["--scale", "smoke", "--out", str(out), "--only", *CHOSEN]) == 0
+    return printed.getvalue()
+
+
+@pytest.mark.slow
+def test_the_command_with_ray_runs_the_same_rows(first, out, tmp_path):
+    done = command("--only", *CHOSEN, out=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [re.sub(r"^\[\d+:\d+\] ", "", line) for line in done.stdout.splitlines()]
+    assert lines[-1] == f"5 of 5 runs have a result in {tmp_path / 'runs'}"
+    for folder in ("runs", "trainings"):
+        assert {p.name for p in (tmp_path / folder).iterdir()} == {p.name for p in (out / folder).iterdir()}
+    assert sorted(line for line in lines if line.endswith((": started", ": done"))) == sorted(
+        line for line in first.splitlines() if line.endswith((": started", ": done"))
+    )
 
 
 def test_every_chosen_row_is_run_once(first, out):
-    assert first.returncode == 0, first.stderr
     rows = [SMOKE[name] for name in (*CHOSEN, "2b/two_c_t_frame_embedding")]
     runs = sorted(p.name for p in (out / "runs").iterdir())
     assert runs == sorted({exp.hash for exp in rows})
@@ -51,11 +83,11 @@ def test_every_chosen_row_is_run_once(first, out):
     assert trainings == sorted({exp.training_hash for exp in rows})
     assert len(runs) == 5
     assert len(trainings) == 4
-    assert "2a/256_16 = 2b/two_c_t" in first.stdout
-    assert "5 of 5 runs have a result" in first.stdout
-    assert "done" in first.stdout
-    for run in runs:
-        result = json.loads((out / "runs" / run / "result.json").read_text())
+    assert "2a/256_16 = 2b/two_c_t" in first
+    assert "5 of 5 runs have a result" in first
+    assert "done" in first
+    for name in runs:
+        result = json.loads((out / "runs" / name / "result.json").read_text())
         assert result["mAP"] >= 0
         assert result["experiment"]["dataset"] in ("synthetic_ava_smoke", "synthetic_jhmdb_smoke")
 
@@ -168,12 +200,6 @@ def test_trainings_run_in_waves_after_those_they_are_initialised_from():
     assert datasets == {"synthetic_ucf24_smoke", "synthetic_jhmdb_smoke"}
     alone = ablations.waves({rows[0].training_hash: [rows[0]]})
     assert len(alone) == 1, "the training it is initialised from is there already"
-
-
-@contextmanager
-def machines(address):
-    """A cluster of one laptop, without Ray."""
-    yield [{"Resources": {"CPU": 2.0}}]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tools.fuzz import REPEATS, Finding, Kind, Mutation, judge
 
 
 def test_damaged_files_are_read_correctly_or_refused(tmp_path, capsys):
-    status = fuzz.main(["--inputs", "500", "--seed", "11", "--keep", str(tmp_path)])
+    status = fuzz.main(["--inputs", "200", "--seed", "11", "--keep", str(tmp_path)])
     assert status == 0, capsys.readouterr().out
 
 
