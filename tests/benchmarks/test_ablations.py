@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,9 @@ from benchmarks.ablations import Job
 from benchmarks.experiments import ROWS, TABLES, TRAINING, rows_at
 from benchmarks.inputs import chosen_rows, exit_code
 from benchmarks.run import run
+from benchmarks.train.gflops import Count
 from reports.__main__ import main as report
+from reports.tables import build_table
 from tests.benchmarks.shared import CHECKOUT, context_of
 
 SMOKE = rows_at("smoke")
@@ -48,8 +51,9 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("out with spaces")
 
 
-CHOSEN = ["2a/256_16", "2a/two_stage", "2a/two_stage_true_boxes", "2b/two_c_t", "4/jhmdb_1"]
-"""Four runs, two of them of one training, and one initialised from the weights of a fifth, not chosen."""
+CHOSEN = ["ours/two_c_t_frame_embedding", "ours/two_c_t_frame_embedding_nms", "4/jhmdb_1"]
+"""Three runs, two of them of one training, from whose weights the third is initialised."""
+INITIAL, LATER = SMOKE["2b/two_c_t_frame_embedding"], SMOKE["4/jhmdb_1"]
 
 
 @pytest.fixture(scope="module")
@@ -62,62 +66,92 @@ def first(out):
     return printed.getvalue()
 
 
-@pytest.mark.slow
-def test_the_command_with_ray_runs_the_same_rows(first, out, tmp_path):
-    done = command("--only", *CHOSEN, out=tmp_path)
-    assert done.returncode == 0, done.stderr
-    lines = [re.sub(r"^\[\d+:\d+\] ", "", line) for line in done.stdout.splitlines()]
-    assert lines[-1] == f"5 of 5 runs have a result in {tmp_path / 'runs'}"
-    for folder in ("runs", "trainings"):
-        assert {p.name for p in (tmp_path / folder).iterdir()} == {p.name for p in (out / folder).iterdir()}
-    assert sorted(line for line in lines if line.endswith((": started", ": done"))) == sorted(
-        line for line in first.splitlines() if line.endswith((": started", ": done"))
-    )
+def hashes(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def results_in(out):
+    return [json.loads(path.read_text()) for path in (out / "runs").glob("*/result.json")]
 
 
 def test_every_chosen_row_is_run_once(first, out):
-    rows = [SMOKE[name] for name in (*CHOSEN, "2b/two_c_t_frame_embedding")]
-    runs = sorted(p.name for p in (out / "runs").iterdir())
-    assert runs == sorted({exp.hash for exp in rows})
-    trainings = sorted(p.name for p in (out / "trainings").iterdir())
-    assert trainings == sorted({exp.training_hash for exp in rows})
-    assert len(runs) == 5
-    assert len(trainings) == 4
-    assert "2a/256_16 = 2b/two_c_t" in first
-    assert "5 of 5 runs have a result" in first
-    assert "done" in first
-    for name in runs:
-        result = json.loads((out / "runs" / name / "result.json").read_text())
-        assert result["mAP"] >= 0
-        assert result["experiment"]["dataset"] in ("synthetic_ava_smoke", "synthetic_jhmdb_smoke")
+    rows = [SMOKE[name] for name in CHOSEN]
+    assert hashes(out / "runs") == {exp.hash for exp in rows}
+    assert hashes(out / "trainings") == {INITIAL.training_hash, LATER.training_hash}
+    assert "2b/two_c_t_frame_embedding = ours/two_c_t_frame_embedding" in first
+    assert "3 of 3 runs have a result" in first
+    results = results_in(out)
+    assert all(result["mAP"] >= 0 for result in results)
+    datasets = {result["experiment"]["dataset"] for result in results}
+    assert datasets == {"synthetic_ava_smoke", "synthetic_jhmdb_smoke"}
 
 
 def test_a_row_starts_after_the_training_it_is_initialised_from(first, out):
-    initial = out / "trainings" / SMOKE["2b/two_c_t_frame_embedding"].training_hash
-    later = out / "trainings" / SMOKE["4/jhmdb_1"].training_hash
+    initial, later = (out / "trainings" / exp.training_hash for exp in (INITIAL, LATER))
     assert (initial / "checkpoint.pt").stat().st_mtime < (later / "log.csv").stat().st_ctime
-    result = json.loads((out / "runs" / SMOKE["4/jhmdb_1"].hash / "result.json").read_text())
+    result = json.loads((out / "runs" / LATER.hash / "result.json").read_text())
     assert result["origin"]["weights"]
 
 
-def test_the_report_has_tables_of_the_rows(first, out, capsys):
+def test_the_report_has_tables_of_the_rows(first, out, capsys, monkeypatch):
+    """Without its slow parts: counting models of the paper's size, and pictures of clips."""
+    count = Count(121.5, {"backbone": 120.0}, 35_740_000)
+    monkeypatch.setattr("reports.__main__.build_table", partial(build_table, count=lambda row: count))
+    monkeypatch.setattr("reports.__main__.report_split", lambda *args: None)
+    monkeypatch.setattr("reports.page.report_split", lambda *args: None)
     assert report(["--scale", "smoke", "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert not printed.err
-    assert "| 2(C+T) " in printed.out
+    assert "| 2(C+T) + frame embedding " in printed.out
     assert "not run" in printed.out, "the rows that were not chosen"
     assert "Sanity check: does each method learn?" in printed.out
-    assert "No row was run" not in printed.out, "rows of every table are done, if not chosen there"
+    assert printed.out.count("No row was run") == 4, "tables 2a, 2c, 3 and fig1"
     assert (out / "report" / "table_2b.csv").read_text().startswith("method,")
     assert (out / "report" / "table_2b.md").read_text() in printed.out + "\n"
 
 
+RAY = ["2a/256_16", "2a/two_stage", "2a/two_stage_true_boxes", "2b/two_c_t", "4/jhmdb_1"]
+"""Five runs of four trainings, with the one that the last is initialised from."""
+
+
+@pytest.fixture(scope="module")
+def with_ray(tmp_path_factory):
+    """An output directory, and what the command printed."""
+    out = tmp_path_factory.mktemp("with ray")
+    done = command("--only", *RAY, out=out)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+@pytest.mark.slow
+def test_the_command_runs_rows_side_by_side_with_ray(with_ray):
+    out, printed = with_ray
+    rows = [SMOKE[name] for name in RAY] + [INITIAL]
+    assert hashes(out / "runs") == {exp.hash for exp in rows}
+    assert hashes(out / "trainings") == {exp.training_hash for exp in rows}
+    assert len(hashes(out / "trainings")) == 4
+    assert printed.splitlines()[-1].endswith(f"5 of 5 runs have a result in {out / 'runs'}")
+    assert all(result["mAP"] >= 0 for result in results_in(out))
+
+
+@pytest.mark.slow
+def test_the_whole_report_of_a_sweep(with_ray, capsys):
+    out, _ = with_ray
+    assert report(["--scale", "smoke", "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert not printed.err
+    assert "| 2(C+T) " in printed.out
+    assert "No row was run" not in printed.out, "rows of every table are done, if not chosen there"
+    figures = re.findall(r'<figure id="figure-([\w-]+)"', (out / "report" / "index.html").read_text())
+    assert {"per-class", "pareto", "actors", "keyframes"} <= set(figures)
+
+
 def test_a_second_call_skips_rows_that_are_up_to_date(first, out, capsys):
     before = {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*")}
-    chosen = ["--only", "2a", "4", "--rows", "two_stage", "256_16", "jhmdb_1"]
+    chosen = ["--only", "2b", "4", "--rows", "two_c_t_frame_embedding", "jhmdb_1"]
     assert ablations.main(["--scale", "smoke", "--out", str(out), *chosen]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("up to date") == 4
+    assert printed.count("up to date") == 2
     assert "starting Ray" not in printed
     assert {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*")} == before
 
@@ -129,24 +163,23 @@ def test_a_row_is_due_when_data_or_initialisation_weights_changed(first, out, tm
     def fingerprint(exp):
         return json.loads((out / "runs" / exp.hash / "result.json").read_text())["origin"]["data"]
 
-    done = SMOKE["2a/256_16"]
+    done = INITIAL
     assert why(SMOKE["2a/256_8"], "x") == "new"
     assert why(done, fingerprint(done)) is None
     assert why(done, fingerprint(done), fresh=True) == "--fresh"
     assert why(done, "another") == "the data changed"
-    later = SMOKE["4/jhmdb_1"]
-    assert why(later, fingerprint(later)) is None
-    shutil.copytree(out / "runs" / later.hash, tmp_path / "runs" / later.hash)
+    assert why(LATER, fingerprint(LATER)) is None
+    shutil.copytree(out / "runs" / LATER.hash, tmp_path / "runs" / LATER.hash)
     missing = "the training it is initialised from is missing"
-    assert why(later, fingerprint(later), out=tmp_path) == missing
-    initial = tmp_path / "trainings" / later.weights.removeprefix(TRAINING)
-    shutil.copytree(out / "trainings" / SMOKE["2a/256_16"].training_hash, initial)
+    assert why(LATER, fingerprint(LATER), out=tmp_path) == missing
+    initial = tmp_path / "trainings" / LATER.weights.removeprefix(TRAINING)
+    shutil.copytree(out / "trainings" / LATER.training_hash, initial)
     changed = "the initialisation weights changed"
-    assert why(later, fingerprint(later), out=tmp_path) == changed
+    assert why(LATER, fingerprint(LATER), out=tmp_path) == changed
 
 
 def test_a_row_is_due_when_its_code_changed_or_its_result_is_unreadable(first, out, tmp_path):
-    exp = SMOKE["2a/256_16"]
+    exp = INITIAL
     shutil.copytree(out / "runs" / exp.hash, tmp_path / "runs" / exp.hash)
     path = tmp_path / "runs" / exp.hash / "result.json"
     result = json.loads(path.read_text())
@@ -175,7 +208,8 @@ def test_a_row_is_due_when_its_code_changed_or_its_result_is_unreadable(first, o
 
 
 @pytest.mark.slow
-def test_another_row_of_a_finished_training_is_only_scored(first, out):
+def test_another_row_of_a_finished_training_is_only_scored(with_ray):
+    out, _ = with_ray
     name = "ours/theta_0.3"
     done = command("--only", name, out=out)
     assert done.returncode == 0, done.stderr
@@ -260,7 +294,8 @@ def test_chosen_rows_include_the_row_they_are_initialised_from_for_each_seed():
 
 
 @pytest.mark.slow
-def test_a_dry_run_reports_every_row_and_writes_nothing(out, first):
+def test_a_dry_run_reports_every_row_and_writes_nothing(with_ray):
+    out, _ = with_ray
     before = sorted(p for p in out.rglob("*"))
     done = command("--dry-run", "--only", "2a/two_stage", out=out)
     assert done.returncode == 0, done.stderr
