@@ -3,7 +3,14 @@ from dataclasses import replace
 import pytest
 
 from datasets import ava, synthetic
-from tests.benchmarks.shared import decoded_once
+from tests.benchmarks.shared import decode_once
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clips_are_decoded_once():
+    with pytest.MonkeyPatch.context() as patch:
+        decode_once(patch)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -12,4 +19,4 @@ def small_split(small_benchmark):
     whole = ava.load(
         small_benchmark, "train", frames=4, stride=4, crop=32, fps=synthetic.FPS, flipped=synthetic.FLIPPED
     )
-    return decoded_once(replace(whole, keyframes=whole.keyframes[:64]))
+    return replace(whole, keyframes=whole.keyframes[:64])

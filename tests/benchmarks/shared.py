@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+import pytest
 import torch
-from numpy.typing import NDArray
 
 from benchmarks.context import Callbacks, RunContext
 from benchmarks.experiments import OURS, at_scale
 from benchmarks.train.loop import fit, training_steps
 from benchmarks.train.models import build_model
 from benchmarks.train.state import new_state
-from datasets.ava import AvaSplit
+from datasets import ava
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -24,24 +23,17 @@ TINY = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32)
 """The method on the smallest clips; `epochs` is left to each test."""
 
 
-FRAMES: dict[tuple[Path, int], NDArray[np.uint8]] = {}
-"""(source, keyframe) -> frames of a clip; all splits of these tests have clips of 4 frames with stride 4."""
+def decode_once(patch: pytest.MonkeyPatch) -> None:
+    """Keep the frames of every clip that is read: tests of training read the same few many times."""
+    read, kept = ava.read_times, {}
 
+    def read_times(source, times, *, fps):
+        key = (source, times.tobytes(), fps)
+        if key not in kept:
+            kept[key] = read(source, times, fps=fps)
+        return kept[key]
 
-class DecodedOnce(AvaSplit):
-    """A split that keeps the frames of its clips: tests of training read the same few many times."""
-
-    def read(self, index):
-        video, second = self.keyframes[index]
-        key = (self.sources[video], second)
-        if key not in FRAMES:
-            FRAMES[key] = super().read(index)
-        return FRAMES[key]
-
-
-def decoded_once(split: AvaSplit) -> AvaSplit:
-    """The same split, each of whose clips is decoded once in this process."""
-    return DecodedOnce(**vars(split))
+    patch.setattr(ava, "read_times", read_times)
 
 
 def context_of(out: Path = Path("writes nothing"), **options) -> RunContext:

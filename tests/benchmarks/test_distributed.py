@@ -13,7 +13,7 @@ from benchmarks.score.predict import predict
 from benchmarks.train import loop
 from benchmarks.train.models import build_model
 from datasets import ava, synthetic
-from tests.benchmarks.shared import CPU, TINY, Recorder, context_of, decoded_once, fit_new
+from tests.benchmarks.shared import CPU, TINY, Recorder, context_of, decode_once, fit_new
 
 EXP = replace(TINY, epochs=1, lr=1e-3)
 VARIANTS = {
@@ -30,7 +30,7 @@ VARIANTS = {
 def split_of(root, name, crop=32):
     """49 training or 17 validation clips: no multiple of two processes."""
     whole = ava.load(root, name, frames=4, stride=4, crop=crop, fps=synthetic.FPS, flipped=synthetic.FLIPPED)
-    return decoded_once(replace(whole, keyframes=whole.keyframes[: 49 if name == "train" else 17]))
+    return replace(whole, keyframes=whole.keyframes[: 49 if name == "train" else 17])
 
 
 def train_all(root):
@@ -60,6 +60,7 @@ def train_all(root):
 
 def process(index, count, root, folder):
     torch.set_num_threads(1)
+    decode_once(pytest.MonkeyPatch())
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=index, world_size=count)
     collectives = {
         "rank": rank(),

@@ -1,4 +1,4 @@
-"""Holds a file's lock for three seconds: FILE."""
+"""Holds a file's lock for one second: FILE."""
 
 import sys
 import time
@@ -7,4 +7,4 @@ from filelock import FileLock
 
 with FileLock(sys.argv[1]):
     print("held", flush=True)
-    time.sleep(3)
+    time.sleep(1)
