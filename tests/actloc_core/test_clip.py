@@ -1,6 +1,7 @@
 import io
 import struct
 from fractions import Fraction
+from functools import cache
 
 import av
 import numpy as np
@@ -121,6 +122,12 @@ def zoo(tmp_path_factory):
     return get
 
 
+@pytest.fixture(scope="module")
+def all_frames(zoo):
+    """Return a function: name -> all frames of that video, decoded on first use."""
+    return cache(lambda name: decoded(zoo(name)))
+
+
 def test_keyframe_is_at_clip_index_t_half():
     indices = clip_indices(100, 1000, frames=16, stride=4)
     assert indices.tolist() == list(range(68, 132, 4))
@@ -144,10 +151,9 @@ def test_keyframe_time_is_at_clip_index_t_half():
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_read_frames_returns_the_requested_frames(zoo, reader, name):
+def test_read_frames_returns_the_requested_frames(zoo, all_frames, reader, name):
     """In each kind of file, alone and together, from all positions in and around its GOPs."""
-    path = zoo(name)
-    whole = decoded(path)
+    path, whole = zoo(name), all_frames(name)
     assert numbers(whole) == list(range(LENGTH))
     for wanted in [3, 50, 51, 99, 0, 77, 50], [9], [10], [11], [12], [24], [29, 30], [95], [98, 60]:
         np.testing.assert_array_equal(read_frames(path, np.array(wanted)), whole[wanted])
