@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache, cached_property
+from types import MappingProxyType
 
 SCALES = ("smoke", "tiny", "paper")
 INFERENCE_FIELDS = ("theta", "score", "nms_iou", "boxes")
@@ -72,18 +74,18 @@ class Experiment:
     nms_iou: float | None = None  # a diagnostic: the method needs no suppression
     boxes: str = "detector"  # of the two-stage baseline: a person-box file's, or ground_truth
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Names the run: equal experiments are run once, in however many tables they stand."""
         return _hash(self._values())
 
-    @property
+    @cached_property
     def training_hash(self) -> str:
         """Names the training: that of every experiment that differs in INFERENCE_FIELDS alone."""
         return _hash({name: value for name, value in self._values().items() if name not in INFERENCE_FIELDS})
 
     def _values(self) -> dict[str, object]:
-        # As `dataclasses.asdict`, which copies deeply and takes most of the time of a report.
+        # `dataclasses.asdict` would copy deeply; a report asks for thousands of hashes.
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
@@ -177,7 +179,8 @@ ROWS: dict[str, Experiment] = {
 }
 
 
-def rows_at(scale: str, *, seed: int = 0) -> dict[str, Experiment]:
+@cache
+def rows_at(scale: str, *, seed: int = 0) -> Mapping[str, Experiment]:
     """Every row at this scale, by its full name, with this seed.
 
     No scale changes the theta or score that a row of the table "ours" ablates.
@@ -190,7 +193,7 @@ def rows_at(scale: str, *, seed: int = 0) -> dict[str, Experiment]:
             if name.startswith(f"ours/{field}_"):
                 scaled = replace(scaled, **{field: getattr(exp, field)})
         rows[name] = scaled
-    return rows
+    return MappingProxyType(rows)
 
 
 def at_scale(exp: Experiment, scale: str) -> Experiment:

@@ -21,6 +21,9 @@ Progress = Callable[[int, int], None]
 """Called with (videos done, videos in all)."""
 T = TypeVar("T")
 
+FEW_JOBS = 12
+"""Videos for which processes are not worth their start: up to here one process was as fast as two."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -110,6 +113,11 @@ def map_in_processes(
     """Return function(*job) of every job, in the order of the jobs, computed on all cores."""
     results: dict[int, T] = {}
     progress(0, len(jobs))
+    if len(jobs) <= FEW_JOBS:
+        for i, job in enumerate(jobs):
+            results[i] = function(*job)
+            progress(i + 1, len(jobs))
+        return list(results.values())
     # Spawned, not forked: the caller may hold threads (torch, Ray), which do not survive a fork.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(function, *job): i for i, job in enumerate(jobs)}

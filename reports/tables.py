@@ -8,7 +8,7 @@ published numbers alone.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_ind
 
-from benchmarks.experiments import ROWS, Experiment, rows_at
+from benchmarks.experiments import ROWS, rows_at
 from benchmarks.score.analysis import read_analysis
 from benchmarks.score.results import TABLE_THETA, Result, read_result
 from benchmarks.train.gflops import ROWS as CLASSIFIERS
@@ -123,7 +123,7 @@ def load_results(row: str, scale: str, runs: Path) -> list[tuple[Result, ...]]:
         return []
     results = []
     for seed in range(SEEDS):
-        rows = _rows(scale, seed)
+        rows = rows_at(scale, seed=seed)
         paths = [runs / rows[part].hash / "result.json" for part in parts]
         if all(path.exists() for path in paths):
             # `reports.runs.load_sweep` reports results of another version; here they do not count.
@@ -141,11 +141,6 @@ def mAP_interval(results: Sequence[tuple[Result, ...]], runs: Path) -> tuple[flo
     if analysis is None or analysis.mAP_low is None or analysis.mAP_high is None:
         return unknown
     return 100 * analysis.mAP_low, 100 * analysis.mAP_high
-
-
-@cache
-def _rows(scale: str, seed: int) -> Mapping[str, Experiment]:
-    return rows_at(scale, seed=seed)
 
 
 def per_seed(results: Sequence[tuple[Result, ...]], field: str) -> np.ndarray:

@@ -79,15 +79,15 @@ def test_image_n_matches_the_boxes_of_frame_n(made, annotations, read, request):
     off = [
         red_off_centre(pixels[video][frame - 1], box)
         for video, _, frames, boxes in tubes_of(act)
-        for frame, box in zip(frames, boxes, strict=True)
+        for frame, box in zip(frames[::3], boxes[::3], strict=True)
     ]
-    assert len(off) > 300
+    assert len(off) > 100
     assert max(off) < 1.5
     late = [
         red_off_centre(pixels[video][frame], box)
         for video, label, frames, boxes in tubes_of(act)
         if MOTIONS[label] in ("left", "right", "up", "down")
-        for frame, box in zip(frames[:-1], boxes[:-1], strict=True)
+        for frame, box in zip(frames[:-1:3], boxes[:-1:3], strict=True)
     ]
     assert np.mean(late) > np.mean(off) + 0.4, "an offset of one image is noticed"
 
@@ -149,7 +149,7 @@ def test_pickle_has_acts_schema_and_protocol(ucf24):
 @pytest.mark.parametrize("shape", synthetic_tubes.SHAPES)
 def test_bodies_stay_in_the_image_and_apart(shape):
     """All bodies, annotated or not, in all frames of many videos."""
-    for number in range(160):
+    for number in range(80):
         rng = np.random.default_rng(number)
         scene = sample_tube_scene(rng, shape, MOTIONS[number % 8])
         assert len(scene.tubes) >= 1
