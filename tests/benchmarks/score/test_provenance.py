@@ -188,10 +188,8 @@ def meaning_of(module):
     return path.exists() and meaning(path.read_text()) != meaning("")
 
 
-@pytest.mark.parametrize(
-    ("method", "backbone"),
-    [("single_stage", "mvitv2_tiny"), pytest.param("detr", "hiera_tiny", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "backbone"), [("single_stage", "mvitv2_tiny"), ("detr", "hiera_tiny")])
 def test_every_module_imported_by_a_run_is_in_a_fingerprint(small_benchmark, tmp_path, method, backbone):
     """In a process of its own. Left out are other methods, backbones and readers, and makers of data."""
     exp = replace(TINY, epochs=0.1, method=method, backbone=backbone, queries=16)
