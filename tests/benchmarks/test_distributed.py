@@ -1,4 +1,4 @@
-"""Two processes that share a run do what one does: real processes, which talk through gloo."""
+"""Two processes that share a run do what one does: this one and another, which talk through gloo."""
 
 from dataclasses import replace
 
@@ -58,10 +58,15 @@ def train_all(root):
     return outcomes
 
 
-def process(index, count, root, folder):
+def second_process(index, root, folder):
     torch.set_num_threads(1)
     decode_once(pytest.MonkeyPatch())
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=index, world_size=count)
+    process(1, root, folder)
+
+
+def process(index, root, folder):
+    """Train and evaluate as one of two processes, and save what it has."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2)
     collectives = {
         "rank": rank(),
         "world_size": world_size(),
@@ -80,9 +85,11 @@ def alone(small_benchmark):
 
 @pytest.fixture(scope="module")
 def both(small_benchmark, tmp_path_factory):
-    """What each of two processes has."""
+    """What each of two processes has: this one is the first."""
     folder = tmp_path_factory.mktemp("both")
-    multiprocessing.spawn(process, args=(2, small_benchmark, folder), nprocs=2)
+    second = multiprocessing.spawn(second_process, args=(small_benchmark, folder), join=False)
+    process(0, small_benchmark, folder)
+    assert second.join()
     return [torch.load(folder / f"{index}.pt", weights_only=False) for index in range(2)]
 
 

@@ -136,7 +136,11 @@ def test_fvcore_and_instant_agree_on_mvit(version, last_pool):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "name", ["2b/max_pooling", "2b/singleton", "2c/variable", "2a/two_stage", "fig1/detr", "3/hiera_l"]
+    "name",
+    [
+        *("2b/max_pooling", "2a/two_stage", "fig1/detr", "3/hiera_l"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("2b/singleton", "2c/variable")),
+    ],
 )
 def test_fvcore_and_instant_agree_on_every_kind_of_row(name):
     row = experiments.rows_at("tiny")[name]
