@@ -25,7 +25,9 @@ def model_of(exp):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", ["mvitv2_tiny", "mvitv2_s", "mvitv1_b"])
+@pytest.mark.parametrize(
+    "name", ["mvitv2_tiny", "mvitv1_b", pytest.param("mvitv2_s", marks=pytest.mark.slow)]
+)
 def test_the_residual_stream_of_mvit_is_float32_and_its_updates_bfloat16(name, training):
     """After every block, also where a linear layer widens the tokens; with and without class token."""
     model = getattr(backbones, name)(frames=4, crop=64).train(training)

@@ -102,6 +102,19 @@ KINDS = {
     "piped_mpeg4.mkv": {**MPEG4, "form": "matroska"},
     "piped.avi": {**MPEG4, "form": "avi"},
 }
+COMMON = (
+    "h264.mp4",
+    "h264.mkv",
+    "hevc.mp4",
+    "xvid.avi",
+    "mjpeg.avi",
+    "vp9.webm",
+    "late.mp4",
+    "uneven.mkv",
+    "piped.mp4",
+)
+EVERY_KIND = [pytest.param(k, marks=() if k in COMMON else pytest.mark.slow) for k in KINDS]
+"""The common ones before every commit, the others in the slow session."""
 LENGTH = 100
 
 
@@ -150,7 +163,7 @@ def test_keyframe_time_is_at_clip_index_t_half():
     assert times.dtype == np.float64
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EVERY_KIND)
 def test_read_frames_returns_the_requested_frames(zoo, all_frames, reader, name):
     """In each kind of file, alone and together, from all positions in and around its GOPs."""
     path, whole = zoo(name), all_frames(name)
@@ -159,7 +172,7 @@ def test_read_frames_returns_the_requested_frames(zoo, all_frames, reader, name)
         np.testing.assert_array_equal(read_frames(path, np.array(wanted)), whole[wanted])
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EVERY_KIND)
 def test_read_times_follows_the_timestamps(zoo, name):
     path, spec = zoo(name), KINDS[name]
     rate = 25 if name.endswith("264") else float(spec.get("fps", 16))  # a bare stream has no rate

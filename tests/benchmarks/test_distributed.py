@@ -93,6 +93,7 @@ def both(small_benchmark, tmp_path_factory):
     return [torch.load(folder / f"{index}.pt", weights_only=False) for index in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_two_processes_have_the_losses_of_one_with_the_whole_batch(alone, both, name):
     one, (first, second) = alone[name], [each[name] for each in both]
@@ -109,6 +110,7 @@ def test_two_processes_have_the_losses_of_one_with_the_whole_batch(alone, both, 
         torch.testing.assert_close(a, b, rtol=0, atol=2e-4)  # AdamW's first steps are of size lr, 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_an_evaluation_in_two_processes_has_every_clip_once(alone, both, name):
     one, (first, second) = alone[name], [each[name] for each in both]
@@ -118,11 +120,13 @@ def test_an_evaluation_in_two_processes_has_every_clip_once(alone, both, name):
         np.testing.assert_allclose(first[key], one[key], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_the_generators_of_all_processes(both, alone):
     assert both[0]["single_stage"]["generators"] == 2
     assert alone["single_stage"]["generators"] == 1
 
 
+@pytest.mark.slow
 def test_collectives_sum_and_gather_over_the_processes(both):
     for index, each in enumerate(both):
         assert each["collectives"] == {

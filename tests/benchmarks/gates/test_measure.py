@@ -13,6 +13,7 @@ from benchmarks.regression import compared
 from evaluators.frame_map import Protocol, frame_map
 
 
+@pytest.mark.slow
 def test_an_extra_layer_is_seen_in_parameters_gflops_and_memory(monkeypatch):
     subject = subjects()["backbone/factorised_tiny"]
     monkeypatch.setattr(measure, "time_ratio", lambda subject: 1.0)

@@ -69,6 +69,7 @@ def both(model_of, *shape):
     return count(model_of().eval(), torch.zeros(shape)), instant
 
 
+@pytest.mark.slow
 def test_the_instant_count_of_every_row_is_the_measured_one():
     rows = {**ROWS, **detectors()}
     assert set(MEASURED) >= set(ROWS)
@@ -112,8 +113,7 @@ def test_the_instant_count_refuses_layers_of_the_wrong_width():
 
 
 @pytest.mark.filterwarnings("ignore")  # fvcore and the tracer warn of their own old habits
-@pytest.mark.parametrize("last_pool", [True, False])
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(("version", "last_pool"), [(1, True), (2, False)])
 def test_fvcore_and_instant_agree_on_mvit(version, last_pool):
     def model():
         return MViT(
