@@ -14,6 +14,12 @@ nox.options.sessions = ["lint", "types", "tests"]
 TIMEOUTS = {"interrupt_timeout": 30, "terminate_timeout": 10}
 """Seconds in which an interrupted sweep may end its processes (nox: half a second)."""
 
+# Two processes, whose tests compute with one thread each; pytest-benchmark warns beside other processes.
+# In the order of the folders: xdist would start files of few tests last, and these take longest.
+SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-p", "no:benchmark")
+BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
+"""The tests start many interpreters, which would each compile the same files."""
+
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -70,19 +76,16 @@ def predict(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests but the slow ones: offline, on a CPU, within five minutes."""
+    """All tests but the slow ones: offline, on a CPU, in two minutes."""
     install(session, "tests", "search", "cluster", extras=("benchmarks", "export"))
-    # Two processes, whose tests compute with one thread each; pytest-benchmark warns beside other processes.
-    # In the order of the folders: xdist would start files of few tests last, and these take longest.
-    spread = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-p", "no:benchmark"]
-    session.run("python", "-m", "pytest", *spread, *session.posargs)
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, *session.posargs, env=BYTECODE)
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """The tests that take minutes."""
     install(session, "tests", "search", "cluster", extras=("benchmarks", "export"))
-    session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "slow", *SIDE_BY_SIDE, *session.posargs, env=BYTECODE)
 
 
 @nox.session

@@ -140,9 +140,8 @@ def test_a_lost_machine_changes_nothing_and_two_processes_only_rounding(small_be
     lines, both = sweep_on("processes", small_benchmark, tmp_path / "both")
     assert f"finished {trainings[0]}" in lines, lines
     of_two, of_one = losses(both, trainings[0]), losses(alone, trainings[0])
-    assert len(of_two) == len(of_one) == 22
-    for two, one in zip(of_two[:12], of_one[:12], strict=True):
-        # Later two matches may be exchanged, for sums are rounded.
+    assert len(of_two) == len(of_one) == 11
+    for two, one in zip(of_two, of_one, strict=True):
         assert two == pytest.approx(one, abs=2e-3)
     result = next((both / "runs").glob("*/result.json")).read_text()
     assert '"device": "2 x ' in result
