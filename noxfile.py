@@ -78,14 +78,15 @@ def predict(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones: offline, on a CPU, in two minutes."""
     install(session, "tests", "search", "cluster", extras=("benchmarks", "export"))
-    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, *session.posargs, env=BYTECODE)
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "--budget", "tests", *session.posargs, env=BYTECODE)
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """The tests that take minutes."""
     install(session, "tests", "search", "cluster", extras=("benchmarks", "export"))
-    session.run("python", "-m", "pytest", "-m", "slow", *SIDE_BY_SIDE, *session.posargs, env=BYTECODE)
+    options = ["-m", "slow", *SIDE_BY_SIDE, "--budget", "slow"]
+    session.run("python", "-m", "pytest", *options, *session.posargs, env=BYTECODE)
 
 
 @nox.session

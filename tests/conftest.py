@@ -1,4 +1,5 @@
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -6,8 +7,25 @@ import torch
 from filelock import FileLock
 
 from datasets import synthetic
+from tests import budget
 
 torch.set_num_threads(1)  # the tests' tensors are small: threads would only wait for each other
+
+START = time.perf_counter()
+
+
+def pytest_addoption(parser):
+    """--budget: end with what the session took, see tests/budget.py."""
+    parser.addoption("--budget", choices=list(budget.PRODUCTS), help="compare the session with its budget")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say what the session took, in seconds of a reference computation."""
+    if session := config.getoption("--budget"):
+        seconds = time.perf_counter() - START
+        passed = [report for report in terminalreporter.stats.get("passed", []) if report.when == "call"]
+        for line in budget.summary(session, passed, seconds):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

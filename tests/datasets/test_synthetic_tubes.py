@@ -199,6 +199,7 @@ def test_random_access_by_decord_reads_the_videos_wrongly(ucf24):
     assert sum(wrong) > count / 4
 
 
+@pytest.mark.takes_long("renders and encodes 50 videos")
 def test_equal_seeds_give_equal_bytes_and_other_seeds_other_bytes(jhmdb_videos, ucf24, tmp_path):
     again = synthetic_tubes.make(tmp_path, "jhmdb", SIZE, images="videos")
     assert again.name == jhmdb_videos.name

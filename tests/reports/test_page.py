@@ -90,6 +90,7 @@ def test_our_numbers_link_to_their_runs(html):
     assert "25.0 to 75.0" in html[: html.index('id="figures"')]
 
 
+@pytest.mark.takes_long("draws ten figures")
 def test_the_page_is_reproducible_and_needs_no_network(out, html):
     assert html == render(out)
     addresses = set(re.findall(r'(?:src|href)="([^"]*)"', html))

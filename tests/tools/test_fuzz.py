@@ -8,6 +8,7 @@ from tools import fuzz
 from tools.fuzz import REPEATS, Finding, Kind, Mutation, judge
 
 
+@pytest.mark.takes_long("300 inputs in processes of their own")
 def test_damaged_text_and_pickles_are_read_correctly_or_refused(tmp_path, capsys):
     status = fuzz.main(
         ["--inputs", "300", "--seed", "11", "--keep", str(tmp_path), "--only", "text", "pickle"]

@@ -37,6 +37,7 @@ def test_a_resumed_order_is_the_rest_of_the_whole_one(first):
     assert list(batches(10, 4, 6, 0, first=first)) == list(batches(10, 4, 6, 0))[first:]
 
 
+@pytest.mark.takes_long("32 training steps")
 def test_training_is_the_same_twice_and_lowers_the_loss(small_split):
     exp = replace(EXP, epochs=4, lr=2e-3)
     model, steps = fit_new(small_split, exp)

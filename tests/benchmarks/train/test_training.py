@@ -157,6 +157,7 @@ def test_a_finished_training_is_loaded_unless_its_origin_is_another(data, uninte
     assert finished(folder.with_name("none"), whole.origin) is None
 
 
+@pytest.mark.takes_long("four trainings")
 def test_a_fresh_request_trains_anew_and_resumes_its_own_checkpoints(data, tmp_path):
     """Whatever the clock says: here the old training's files are from tomorrow."""
     train(EXP, data, context_of(tmp_path))
