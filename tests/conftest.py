@@ -35,4 +35,4 @@ def small_benchmark(tmp_path_factory) -> Path:
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent  # each process has a folder in there
     with FileLock(root / "data.lock"):
-        return synthetic.make(root / "data", synthetic.Size(train=720, val=30, test=120, seed=7))
+        return synthetic.make(root / "data", synthetic.Size(train=360, val=30, test=120, seed=7))

@@ -73,7 +73,7 @@ def test_mvitv2_s_has_the_published_tensors():
     assert sizes["blocks.0.attn.pool_k.weight"] == (96, 1, 3, 3, 3)
 
 
-@pytest.mark.takes_long("builds the full-size network four times")
+@pytest.mark.slow
 def test_output_grids_of_table_2a():
     for crop, last_pool, side in ((224, True, 7), (224, False, 14), (256, True, 8), (256, False, 16)):
         with torch.device("meta"):

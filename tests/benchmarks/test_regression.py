@@ -103,7 +103,7 @@ def quick(monkeypatch, tmp_path):
     return SimpleNamespace(scores=scores, folder=tmp_path / "baselines")
 
 
-@pytest.mark.takes_long("the command measures models and evaluators four times")
+@pytest.mark.slow
 def test_the_command_from_no_baseline_to_a_regression(quick, capsys):
     assert main([]) == 1
     assert "backbone/factorised_tiny : has appeared and has no baseline" in capsys.readouterr().out

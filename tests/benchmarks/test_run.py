@@ -21,7 +21,7 @@ from evaluators.frame_map import Detections, EvalRules, frame_map
 from evaluators.precision_recall import actor_precision_recall
 from tests.benchmarks.shared import TINY, Recorder, context_of
 
-EXP = replace(TINY, epochs=0.1)
+EXP = replace(TINY, epochs=0.2)
 STRICT = replace(EXP, theta=0.5, nms_iou=0.5)
 
 

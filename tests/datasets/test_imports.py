@@ -16,7 +16,7 @@ def imported_without(absent, modules):
     return subprocess.run([sys.executable, "-c", blocked], cwd=CHECKOUT, capture_output=True, text=True)
 
 
-@pytest.mark.takes_long("an interpreter of its own imports torch")
+@pytest.mark.slow
 def test_imports_without_video_decoders_and_cluster_tools():
     modules = ("scenes", "tube_scenes", "transforms", "split", "tubes", "ava")
     done = imported_without(ABSENT, ", ".join(f"datasets.{name}" for name in modules))

@@ -15,7 +15,7 @@ from evaluators.frame_map import average_precision
 TINY = synthetic.Size(train=40, val=6, test=5, scenes_per_video=15)
 
 
-@pytest.mark.takes_long("renders and encodes three benchmarks")
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bytes_and_other_seeds_other_bytes(tmp_path):
     first = synthetic.make(tmp_path / "a", TINY)
     again = synthetic.make(tmp_path / "b", TINY)

@@ -79,15 +79,15 @@ def test_image_n_matches_the_boxes_of_frame_n(made, annotations, read, request):
     off = [
         red_off_centre(pixels[video][frame - 1], box)
         for video, _, frames, boxes in tubes_of(act)
-        for frame, box in zip(frames[::3], boxes[::3], strict=True)
+        for frame, box in zip(frames[::5], boxes[::5], strict=True)
     ]
-    assert len(off) > 100
+    assert len(off) > 60
     assert max(off) < 1.5
     late = [
         red_off_centre(pixels[video][frame], box)
         for video, label, frames, boxes in tubes_of(act)
         if MOTIONS[label] in ("left", "right", "up", "down")
-        for frame, box in zip(frames[:-1:3], boxes[:-1:3], strict=True)
+        for frame, box in zip(frames[:-1:5], boxes[:-1:5], strict=True)
     ]
     assert np.mean(late) > np.mean(off) + 0.4, "an offset of one image is noticed"
 
@@ -199,7 +199,7 @@ def test_random_access_by_decord_reads_the_videos_wrongly(ucf24):
     assert sum(wrong) > count / 4
 
 
-@pytest.mark.takes_long("renders and encodes 50 videos")
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bytes_and_other_seeds_other_bytes(jhmdb_videos, ucf24, tmp_path):
     again = synthetic_tubes.make(tmp_path, "jhmdb", SIZE, images="videos")
     assert again.name == jhmdb_videos.name

@@ -90,7 +90,7 @@ def test_our_numbers_link_to_their_runs(html):
     assert "25.0 to 75.0" in html[: html.index('id="figures"')]
 
 
-@pytest.mark.takes_long("draws ten figures")
+@pytest.mark.slow
 def test_the_page_is_reproducible_and_needs_no_network(out, html):
     assert html == render(out)
     addresses = set(re.findall(r'(?:src|href)="([^"]*)"', html))
@@ -104,6 +104,7 @@ def test_the_page_has_every_figure_whose_results_are_there(html):
     assert "ours is better in 0 of 2 classes" in html
 
 
+@pytest.mark.slow
 def test_a_single_class_with_a_hostile_name_and_one_without_ground_truth(add_run, tmp_path):
     hostile = {"classes": (HOSTILE,), "commit": HOSTILE, "device": HOSTILE}
     add_run(tmp_path, "2a/two_stage", **hostile)

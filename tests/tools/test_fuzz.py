@@ -8,10 +8,10 @@ from tools import fuzz
 from tools.fuzz import REPEATS, Finding, Kind, Mutation, judge
 
 
-@pytest.mark.takes_long("300 inputs in processes of their own")
+@pytest.mark.takes_long("200 inputs in processes of their own")
 def test_damaged_text_and_pickles_are_read_correctly_or_refused(tmp_path, capsys):
     status = fuzz.main(
-        ["--inputs", "300", "--seed", "11", "--keep", str(tmp_path), "--only", "text", "pickle"]
+        ["--inputs", "200", "--seed", "11", "--keep", str(tmp_path), "--only", "text", "pickle"]
     )
     assert status == 0, capsys.readouterr().out
 

@@ -66,7 +66,7 @@ class Broken(nn.Module):
         "gradients reach every parameter",
         "the same seed, the same numbers",
         "float64 in, float64 out",
-        "torch.compile takes it whole",
+        pytest.param("torch.compile takes it whole", marks=pytest.mark.slow),  # imports torch's compiler
         "a checkpoint brings it back",
     ],
 )

@@ -192,7 +192,7 @@ def meaning_of(module):
 @pytest.mark.parametrize(("method", "backbone"), [("single_stage", "mvitv2_tiny"), ("detr", "hiera_tiny")])
 def test_every_module_imported_by_a_run_is_in_a_fingerprint(small_benchmark, tmp_path, method, backbone):
     """In a process of its own. Left out are other methods, backbones and readers, and makers of data."""
-    exp = replace(TINY, epochs=0.1, method=method, backbone=backbone, queries=16)
+    exp = replace(TINY, epochs=0.2, method=method, backbone=backbone, queries=16)
     program = CHECKOUT / "tests" / "benchmarks" / "programs" / "modules_of_a_run.py"
     done = subprocess.run(
         [sys.executable, program, json.dumps(asdict(exp)), small_benchmark, tmp_path],

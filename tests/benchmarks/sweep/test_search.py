@@ -14,7 +14,7 @@ from datasets.split import hold_out_videos
 from evaluators.frame_map import Detections
 from tests.benchmarks.shared import TINY, context_of
 
-EXP = replace(TINY, epochs=0.25)
+EXP = replace(TINY, epochs=0.5)
 SPACE = {"l1": (1.0, 20.0), "lr": (0.001, 0.016)}
 
 

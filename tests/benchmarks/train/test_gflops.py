@@ -79,6 +79,7 @@ def test_the_instant_count_of_every_row_is_the_measured_one():
         assert counted.params == PARAMETERS.get(name, counted.params), name
 
 
+@pytest.mark.slow
 def test_table_2a_is_within_a_percent_and_a_half_of_the_paper():
     for name, paper in PAPER.items():
         if name.startswith("table2a_"):

@@ -50,7 +50,9 @@ def test_training_is_the_same_twice_and_lowers_the_loss(small_split):
         assert step.loss == pytest.approx(sum(step.losses.values()), rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["single_stage", "two_stage", "detr"])
+@pytest.mark.parametrize(
+    "method", ["single_stage", "detr", pytest.param("two_stage", marks=pytest.mark.slow)]
+)
 def test_training_in_micro_batches_takes_the_same_steps(small_split, method):
     exp = replace(EXP, epochs=0.5, lr=1e-3, method=method, queries=16)
     whole, steps = fit_new(small_split, exp)
