@@ -14,9 +14,9 @@ nox.options.sessions = ["lint", "types", "tests"]
 TIMEOUTS = {"interrupt_timeout": 30, "terminate_timeout": 10}
 """Seconds in which an interrupted sweep may end its processes (nox: half a second)."""
 
-# Two processes, whose tests compute with one thread each; pytest-benchmark warns beside other processes.
-# In the order of the folders: xdist would start files of few tests last, and these take longest.
-SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-p", "no:benchmark")
+# Processes whose tests compute with one thread each; pytest-benchmark warns beside other processes. In the
+# order of the folders: xdist would start files of few tests last, and these take longest.
+SIDE_BY_SIDE = ("--dist", "loadfile", "--no-loadscope-reorder", "-p", "no:benchmark")
 BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
 """The tests start many interpreters, which would each compile the same files."""
 
@@ -78,14 +78,16 @@ def predict(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones: offline, on a CPU, in two minutes."""
     install(session, "tests", "search", "cluster", extras=("benchmarks", "export"))
-    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "--budget", "tests", *session.posargs, env=BYTECODE)
+    options = ["-n", "2", *SIDE_BY_SIDE, "--budget", "tests"]
+    session.run("python", "-m", "pytest", *options, *session.posargs, env=BYTECODE)
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """The tests that take minutes."""
     install(session, "tests", "search", "cluster", extras=("benchmarks", "export"))
-    options = ["-m", "slow", *SIDE_BY_SIDE, "--budget", "slow"]
+    # Three processes for two cores: half of the time clusters start and end.
+    options = ["-m", "slow", "-n", "3", *SIDE_BY_SIDE, "--budget", "slow"]
     session.run("python", "-m", "pytest", *options, *session.posargs, env=BYTECODE)
 
 

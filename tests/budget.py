@@ -12,6 +12,8 @@ import torch
 
 PRODUCTS = {"tests": 110, "slow": 655}
 """Session -> how many reference computations it may take."""
+LONGEST = ("test_interrupted.py", "test_cluster.py", "test_trials.py", "test_docs.py")
+"""Files that are started first: they take minutes, and the processes of a session are to end together."""
 LONG = 1.46  # 2 s
 """Reference computations from which a test is long."""
 

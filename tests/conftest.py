@@ -19,6 +19,11 @@ def pytest_addoption(parser):
     parser.addoption("--budget", choices=list(budget.PRODUCTS), help="compare the session with its budget")
 
 
+def pytest_collection_modifyitems(items):
+    """Start with the files that take longest."""
+    items.sort(key=lambda item: item.path.name not in budget.LONGEST)
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """Say what the session took, in seconds of a reference computation."""
     if session := config.getoption("--budget"):

@@ -49,7 +49,7 @@ rows = {name: ROWS[name] for name in sys.argv[4:]}
 with cluster() as machines:
     options = SweepOptions(
         resources=Resources(1.0 if side_by_side else machines[0]["Resources"]["CPU"], 0.0),
-        watchdog_timeout=15.0 if "hung" in rows else WATCHDOG_TIMEOUT_S,
+        watchdog_timeout=30.0 if "hung" in rows else WATCHDOG_TIMEOUT_S,
     )
     trainings = {exp.training_hash: [exp] for exp in rows.values()}
     sweep(trainings, {good.dataset: root}, out, Print(), options)
