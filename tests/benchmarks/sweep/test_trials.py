@@ -100,11 +100,12 @@ def test_a_trial_that_hangs_is_ended_by_the_watchdog_with_its_stack(small_benchm
     assert any("in hangs" in line for line in reasons["hung"][:8])
 
 
-def run_script(script, python=sys.executable):
-    """Run a short script in a process of its own, to its end."""
+def small_cluster(what, python=sys.executable):
+    """Run `programs/small_cluster.py` in a process of its own, to its end."""
     return subprocess.run(
-        [python, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False
-    )
+        [python, PROGRAMS / "small_cluster.py", what], cwd=CHECKOUT, capture_output=True, text=True,
+        timeout=900, check=False, env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+    )  # fmt: skip
 
 
 @pytest.mark.slow
@@ -112,21 +113,13 @@ def test_ray_starts_from_an_environment_in_a_folder_with_spaces(tmp_path):
     """Ray hands the path of Python to a shell; unquoted, no worker would ever start."""
     folder = tmp_path / "zwei Wörter & 'drei'"
     folder.symlink_to(sys.prefix, target_is_directory=True)
-    done = run_script(
-        "import ray\nfrom benchmarks.sweep.cluster import cluster\n"
-        "with cluster():\n    print(ray.get(ray.remote(lambda: 3).remote()))",
-        folder / "bin" / "python",
-    )
+    done = small_cluster("three", folder / "bin" / "python")
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
 @pytest.mark.slow
 def test_trials_round_sums_as_processors_without_avx512_do():
-    done = run_script(
-        "import ray, torch\nfrom benchmarks.sweep.cluster import cluster\n"
-        "with cluster():\n"
-        "    print(ray.get(ray.remote(torch.backends.cpu.get_cpu_capability).remote()))"
-    )
+    done = small_cluster("capability")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() != "AVX512"
 
@@ -134,10 +127,6 @@ def test_trials_round_sums_as_processors_without_avx512_do():
 @pytest.mark.slow
 def test_processes_that_never_start_are_an_error_after_a_timeout():
     """Ray would start them again and again: here the Python that it is told of does not exist."""
-    done = run_script(
-        "import shlex\nfrom benchmarks.sweep import cluster\ncluster.STARTUP_TIMEOUT_S = 5\n"
-        "shlex.quote = lambda path: '/no/python'\n"
-        "try:\n    with cluster.cluster():\n        pass\nexcept ValueError as error:\n    print(error)"
-    )
+    done = small_cluster("no python")
     log = re.fullmatch(r"Ray started no process in 5 seconds; see (.+)\n", done.stdout)[1]
     assert "/no/python" in Path(log).read_text()
