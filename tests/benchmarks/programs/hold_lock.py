@@ -1,4 +1,4 @@
-"""Holds a file's lock for one second: FILE."""
+"""Holds a file's lock for a second, and prints when it lets go, on the clock that all processes share: FILE."""
 
 import sys
 import time
@@ -8,3 +8,4 @@ from filelock import FileLock
 with FileLock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(1)
+    print(time.monotonic(), flush=True)
