@@ -1,4 +1,4 @@
-"""Holds a file's lock for a second, and prints when it lets go, on the clock that all processes share: FILE."""
+"""Holds a lock for a second, and prints when it lets go, on the clock that processes share: FILE."""
 
 import sys
 import time
