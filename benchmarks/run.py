@@ -7,15 +7,17 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.context import Callbacks, RunContext
-from benchmarks.distributed import rank
+from benchmarks.distributed import all_gather, rank
 from benchmarks.experiments import Experiment
-from benchmarks.score.analysis import analyse
+from benchmarks.score.analysis import Analysis, analyse
 from benchmarks.score.detections import SplitDetections, expand_rows, filter_by_score
+from benchmarks.score.diagnostics import Diagnostics, diagnose
 from benchmarks.score.evaluate import benchmark, frame_ap, protocol_of, random_classes
 from benchmarks.score.predict import predict
 from benchmarks.score.provenance import environment, scoring_code
@@ -90,6 +92,12 @@ def score(
     at_curve_theta = at_theta
     if exp.theta != CURVE_THETA:
         at_curve_theta = frame_ap(split, filter_by_score(candidates, CURVE_THETA), protocol)
+    analysis: Analysis | None = None
+    diagnostics: Diagnostics | None = None
+    if rank() == 0:  # once: at AVA's size this takes minutes and gigabytes
+        analysis = analyse(split, detections, protocol)
+        diagnostics = diagnose(split, candidates, detections, product=exp.score == "product")
+    analysis, diagnostics = all_gather((analysis, diagnostics))[0]
     del candidates
     actors = actor_precision_recall(
         split.ground_truth,
@@ -98,7 +106,7 @@ def score(
         theta=TABLE_THETA,
         rules=EvalRules(excluded=split.excluded),
     )
-    counted = count_experiment(exp, len(split.classes))
+    counted, duplicates = count_experiment(exp, len(split.classes)), analysis.errors["duplicate"]
     result = Result(
         experiment=asdict(exp),
         hash=exp.hash,
@@ -111,6 +119,8 @@ def score(
         mAP_random_classes=random_classes(split, protocol).mAP,
         precision=None if np.isnan(actors.precision) else actors.precision,
         recall=actors.recall,
+        **asdict(diagnostics),
+        mAP_without_duplicates=None if duplicates is None else at_theta.mAP + duplicates,
         per_class={at_theta.classes[i]: None if np.isnan(ap) else ap for i, ap in at_theta.ap.items()},
         clips=len(split),
         substituted=training.record.substituted,
@@ -123,20 +133,22 @@ def score(
         **environment(context.device),
     )
     if rank() == 0:
-        _write(context.runs / exp.hash, exp, result, data, detections)
+        _write(context.runs / exp.hash, exp, result, analysis, detections)
     return result
 
 
-def _write(folder: Path, exp: Experiment, result: Result, data: Data, detections: SplitDetections) -> None:
+def _write(
+    folder: Path, exp: Experiment, result: Result, analysis: Analysis, detections: SplitDetections
+) -> None:
     """Write a run's files, result.json last: a run is done where it is there."""
     folder.mkdir(parents=True, exist_ok=True)
     write = write_detections if benchmark(exp) == "ava" else write_frame_detections
     write(folder / "detections.csv", expand_rows(detections))
     write_persons(folder / "persons.csv", detections.persons)
-    analysis = json.dumps(asdict(analyse(data.report, detections, result.protocol)))
-    save(folder / "analysis.json", lambda path: path.write_text(analysis))
+    text = json.dumps(asdict(analysis))
+    save(folder / "analysis.json", partial(Path.write_text, data=text))
     text = json.dumps(asdict(result), indent=1)
-    save(folder / "result.json", lambda path: path.write_text(text))
+    save(folder / "result.json", partial(Path.write_text, data=text))
 
 
 def _refuse_too_many(detections: SplitDetections, exp: Experiment, clips: int) -> None:

@@ -20,6 +20,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.score.diagnostics import twin_law
+
 INK = "#010203"
 """Colour of text and axes, which `svg` replaces by the page's text colour."""
 OURS, OTHER, BETTER, WORSE = "#2f6fb2", "#c9843a", "#2e8b57", "#c0392b"
@@ -180,6 +182,26 @@ def actor_curves(curves: Mapping[str, tuple[Any, Any, Any]]) -> Figure:
         axis.grid(True)
     if curves:
         left.legend(fontsize=7, loc="lower left")
+    return figure
+
+
+def twins(points: pd.DataFrame, eos_coef: float) -> Figure:
+    """Draw how often actors are detected against p(alpha), beside the twin law.
+
+    points: columns label, candidates (per actor) and p (their median p(alpha)). eos_coef: no-actor weight.
+    """
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    axis = figure.subplots()
+    k = np.linspace(1, max(2.0, 1.1 * points["candidates"].max()), 200)
+    law = [twin_law(x, eos_coef) for x in k]
+    axis.plot(k, law, color=INK, linewidth=1, label="k candidates that cannot be told apart")
+    names, at, p = (points[column].tolist() for column in ("label", "candidates", "p"))
+    for colour, name, x, y in zip(palette(len(points)), names, at, p, strict=True):
+        axis.scatter(x, y, color=colour, s=26, label=name, zorder=3)
+    axis.set(xlabel="candidates per actor", ylabel="their median p(alpha)", ylim=(0, 1.02))
+    axis.grid(True)
+    axis.set_axisbelow(True)
+    axis.legend(fontsize=7, loc="lower left")
     return figure
 
 

@@ -239,6 +239,19 @@ def chart_figures(scale: str, runs: Sequence[Run], tables: Sequence[Table]) -> I
             "Precision and recall of actors with p(alpha) > theta, for each token selection of Table 2b."
         )
         yield _chart("actors", charts.actor_curves(curves), caption)
+    detected = [
+        (name, run.result.candidates_per_actor, run.result.p_actor)
+        for name, run in selections.items()
+        if run.result.candidates_per_actor is not None
+    ]
+    if detected:
+        caption = (
+            "Candidates per detected actor and their p(alpha), beside the law that both follow where a model "
+            "cannot tell candidates apart. One candidate per actor is ideal."
+        )
+        eos_coef = next(iter(selections.values())).experiment.eos_coef
+        points = pd.DataFrame(detected, columns=["label", "candidates", "p"])
+        yield _chart("twins", charts.twins(points, eos_coef), caption)
     logs = {name: run.log for name, run in selections.items() if run.log is not None}
     if logs:
         caption = "Training loss and validation mAP of the token selections of Table 2b."

@@ -20,6 +20,7 @@ from scipy.stats import ttest_ind
 
 from benchmarks.experiments import ROWS, rows_at
 from benchmarks.score.analysis import read_analysis
+from benchmarks.score.diagnostics import twin_law
 from benchmarks.score.results import TABLE_THETA, Result, read_result
 from benchmarks.train.gflops import ROWS as CLASSIFIERS
 from benchmarks.train.gflops import Count, count_row
@@ -188,6 +189,13 @@ def row_cells(
         "our precision": _mean(per_seed(results, "precision")),
         "paper recall": printed["recall"],
         "our recall": _mean(per_seed(results, "recall")),
+        "candidates per actor": _mean(per_seed(results, "candidates_per_actor")) / 100,
+        "their p(alpha)": _mean(per_seed(results, "p_actor")) / 100,
+        "twin law": _twin_law(results),
+        "actor AP 0.5": _mean(per_seed(results, "actor_ap_50")),
+        "actor AP 0.75": _mean(per_seed(results, "actor_ap_75")),
+        "class AP, true boxes": _mean(per_seed(results, "class_ap_true_boxes")),
+        "mAP, no duplicates": _mean(per_seed(results, "mAP_without_duplicates")),
         "untrained mAP": _mean(per_seed(results, "mAP_untrained")),
         "ours": ours,
         "scale": scale,
@@ -196,6 +204,17 @@ def row_cells(
         "run": " ".join(r.hash for seed in results for r in seed),
         "source": printed["source"],
     }
+
+
+def _twin_law(results: Sequence[tuple[Result, ...]]) -> float:
+    """The p(alpha) of as many candidates that a model cannot tell apart; NaN for models of given boxes."""
+    laws = [
+        twin_law(result.candidates_per_actor, result.experiment["eos_coef"])
+        for seed in results
+        for result in seed
+        if result.experiment["method"] != "two_stage" and result.candidates_per_actor is not None
+    ]
+    return _mean(np.array(laws))
 
 
 def _mean(values: np.ndarray) -> float:
@@ -237,6 +256,14 @@ def _column_notes(name: str, scale: str, results: Sequence[Result], cells: pd.Da
         )
     if cells["low"].notna().any():
         yield "95 %: interval of our mAP (of the first seed), percentile bootstrap over the test videos."
+    if cells["candidates per actor"].notna().any():
+        yield (
+            f"Candidates per actor: those with p(alpha) > {TABLE_THETA} that overlap an actor by 0.5, per "
+            "actor that has any; 1 is ideal. Their p(alpha): the median. Twin law: the p(alpha) of as many "
+            "that the model cannot tell apart. Actor AP: of actors as one class, by p(alpha), at two "
+            "overlaps. Class AP, true boxes: frame-mAP where each true box has the scores of the candidate "
+            "on it. mAP, no duplicates: after an oracle has removed them."
+        )
     if (cells["detector GFLOPs"] > 0).any():
         yield "A person detector's GFLOPs, +246 as published, are not in the counts."
 
@@ -267,8 +294,9 @@ def _result_notes(name: str, scale: str, results: Sequence[Result]) -> Iterator[
 DISPLAYED = (
     "method", "dataset", "pretraining", "backbone", "clip", "res.", "end-to-end", "paper GFLOPs",
     "counted GFLOPs", "after backbone", "parameters M", "paper mAP", "our mAP", "95 %", "difference",
-    "to reference", "paper precision", "our precision", "paper recall", "our recall", "untrained mAP",
-    "seeds",
+    "to reference", "paper precision", "our precision", "paper recall", "our recall",
+    "candidates per actor", "their p(alpha)", "twin law", "actor AP 0.5", "actor AP 0.75",
+    "class AP, true boxes", "mAP, no duplicates", "untrained mAP", "seeds",
 )  # fmt: skip
 """Columns of the Markdown, LaTeX and HTML tables, in order."""
 TEXT_COLUMNS = ("method", "dataset", "pretraining", "backbone", "clip", "end-to-end")
@@ -356,6 +384,8 @@ def _format_cell(name: str, line: Any) -> str:
         return f"{value:+.1f}"
     if name == "95 %":
         return f"{line['low']:.1f} to {line['high']:.1f}"
+    if name in ("candidates per actor", "their p(alpha)", "twin law"):
+        return f"{value:.2f}"
     return f"{value:.0f}" if name == "res." else f"{value:.1f}"
 
 

@@ -38,6 +38,14 @@ class Result:
     precision: float | None
     """Of actors at TABLE_THETA; None without detections."""
     recall: float
+    candidates_per_actor: float | None
+    p_actor: float | None
+    actor_ap_50: float | None
+    actor_ap_75: float | None
+    class_ap_true_boxes: float | None
+    """These five: see `benchmarks.score.diagnostics.Diagnostics`."""
+    mAP_without_duplicates: float | None
+    """After an oracle has removed the detections of boxes that are detected already; the protocol's mAP."""
     per_class: dict[str, float | None]
     """Class name -> AP; None for a class without ground truth."""
     clips: int

@@ -86,5 +86,10 @@ def test_charts_of_errors_actors_and_confusion_accept_missing_values():
     nan = float("nan")
     figure = charts.actor_curves({"a": ([0.0, 0.5, 1.0], [0.5, 0.75, nan], [1.0, 0.5, 0.0])})
     assert len(figure.axes) == 3
+    points = pd.DataFrame({"label": ["a", "b"], "candidates": [1.0, 2.5], "p": [0.99, 0.8]})
+    [axis] = charts.twins(points, 0.1).axes
+    x, law = axis.lines[0].get_data()
+    assert (x[0], law[0], x[-1]) == (1, 1, pytest.approx(2.75))
+    assert law[-1] == pytest.approx(1 / 1.175)
     shares = pd.DataFrame([[1.0, 0.0], [0.25, 0.75]], ["x", "y"], ["x", "y"])
     assert texts(charts.confusion(shares, "title")) == ["1.00", "0.00", "0.25", "0.75"]

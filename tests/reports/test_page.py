@@ -100,7 +100,7 @@ def test_the_page_is_reproducible_and_needs_no_network(out, html):
 
 def test_the_page_has_every_figure_whose_results_are_there(html):
     names = re.findall(r'<figure id="figure-([\w-]+)"', html)
-    assert names == ["per-class", "pareto", "actors", "trainings", "errors", "confusion"]
+    assert names == ["per-class", "pareto", "actors", "twins", "trainings", "errors", "confusion"]
     assert "ours is better in 0 of 2 classes" in html
 
 

@@ -68,6 +68,22 @@ def test_a_row_has_our_number_and_its_difference_to_the_papers(store, tmp_path):
     assert (row["counted GFLOPs"], row["after backbone"], row["parameters M"]) == (121.5, 1.5, 35.74)
 
 
+def test_diagnostics_stand_beside_the_twin_law_of_the_rows_own_no_actor_weight(store, tmp_path):
+    """1.5 candidates per actor at no-actor weight 0.1: 1 / 1.05."""
+    store(tmp_path, "2b/tubelet")
+    built = table("2b", "tiny", tmp_path)
+    row = built.cells.set_index("method").loc["Tubelet"]
+    assert row["candidates per actor"] == pytest.approx(1.5)
+    assert row["their p(alpha)"] == pytest.approx(0.9)
+    assert row["twin law"] == pytest.approx(1 / 1.05)
+    assert row[["actor AP 0.5", "actor AP 0.75"]].tolist() == pytest.approx([80, 60])
+    assert row[["class AP, true boxes", "mAP, no duplicates"]].tolist() == pytest.approx([70, 55])
+    assert "1.50" in markdown(built)
+    store(tmp_path, "2a/two_stage")
+    two_stage = table("2a", "tiny", tmp_path).cells.iloc[0]
+    assert pd.isna(two_stage["twin law"]), "its boxes are given"
+
+
 def test_rows_without_a_result_are_marked_not_run(store, tmp_path):
     store(tmp_path, "2b/tubelet")
     text = markdown(table("2b", "tiny", tmp_path))
