@@ -25,6 +25,8 @@ class LossWeights:
     actor: float = 2.0
     action: float = 6.0
     eos_coef: float = 0.1
+    action_sum: bool = False
+    """Whether the action term is a sum over classes, as Eq. 4 prints it, in place of their mean."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def set_loss(
         several workers pass the mean over them), at least 1, so that empty clips are finite.
     actor: two-way cross-entropy of every candidate, unmatched ones weighted by eos_coef, weighted mean.
     action: the text's -sum a log p is minimised by all ones, so binary cross-entropy, mean over
-        matched candidates x C; 0 where nothing is matched.
+        matched candidates x C, or with action_sum over matched candidates; 0 where nothing is matched.
     """
     totals = totals_of(targets, predictions.actor_logits.shape[1], weights)
     if num_boxes is not None:
@@ -102,12 +104,13 @@ def grouped_set_loss(
     class_weight[NO_ACTOR] = weights.eos_coef
     # Matched candidates alone are classified: what a non-actor does is not annotated.
     action = F.binary_cross_entropy_with_logits(action_logits, labels, reduction="sum")
+    classified = totals.labels / action_logits.shape[1] if weights.action_sum else totals.labels
     actor = F.cross_entropy(actor_logits, is_actor, class_weight, reduction="sum")
     terms = {
         "l1": weights.l1 * (boxes - gt_boxes).abs().sum() / max(totals.boxes, 1),
         "giou": weights.giou * (1 - giou).sum() / max(totals.boxes, 1),
         "actor": weights.actor * actor / totals.actors,
-        "action": weights.action * action / max(totals.labels, 1),
+        "action": weights.action * action / max(classified, 1),
     }
     return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 

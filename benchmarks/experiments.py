@@ -50,12 +50,15 @@ class Experiment:
     actor: float = 2.0
     action: float = 6.0
     match_action: float = 1.0
+    action_sum: bool = False  # Eq. 4 prints a sum over classes; the mean, as EVAD
     eos_coef: float = 0.1
     # training
     epochs: float = 25
     warmup_epochs: float = 2  # not given
     batch: int = 16
     lr: float = 1e-4
+    head_lr: float = 1.0  # factor of lr for all but the backbone; not given, EVAD's is 8
+    action_prior: float | None = None  # p(a) of every action before the first step; not given, EVAD's is 0.01
     weight_decay: float = 1e-4
     clip_norm: float = 1.0  # not given
     flip: float = 0.5  # not given
@@ -153,6 +156,9 @@ TABLES: dict[str, dict[str, Experiment]] = {
         "eos_1": replace(OURS, eos_coef=1.0),
         "match_action_0": replace(OURS, match_action=0.0),
         "match_action_6": replace(OURS, match_action=6.0),
+        "action_sum": replace(OURS, action_sum=True),
+        "action_prior_0.01": replace(OURS, action_prior=0.01),
+        "head_lr_8": replace(OURS, head_lr=8.0),
         "anchor_corner": replace(OURS, anchor="corner"),
         "anchor_none": replace(OURS, anchor="none"),
         "score_action": replace(OURS, score="action"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,8 +17,13 @@ from benchmarks.train.pretrained import WEIGHTS
 
 
 def build_model(exp: Experiment, num_classes: int) -> nn.Module:
-    """An experiment's model, see `assemble`."""
-    return assemble(num_classes, **{name: getattr(exp, name) for name in FIELDS})
+    """An experiment's model, see `assemble`, with its random weights."""
+    model = assemble(num_classes, **{name: getattr(exp, name) for name in FIELDS})
+    if exp.action_prior is not None:  # as RetinaNet: most actions are absent, which need not be learned first
+        # The last linear layer of every method gives the action logits.
+        *_, last = (module for module in model.modules() if isinstance(module, nn.Linear))
+        nn.init.constant_(last.bias, math.log(exp.action_prior / (1 - exp.action_prior)))
+    return model
 
 
 def weights_file(exp: Experiment, files: Mapping[str, Path], trainings: Path) -> Path | None:

@@ -83,7 +83,9 @@ def new_state(model: nn.Module, exp: Experiment, *, steps: int, warmup: int) -> 
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(
-        weight_groups(model), lr=exp.lr, weight_decay=exp.weight_decay, fused=device.type == "cuda"
+        weight_groups(model, lr=exp.lr, head_lr=exp.head_lr * exp.lr),
+        weight_decay=exp.weight_decay,
+        fused=device.type == "cuda",
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, warmup))
     averaged = None if exp.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(exp.ema))
@@ -160,14 +162,22 @@ class _AsTuple(nn.Module):
         return tuple(self.model(clips))
 
 
-def weight_groups(model: nn.Module) -> list[dict[str, object]]:
-    """Weight decay for matrices and kernels; none for biases, norms and embeddings (1D or named)."""
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+def weight_groups(model: nn.Module, *, lr: float, head_lr: float) -> list[dict[str, Any]]:
+    """AdamW's groups: weight decay for matrices and kernels; none for biases, norms and embeddings.
+
+    lr: of the backbone, in the first two groups. head_lr: of all else, in two more groups where it differs.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {
+        (rate, decayed): [] for rate in (lr, head_lr) for decayed in (True, False)
+    }
     for name, parameter in model.named_parameters():
         embeds = any(key in name for key in ("rel_pos", "cls_token", "pos_embed", "embedding", "query_"))
-        (plain if parameter.dim() == 1 or embeds else decayed).append(parameter)
-    return [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        decayed = parameter.dim() > 1 and not embeds
+        groups[lr if name.startswith("backbone.") else head_lr, decayed].append(parameter)
+    return [
+        {"params": parameters, "lr": rate} | ({} if decayed else {"weight_decay": 0.0})
+        for (rate, decayed), parameters in groups.items()
+    ]
 
 
 def warmup_cosine(step: int, steps: int, warmup: int) -> float:

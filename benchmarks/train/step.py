@@ -133,4 +133,4 @@ def cost_weights(exp: Experiment) -> CostWeights:
 
 def loss_weights(exp: Experiment) -> LossWeights:
     """The weights of Eq. 4."""
-    return LossWeights(l1=exp.l1, giou=exp.giou, actor=exp.actor, action=exp.action, eos_coef=exp.eos_coef)
+    return LossWeights(exp.l1, exp.giou, exp.actor, exp.action, exp.eos_coef, exp.action_sum)

@@ -93,6 +93,19 @@ def test_box_terms_are_per_person_of_all_workers():
     assert set_loss(p, target, found, num_boxes=0.25)["l1"].item() == pytest.approx(5 / 4)
 
 
+def test_the_action_term_is_a_mean_or_as_eq_4_prints_it_a_sum_over_classes():
+    """Two of two candidates are matched, three classes, all logits 0: log 2 a class."""
+    boxes = [BOX, [0.25, 0.25, 0.1, 0.1]]
+    p = Predictions(torch.tensor([boxes]), torch.zeros(1, 2, 2), torch.zeros(1, 2, 3))
+    target = [Targets(torch.tensor(boxes), torch.tensor([[1.0, 0, 0], [0, 1.0, 1.0]]))]
+    mean, summed = (
+        set_loss(p, target, match(p, target), LossWeights(action_sum=how))["action"].item()
+        for how in (False, True)
+    )
+    assert mean == pytest.approx(6 * math.log(2))
+    assert summed == pytest.approx(6 * 3 * math.log(2))
+
+
 def test_half_precision_predictions_are_scored_in_float32():
     p = Predictions(*(x.bfloat16() for x in one_clip([BOX])))
     target = [Targets(torch.tensor([BOX]), torch.ones(1, 2))]
@@ -117,10 +130,11 @@ def test_clips_with_different_numbers_of_candidates_weigh_as_if_in_one_batch():
     assert terms["action"].item() == pytest.approx(6 * math.log(2))
 
 
-def test_the_losses_of_a_batchs_parts_add_up_to_the_batchs():
+@pytest.mark.parametrize("action_sum", [False, True])
+def test_the_losses_of_a_batchs_parts_add_up_to_the_batchs(action_sum):
     """Three clips with 2, 0 and 5 people on 4 candidates: the last has a person too many."""
     torch.manual_seed(0)
-    weights = LossWeights(eos_coef=0.3)
+    weights = LossWeights(eos_coef=0.3, action_sum=action_sum)
     groups = []
     for people in (2, 0, 5):
         p = Predictions(torch.rand(1, 4, 4), torch.randn(1, 4, 2), torch.randn(1, 4, 3))

@@ -22,6 +22,22 @@ def test_an_unknown_method_is_named():
         build_model(replace(TINY, method="three_stage"), 10)
 
 
+@pytest.mark.parametrize("method", ["single_stage", "two_stage", "detr"])
+def test_actions_start_at_their_prior_and_boxes_where_they_were(method):
+    """With small features p(a) is about the bias's 0.01 for every candidate and class."""
+    outputs = []
+    for prior in (None, 0.01):
+        torch.manual_seed(0)
+        model = build_model(replace(TINY, method=method, queries=9, action_prior=prior), 10).eval()
+        with torch.no_grad():
+            outputs.append(model(torch.zeros(2, 3, 4, 32, 32), BOXES))
+    plain, rare = outputs
+    assert torch.equal(plain.boxes, rare.boxes)
+    assert torch.equal(plain.actor_logits, rare.actor_logits)
+    assert plain.action_logits.sigmoid().mean() > 0.2
+    assert 0.002 < rare.action_logits.sigmoid().mean() < 0.05
+
+
 @pytest.mark.parametrize(
     ("method", "candidates"), [("single_stage", 2 * 4 * 4), ("two_stage", 2), ("detr", 9)]
 )

@@ -24,12 +24,32 @@ def test_learning_rate_warms_up_then_follows_a_cosine_to_zero():
 
 
 def test_biases_norms_and_embeddings_have_no_weight_decay():
-    decayed, plain = weight_groups(build_model(replace(EXP, frame_embedding=True), 10))
+    model = build_model(replace(EXP, frame_embedding=True), 10)
+    decayed, plain = weight_groups(model, lr=1.0, head_lr=1.0)
     assert all(p.dim() > 1 for p in decayed["params"])
     assert plain["weight_decay"] == 0
     shapes = {tuple(p.shape) for p in plain["params"] if p.dim() > 1}
     assert (2, 64) in shapes, "the frame embedding"
     assert (3, 48) in shapes, "a table of relative positions in time"
+
+
+@pytest.mark.parametrize("method", ["single_stage", "two_stage", "detr"])
+def test_all_but_the_backbone_has_the_learning_rate_of_the_heads(method):
+    """Four groups: two of the backbone first, and every parameter in one of them."""
+    model = build_model(replace(EXP, method=method, queries=16), 10)
+    groups = weight_groups(model, lr=1.0, head_lr=8.0)
+    assert [group["lr"] for group in groups] == [1, 1, 8, 8]
+    assert ["weight_decay" in group for group in groups] == [False, True, False, True]
+    backbone = {id(p) for p in model.backbone.parameters()}
+    assert {id(p) for group in groups[:2] for p in group["params"]} == backbone
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+def test_the_schedule_scales_both_learning_rates():
+    """A warm-up of two steps to 0.5 and, for the heads, to 4."""
+    model = build_model(replace(EXP, epochs=1), 10)
+    state = new_state(model, replace(EXP, lr=0.5, head_lr=8.0), steps=4, warmup=2)
+    assert [group["lr"] for group in state.optimizer.param_groups] == [0.25, 0.25, 2, 2]
 
 
 @pytest.mark.parametrize("backbone", ["mvitv2_tiny", "hiera_tiny", "vit_b"])
