@@ -220,6 +220,7 @@ def sound(path):
     return path
 
 
+@pytest.mark.takes_long("eight videos from file to file")
 def test_unusual_videos_are_predicted(tmp_path, checkpoint, capsys):
     def predicted(path, *more):
         capsys.readouterr()

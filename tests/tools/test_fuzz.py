@@ -98,6 +98,7 @@ def test_mutations_by_hand():
     assert Mutation("word", 0, 0, b"x").applied(b",") == b"x,", "a file without words"
 
 
+@pytest.mark.takes_long("three times 80 inputs")
 def test_inputs_follow_from_the_seed(tmp_path):
     def inputs(start):
         seen = []
