@@ -21,10 +21,11 @@ from benchmarks.score.diagnostics import Diagnostics, diagnose
 from benchmarks.score.evaluate import benchmark, frame_ap, protocol_of, random_classes
 from benchmarks.score.predict import predict
 from benchmarks.score.provenance import environment, scoring_code
-from benchmarks.score.results import CURVE_THETA, TABLE_THETA, Result, save
+from benchmarks.score.results import CURVE_THETA, TABLE_THETA, Result, none_if_nan, save
 from benchmarks.train.data import Data, given_boxes, load_data
 from benchmarks.train.gflops import count_experiment
 from benchmarks.train.training import FinishedTraining, train
+from datasets.split import Split
 from evaluators import EvalRules
 from evaluators.ava_csv import write_detections, write_frame_detections, write_persons
 from evaluators.precision_recall import actor_precision_recall
@@ -92,19 +93,11 @@ def score(
     at_curve_theta = at_theta
     if exp.theta != CURVE_THETA:
         at_curve_theta = frame_ap(split, filter_by_score(candidates, CURVE_THETA), protocol)
-    analysis: Analysis | None = None
-    diagnostics: Diagnostics | None = None
-    if rank() == 0:  # once: at AVA's size this takes minutes and gigabytes
-        analysis = analyse(split, detections, protocol)
-        diagnostics = diagnose(split, candidates, detections, product=exp.score == "product")
-    analysis, diagnostics = all_gather((analysis, diagnostics))[0]
+    analysis, diagnostics = _analyses(split, candidates, detections, exp)
     del candidates
+    rules = EvalRules(excluded=split.excluded)
     actors = actor_precision_recall(
-        split.ground_truth,
-        detections.persons,
-        split.evaluated,
-        theta=TABLE_THETA,
-        rules=EvalRules(excluded=split.excluded),
+        split.ground_truth, detections.persons, split.evaluated, theta=TABLE_THETA, rules=rules
     )
     counted, duplicates = count_experiment(exp, len(split.classes)), analysis.errors["duplicate"]
     result = Result(
@@ -117,11 +110,11 @@ def score(
         mAP_curve_theta=at_curve_theta.mAP,
         mAP_untrained=training.record.mAP_untrained,
         mAP_random_classes=random_classes(split, protocol).mAP,
-        precision=None if np.isnan(actors.precision) else actors.precision,
+        precision=none_if_nan(actors.precision),
         recall=actors.recall,
         **asdict(diagnostics),
         mAP_without_duplicates=None if duplicates is None else at_theta.mAP + duplicates,
-        per_class={at_theta.classes[i]: None if np.isnan(ap) else ap for i, ap in at_theta.ap.items()},
+        per_class={at_theta.classes[i]: none_if_nan(ap) for i, ap in at_theta.ap.items()},
         clips=len(split),
         substituted=training.record.substituted,
         gflops=counted.gflops,
@@ -135,6 +128,21 @@ def score(
     if rank() == 0:
         _write(context.runs / exp.hash, exp, result, analysis, detections)
     return result
+
+
+def _analyses(
+    split: Split, candidates: SplitDetections, detections: SplitDetections, exp: Experiment
+) -> tuple[Analysis, Diagnostics]:
+    """Analyse in the first process, for all: at AVA's size this takes minutes and gigabytes."""
+    analyses = None
+    if rank() == 0:
+        product = exp.score == "product"
+        analyses = (
+            analyse(split, detections, protocol_of(exp)),
+            diagnose(split, candidates, detections, product=product),
+        )
+    first: tuple[Analysis, Diagnostics] = all_gather(analyses)[0]
+    return first
 
 
 def _write(

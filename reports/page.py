@@ -228,6 +228,27 @@ def chart_figures(scale: str, runs: Sequence[Run], tables: Sequence[Table]) -> I
         "Frame-mAP against GFLOPs, with the Pareto front as a line. GFLOPs of published two-stage methods "
         "include their person detector.",
     )
+    yield from _selection_figures(by_row)
+    gains = _error_gains(by_row)
+    if gains:
+        yield _chart(
+            "errors",
+            charts.error_gains(gains),
+            "Error budget: the mAP gain of correcting each cause of error alone. Gains do not add up, "
+            "because two errors of one detection hide each other.",
+        )
+    if (best := best_single_stage(runs)) and best.analysis:
+        classes = list(best.analysis.boxes)
+        yield _chart(
+            "confusion",
+            charts.confusion(pd.DataFrame(best.analysis.confusion, classes, classes), best.label),
+            "Annotated actions of matched actors against their highest-scored action, as shares of a row. An "
+            "actor may have several actions.",
+        )
+
+
+def _selection_figures(by_row: Mapping[str, Run]) -> Iterator[HtmlFigure]:
+    """The charts that compare the token selections of Table 2b."""
     selections = {label(f"2b/{name}"): run for name in TABLES["2b"] if (run := by_row.get(f"2b/{name}"))}
     curves = {
         name: (THETAS, _with_nan(run.analysis.precision), _with_nan(run.analysis.recall))
@@ -256,22 +277,6 @@ def chart_figures(scale: str, runs: Sequence[Run], tables: Sequence[Table]) -> I
     if logs:
         caption = "Training loss and validation mAP of the token selections of Table 2b."
         yield _chart("trainings", charts.training_curves(logs), caption)
-    gains = _error_gains(by_row)
-    if gains:
-        yield _chart(
-            "errors",
-            charts.error_gains(gains),
-            "Error budget: the mAP gain of correcting each cause of error alone. Gains do not add up, "
-            "because two errors of one detection hide each other.",
-        )
-    if (best := best_single_stage(runs)) and best.analysis:
-        classes = list(best.analysis.boxes)
-        yield _chart(
-            "confusion",
-            charts.confusion(pd.DataFrame(best.analysis.confusion, classes, classes), best.label),
-            "Annotated actions of matched actors against their highest-scored action, as shares of a row. An "
-            "actor may have several actions.",
-        )
 
 
 def _chart(name: str, figure: Figure, caption: str) -> HtmlFigure:

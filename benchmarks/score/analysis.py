@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.score.detections import SplitDetections, expand_rows
-from benchmarks.score.results import TABLE_THETA
+from benchmarks.score.results import TABLE_THETA, none_if_nan
 from datasets.split import Split
 from evaluators.bootstrap import bootstrap
 from evaluators.errors import error_budget
@@ -58,12 +58,12 @@ def analyse(split: Split, detections: SplitDetections, protocol: str) -> Analysi
     recall = np.append(lowest.recall, curve.recall)[at]
     budget = error_budget(gt, rows, split.evaluated, rules=rules)
     return Analysis(
-        mAP_low=_number(ends.low) if ends else None,
-        mAP_high=_number(ends.high) if ends else None,
+        mAP_low=none_if_nan(ends.low) if ends else None,
+        mAP_high=none_if_nan(ends.high) if ends else None,
         boxes={split.evaluated[i]: int((gt.label == i).sum()) for i in ids},
-        precision=[_number(x) for x in precision],
-        recall=[_number(x) for x in recall],
-        errors={cause: _number(gain) for cause, gain in budget.mAP_gain.items()},
+        precision=[none_if_nan(x) for x in precision],
+        recall=[none_if_nan(x) for x in recall],
+        errors={cause: none_if_nan(gain) for cause, gain in budget.mAP_gain.items()},
         confusion=confusion(split, detections).tolist(),
     )
 
@@ -92,10 +92,6 @@ def confusion(split: Split, detections: SplitDetections, *, iou: float = 0.5) ->
     counts = annotated[actor_of[assigned[assigned >= 0]]].T @ predicted[assigned >= 0]
     shares: NDArray[np.float64] = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     return shares
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def read_analysis(path: Path) -> Analysis | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.score.detections import SplitDetections, expand_rows
-from benchmarks.score.results import TABLE_THETA
+from benchmarks.score.results import TABLE_THETA, none_if_nan
 from datasets.split import Split
 from evaluators.frame_map import Detections, EvalRules, GroundTruth, frame_keys, frame_map
 from evaluators.matching import Ints, candidate_pairs, has_positive_area, lookup, run_starts
@@ -100,7 +100,7 @@ def _candidates_per_actor(
 def _actor_ap(split: Split, actors: GroundTruth, persons: Detections, *, iou: float) -> float | None:
     rows = replace(persons, label=np.ones(len(persons.score), np.int64))
     rules = EvalRules(iou=iou, excluded=split.excluded)
-    return _number(frame_map(actors, rows, {1: "actor"}, rules=rules).mAP)
+    return none_if_nan(frame_map(actors, rows, {1: "actor"}, rules=rules).mAP)
 
 
 def _class_ap_on_true_boxes(
@@ -117,8 +117,4 @@ def _class_ap_on_true_boxes(
     persons = Detections(true.videos, true.video, true.frame, true.box, true.label, np.ones(len(best)))
     rows = expand_rows(replace(candidates, persons=persons, scores=scores), sorted(split.evaluated))
     rules = EvalRules(excluded=split.excluded)
-    return _number(frame_map(split.ground_truth, rows, split.evaluated, rules=rules).mAP)
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    return none_if_nan(frame_map(split.ground_truth, rows, split.evaluated, rules=rules).mAP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,11 @@ def read_result(path: Path) -> Result:
         raise ValueError(
             f"{path}: not a result this version reads ({error}); delete {path.parent} and run again"
         ) from error
+
+
+def none_if_nan(value: float) -> float | None:
+    """A number as our JSON has it: None for NaN."""
+    return None if math.isnan(value) else float(value)
 
 
 def _fits(value: Any, kind: Any) -> bool:
