@@ -59,13 +59,13 @@ def cluster(address: str | None = None) -> Iterator[list[dict[str, Any]]]:
         os.environ.update(_rounding())
         if (python := shlex.quote(sys.executable)) != sys.executable:  # Ray gives it to a shell as it is
             quiet["runtime_env"] = {"py_executable": python}
-        ray.init(address="local", include_dashboard=False, object_store_memory=128 * 2**20, **quiet)
+        _init(address="local", include_dashboard=False, object_store_memory=128 * 2**20, **quiet)
     else:
         try:
             if address != "auto":  # Ray would try for minutes
                 host, _, port = address.removeprefix("ray://").rpartition(":")
                 socket.create_connection((host, int(port)), timeout=10).close()
-            _join(address, runtime_env=_runtime_env(), **quiet)
+            _init(address=address, runtime_env=_runtime_env(), **quiet)
         except (OSError, ValueError) as error:  # a ConnectionError is an OSError
             raise ValueError(f"no Ray cluster answers at {address!r}: {error}") from error
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -88,15 +88,23 @@ def _wait_for_first_process() -> None:
         ) from None
 
 
-def _join(address: str, **options: Any) -> None:
-    """ray.init; up to twice more where the server a head starts for a client took longer than Ray waits."""
+def _init(address: str, **options: Any) -> None:
+    """ray.init; up to twice more where a busy machine took longer than Ray waits: 30 seconds, for its own
+    processes or for the server that a head starts for a client.
+
+    Raises ConnectionError where nothing answers; ValueError where a private cluster does not start.
+    """
     for retries in (2, 1, 0):
         try:
             ray.init(address=address, **options)
             return
-        except ConnectionError as error:
-            if not retries or not address.startswith("ray://"):
+        except Exception as error:  # Ray raises nothing more exact for its own processes
+            slow = "timed out during startup" in str(error)
+            late = address.startswith("ray://") and isinstance(error, ConnectionError)
+            if not slow and not late:
                 raise
+            if not retries:
+                raise ValueError(f"Ray did not start in three attempts: {error}") from error
             print(f"{address}: {error}; retrying", file=sys.stderr, flush=True)
             ray.shutdown()
             time.sleep(5)

@@ -1,7 +1,7 @@
 """Sweeps two rows on a cluster, and prints the events: HOW ROOT OUT.
 
-HOW: "alone" in a private cluster; "processes": one row, in two processes; "client": as a client of a cluster;
-"lost": on two machines, of which one is lost in the middle.
+HOW: "processes": one row, in two processes of a private cluster; "client": as a client of a cluster; "lost":
+on two machines, of which one is lost in the middle; "alone": no sweep, one row after the other in this process.
 """
 
 import socket
@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray.cluster_utils import Cluster
 
-from benchmarks.context import Step
+from benchmarks.context import RunContext, Step
 from benchmarks.experiments import OURS, at_scale
+from benchmarks.run import run
 from benchmarks.sweep.cluster import Resources, check_storage, cluster
 from benchmarks.sweep.trials import SweepOptions, sweep
 
@@ -81,6 +83,11 @@ def code_file() -> str:
     return str(benchmarks.sweep.__file__)
 
 
+if how == "alone":
+    torch.set_num_threads(1)
+    for row in rows:
+        run([row], {exp.dataset: root}, RunContext(torch.device("cpu"), out))
+    sys.exit()
 addresses = {"client": head_with_client_server, "lost": cluster_of_two}
 address = addresses[how]() if how in addresses else None
 with cluster(address) as nodes:
