@@ -1,7 +1,7 @@
 """Sweeps two rows on a cluster, and prints the events: HOW ROOT OUT.
 
-HOW: "processes": one row, in two processes of a private cluster; "client": as a client of a cluster; "lost":
-on two machines, of which one is lost in the middle; "alone": no sweep, one row after the other in this process.
+HOW: "processes": one row, in two processes of a private cluster; "client": as a client of a cluster;
+"lost": on two machines, of which one is lost in the middle; "alone": no sweep, one row after the other here.
 """
 
 import socket
