@@ -11,12 +11,13 @@ from torch import nn
 
 from actloc_core import backbones
 from actloc_core import selection as selections
+from actloc_core.classifier import ClipClassifier
 from actloc_core.detr import DetrLocalizer
 from actloc_core.model import ActionLocalizer
 from actloc_core.structures import Backbone
 from actloc_core.two_stage import TwoStageLocalizer
 
-METHODS = ("single_stage", "two_stage", "detr")
+METHODS = ("single_stage", "two_stage", "detr", "classification")
 
 
 def assemble(
@@ -50,6 +51,8 @@ def assemble(
     body.checkpointing = checkpointing
     if method == "two_stage":
         return TwoStageLocalizer(body, num_classes=num_classes)
+    if method == "classification":
+        return ClipClassifier(body, num_classes=num_classes)
     if method == "detr":
         return DetrLocalizer(
             body,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +21,10 @@ from benchmarks.experiments import SCALES, TRAINING, Experiment, choose, rows_at
 from benchmarks.train.data import given_boxes, load_data
 from benchmarks.train.models import weights_file
 from benchmarks.train.pretrained import WEIGHTS, download
-from datasets import synthetic, synthetic_tubes
+from datasets import synthetic, synthetic_clips, synthetic_tubes
+
+SYNTHETIC = synthetic.SIZES.keys() | synthetic_clips.SIZES.keys() | synthetic_tubes.SIZES.keys()
+"""Names of the datasets that are made."""
 
 
 def exit_code(command: Callable[[], int]) -> int:
@@ -63,7 +66,7 @@ def positive(text: str) -> int:
 
 
 def chosen_rows(only: list[str], rows: list[str], scale: str, seeds: int) -> dict[str, Experiment]:
-    """Row's name -> experiment, for each seed; rows that a chosen one is initialised from come first.
+    """Row's name -> experiment, for each seed; rows that a chosen one is initialised from come first, once.
 
     Raises ValueError naming the nearest known names for an unknown one.
     """
@@ -71,13 +74,18 @@ def chosen_rows(only: list[str], rows: list[str], scale: str, seeds: int) -> dic
     for seed in range(seeds):
         every = rows_at(scale, seed=seed)
         names = choose(only, rows)
-        initialised_from = {every[name].weights for name in names}
-        first = next(
-            (n for n, exp in every.items() if TRAINING + exp.training_hash in initialised_from), None
-        )
         suffix = f" seed {seed}" if seeds > 1 else ""
-        chosen |= {f"{name}{suffix}": every[name] for name in ([first] if first else []) + names}
-    return chosen
+        chosen |= {f"{name}{suffix}": every[name] for name in names}
+    first = initial_rows(chosen.values(), scale)
+    return {name: exp for name, exp in first.items() if exp not in chosen.values()} | chosen
+
+
+def initial_rows(experiments: Iterable[Experiment], scale: str) -> dict[str, Experiment]:
+    """Row's name -> experiment, of the rows whose trained backbones initialise these; of seed 0."""
+    initialised_from = {exp.weights for exp in experiments}
+    return {
+        name: exp for name, exp in rows_at(scale).items() if TRAINING + exp.training_hash in initialised_from
+    }
 
 
 def named(option: str, given: list[str], example: str) -> dict[str, Path]:
@@ -100,7 +108,7 @@ def data_roots(given: list[str], rows: Mapping[str, Experiment], made: Path) -> 
     wanted = {exp.dataset for exp in rows.values()}
     for name in sorted(roots.keys() - wanted):
         raise ValueError(f"--data {name}=...: no chosen row uses it; they use {', '.join(sorted(wanted))}")
-    for name in sorted(wanted & (synthetic.SIZES.keys() | synthetic_tubes.SIZES.keys()) - roots.keys()):
+    for name in sorted(wanted & (SYNTHETIC) - roots.keys()):
         roots[name] = make_synthetic(made, name)
     return roots
 
@@ -116,7 +124,11 @@ def weight_files(
     files = named("--weights", given, "NAME=FILE, such as mvitv2_s_k400=k400.pyth")
     wanted = {e.weights for e in experiments.values() if e.weights and not e.weights.startswith(TRAINING)}
     for name in sorted(files.keys() - wanted):
-        use = f"they use {', '.join(sorted(wanted))}" if wanted else "they use random weights"
+        use = (
+            f"they use {', '.join(sorted(wanted))}"
+            if wanted
+            else "they use none: small rows bring their pre-training along"
+        )
         raise ValueError(f"--weights {name}=...: no chosen row uses it; {use}")
     if downloads is not None:
         for name in sorted((wanted & WEIGHTS.keys()) - files.keys()):
@@ -146,6 +158,8 @@ def make_synthetic(made: Path, name: str) -> Path:
 
         if name in synthetic.SIZES:
             root = synthetic.make(made, synthetic.SIZES[name], progress=progress)
+        elif name in synthetic_clips.SIZES:
+            root = synthetic_clips.make(made, synthetic_clips.SIZES[name], progress=progress)
         else:
             root = synthetic_tubes.make(made, *synthetic_tubes.SIZES[name], progress=progress)
     print(f"data: {root} ({synthetic.fingerprint(root)})")
@@ -156,6 +170,8 @@ def synthetic_folder(made: Path, name: str) -> Path:
     """Where `make_synthetic` puts a benchmark."""
     if name in synthetic.SIZES:
         return synthetic.folder_of(made, synthetic.SIZES[name])
+    if name in synthetic_clips.SIZES:
+        return synthetic_clips.folder_of(made, synthetic_clips.SIZES[name])
     return synthetic_tubes.folder_of(made, *synthetic_tubes.SIZES[name])
 
 

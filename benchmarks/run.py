@@ -18,7 +18,7 @@ from benchmarks.experiments import Experiment
 from benchmarks.score.analysis import Analysis, analyse
 from benchmarks.score.detections import SplitDetections, expand_rows, filter_by_score
 from benchmarks.score.diagnostics import Diagnostics, diagnose
-from benchmarks.score.evaluate import benchmark, frame_ap, protocol_of, random_classes
+from benchmarks.score.evaluate import benchmark, frame_ap, protocol_of, random_classes, top1_accuracy
 from benchmarks.score.predict import predict
 from benchmarks.score.provenance import environment, scoring_code
 from benchmarks.score.results import CURVE_THETA, TABLE_THETA, Result, none_if_nan, save
@@ -107,6 +107,7 @@ def score(
         split=data.report_name,
         protocol=protocol,
         mAP=at_theta.mAP,
+        accuracy=top1_accuracy(split, detections) if exp.method == "classification" else None,
         mAP_curve_theta=at_curve_theta.mAP,
         mAP_untrained=training.record.mAP_untrained,
         mAP_random_classes=random_classes(split, protocol).mAP,
@@ -138,7 +139,7 @@ def _analyses(
     if rank() == 0:
         product = exp.score == "product"
         analyses = (
-            analyse(split, detections, protocol_of(exp)),
+            analyse(split, candidates, detections, protocol_of(exp), product=product),
             diagnose(split, candidates, detections, product=product),
         )
     first: tuple[Analysis, Diagnostics] = all_gather(analyses)[0]

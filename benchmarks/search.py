@@ -17,15 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actloc_core.cli import command_parser
+from actloc_core.detector import resolve_device
+from benchmarks.context import RunContext
 from benchmarks.experiments import OURS, ROWS, Experiment, choose, rows_at
 from benchmarks.inputs import (
     add_common_options,
     check_data,
     data_roots,
     exit_code,
+    initial_rows,
     positive,
     weight_files,
 )
+from benchmarks.run import run
 from benchmarks.score.results import save
 from benchmarks.train.models import weights_file
 
@@ -57,8 +61,11 @@ def main(argv: list[str] | None = None) -> int:
     weights = weight_files(args.weights, {exp.hash: exp}, downloads)
     check_data({exp.hash: exp}, roots)
     initial_weights = weights_file(exp, weights, args.out / "trainings")
-    if initial_weights is not None and not initial_weights.exists():
-        raise FileNotFoundError(f"{initial_weights}: the training that {row} is initialised from is missing")
+    if initial_weights is not None and not initial_weights.exists():  # a small row's pre-training
+        [(name, initial)] = initial_rows([exp], args.scale).items()
+        print(f"{name}: {row} is initialised from it; training it first", flush=True)
+        initial_roots = data_roots([], {name: initial}, args.out / "data")
+        run([initial], initial_roots, RunContext(resolve_device(None), args.out))
     from benchmarks.sweep.search import TrialLog  # with Ray, which takes seconds to import
 
     folder = args.out / "search" / f"{row.replace('/', '_')}_{args.scale}_{exp.hash}"

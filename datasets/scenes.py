@@ -4,9 +4,13 @@ NumPy only: no files and no video codec, so scenes can be drawn wherever NumPy i
 `datasets.synthetic` writes them as videos with annotations. A scene is `FPS` frames long with the
 keyframe in the middle, and holds
 
-- actors: a body with a red core, a bright bar and one or more of the ten actions, annotated;
+- actors: a body with a red core, a bright bar and actions, annotated. One action is a movement, one of
+  MOVEMENTS as one of AVA's 14 poses; of the others an actor may do several. Frequencies fall as 1 / rank;
 - idle persons: the same look without any action, so they are not actors and not annotated;
 - distractors: bodies with a blue core that move and change like actors, and are not annotated.
+
+Bodies are 0.3 to 0.9 of the frame's height and mostly stay within a cell of an 8 x 8 grid during a scene; one
+in ten is a fast mover. In some scenes bodies cover each other, in some the picture is cut to another one.
 
 The ten actions need time: no single frame distinguishes them. Everything an action changes (position,
 size, opacity, the bar's angle) has the same distribution at the keyframe whatever the action is.
@@ -19,7 +23,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ACTIONS = ("left", "right", "up", "down", "start", "stop", "grow", "shrink", "blink", "rotate")
+MOVEMENTS = ("up", "down", "rotate", "left", "right")
+"""Of these an actor does exactly one."""
+MOVEMENT_SHARES = np.array([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5]) / (137 / 60)
+CHANGES = {"grow": 0.3, "shrink": 0.15, "blink": 0.1, "vanish": 0.075, "appear": 0.06}
+"""Other actions -> the share of actors that do them, 0.3 / rank. No actor both appears and vanishes, or
+grows and shrinks."""
+ACTIONS = (*MOVEMENTS, *CHANGES)
 """Names of the action ids 1..10."""
 FLIPPED = {"left": "right", "right": "left"}
 """Actions that a horizontal flip exchanges."""
@@ -27,12 +37,22 @@ FLIPPED = {"left": "right", "right": "left"}
 FPS = 16
 WIDTH, HEIGHT = 80, 64  # pixels
 CORES = {"red": (0.95, 0.05, 0.05), "blue": (0.1, 0.2, 0.95)}  # RGB in [0, 1]
-ASPECT = 0.75  # a body's width over its height
-SPEED = 0.9  # pixels per frame
-GROWTH = 0.045  # relative size per frame
+ASPECT = 0.5  # a body's width over its height
+SMALLEST, LARGEST = 0.3 * HEIGHT, 0.9 * HEIGHT
+"""Heights of bodies, pixels."""
+SPEED = 0.5
+"""Pixels per frame: 7.5 in a scene, where a cell of an 8 x 8 grid is 10 x 8."""
+FAST, FAST_SHARE = 1.25, 0.1
+"""Pixels per frame of the fast movers, and their share."""
+GROWTH = 0.03  # relative size per frame
 SPIN = 0.22  # radians per frame
-MAX_OVERLAP = 0.1
-"""Intersection over the smaller box, below which two bodies count as apart."""
+FADING = 0.1  # of its opacity a frame, of a body that appears or vanishes
+MAX_OVERLAP, MAX_OCCLUSION, OCCLUSION_SHARE = 0.1, 0.4, 0.15
+"""Intersection over the smaller box, below which two bodies count as apart; the same in scenes with
+occlusion, and the share of these."""
+CUT_SHARE = 0.1
+"""Share of scenes that are cut to another one, before or after the keyframe, `CUT_AT` frames away from it."""
+CUT_AT = (4, 7)
 ATTEMPTS = 50
 """Positions tried for a body before it is left out of a crowded scene."""
 
@@ -47,9 +67,23 @@ class Person:
     y: float
     size: float
     shade: tuple[float, float, float]
+    stripes: tuple[float, float, float]
+    """Of the body: cycles a body's height along x and along y, and the phase in radians."""
     angle: float
     core: str  # "red" | "blue"
     actions: tuple[str, ...]
+    speed: float = SPEED
+    """Pixels per frame."""
+
+    @property
+    def is_actor(self) -> bool:
+        """Whether the body is annotated."""
+        return self.core == "red" and bool(self.actions)
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether it is a fast mover: it may leave its cell of an 8 x 8 grid during a scene."""
+        return self.speed > SPEED and self.actions[0] != "rotate"
 
     @property
     def box(self) -> Box:
@@ -72,6 +106,7 @@ class Track:
     angle: np.ndarray  # radians
     opacity: np.ndarray  # 0 to 1
     shade: tuple[float, float, float]
+    stripes: tuple[float, float, float]
     core: np.ndarray  # RGB in [0, 1], (T, 3)
 
     @property
@@ -82,41 +117,51 @@ class Track:
 
 
 def sample_scene(rng: np.random.Generator) -> list[Person]:
-    """Sample 1-3 actors, 1-3 distractors and sometimes an idle person, apart at the keyframe."""
-    kinds = ["actor"] * rng.integers(1, 4) + ["distractor"] * rng.integers(1, 4)
+    """Sample 1-3 actors, 0-2 distractors and sometimes an idle person, at their places at the keyframe."""
+    kinds = ["actor"] * rng.integers(1, 4) + ["distractor"] * rng.integers(0, 3)
     kinds += ["idle"] * int(rng.random() < 0.3)
+    most = MAX_OCCLUSION if rng.random() < OCCLUSION_SHARE else MAX_OVERLAP
     persons: list[Person] = []
     for kind in kinds:
-        actions = () if kind == "idle" else _sample_actions(rng)
+        actions = () if kind == "idle" else sample_actions(rng)
         for _ in range(ATTEMPTS):
-            size = rng.uniform(13, 22)
+            size = np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST)))
             person = Person(
                 x=rng.uniform(size * ASPECT / 2 + 1, WIDTH - size * ASPECT / 2 - 1),
                 y=rng.uniform(size / 2 + 1, HEIGHT - size / 2 - 1),
                 size=size,
-                shade=tuple(rng.uniform(0.35, 0.8, 3)),
+                shade=sample_shade(rng),
+                stripes=sample_stripes(rng),
                 angle=rng.uniform(0, np.pi),
                 core="blue" if kind == "distractor" else "red",
                 actions=actions,
+                speed=FAST if rng.random() < FAST_SHARE else SPEED,
             )
-            if all(overlap([person.box], [other.box]) < MAX_OVERLAP for other in persons):
+            if all(overlap([person.box], [other.box]) < most for other in persons):
                 persons.append(person)
                 break
     return persons
 
 
-def _sample_actions(rng: np.random.Generator) -> tuple[str, ...]:
-    """Sample one to five compatible actions, about 2.3 on average."""
-    actions: list[str] = []
-    while not actions:
-        across = rng.choice(["", "left", "right"], p=[0.4, 0.3, 0.3])
-        along = rng.choice(["", "up", "down"], p=[0.4, 0.3, 0.3])
-        timing = rng.choice(["", "start", "stop"], p=[0.4, 0.3, 0.3]) if across or along else ""
-        scale = rng.choice(["", "grow", "shrink"], p=[0.64, 0.18, 0.18])
-        blink = "blink" if rng.random() < 0.2 else ""
-        rotate = "rotate" if rng.random() < 0.2 else ""
-        actions = [str(a) for a in (across, along, timing, scale, blink, rotate) if a]
-    return tuple(actions)
+def sample_shade(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Sample a body's colour, RGB in [0, 1]."""
+    return tuple(rng.uniform(0.35, 0.7, 3))
+
+
+def sample_stripes(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Sample a body's stripes, of any direction: without a texture motion would be seen at edges alone."""
+    cycles, direction, phase = rng.uniform((1.5, 0, 0), (3, 2 * np.pi, 2 * np.pi))
+    return cycles * np.cos(direction), cycles * np.sin(direction), phase
+
+
+def sample_actions(rng: np.random.Generator) -> tuple[str, ...]:
+    """Sample a movement and up to three other actions, 1.7 in all on average."""
+    names = list(CHANGES)
+    wanted = {name for name, draw in zip(names, rng.random(len(names)), strict=True) if draw < CHANGES[name]}
+    for one, other in (("vanish", "appear"), ("grow", "shrink")):
+        if one in wanted:
+            wanted.discard(other)
+    return (str(rng.choice(MOVEMENTS, p=MOVEMENT_SHARES)), *(name for name in names if name in wanted))
 
 
 def sample_detections(persons: Sequence[Person], rng: np.random.Generator) -> list[tuple[Box, float]]:
@@ -149,7 +194,20 @@ def overlap(a: np.ndarray | Sequence[Box], b: np.ndarray | Sequence[Box]) -> flo
 
 
 def render(persons: Sequence[Person], rng: np.random.Generator) -> np.ndarray:
-    """Draw a scene: (FPS, HEIGHT, WIDTH, 3) uint8 RGB; the keyframe is frame FPS // 2."""
+    """Draw a scene: (FPS, HEIGHT, WIDTH, 3) uint8 RGB; the keyframe is frame FPS // 2.
+
+    A CUT_SHARE of scenes is cut to another scene before or after it.
+    """
+    frames = draw_scene(persons, rng)
+    if rng.random() < CUT_SHARE:
+        at = int(rng.integers(*CUT_AT))
+        cut = slice(FPS // 2 + at, None) if rng.random() < 0.5 else slice(0, FPS // 2 - at)
+        frames[cut] = draw_scene(sample_scene(rng), rng)[cut]
+    return frames
+
+
+def draw_scene(persons: Sequence[Person], rng: np.random.Generator) -> np.ndarray:
+    """Draw a scene without a cut: (FPS, HEIGHT, WIDTH, 3) uint8 RGB."""
     time = np.arange(FPS) - FPS // 2
     return draw([_track(person, time) for person in persons], FPS, rng)
 
@@ -157,26 +215,28 @@ def render(persons: Sequence[Person], rng: np.random.Generator) -> np.ndarray:
 def _track(person: Person, time: np.ndarray) -> Track:
     """Move a person through time, (T,) frames from the keyframe."""
     actions = person.actions
-    moving = np.ones(len(time))
-    if "start" in actions:
-        moving = (time > 0).astype(float)
-    if "stop" in actions:
-        moving = (time < 0).astype(float)
-    step = time * moving * SPEED
+    step = time * person.speed
+    opacity = blinking(time) if "blink" in actions else np.ones(len(time))
+    # As at the keyframe for one half of the scene, and nearly gone at the end of the other half.
+    if "appear" in actions:
+        opacity = opacity * (1 + FADING * np.minimum(time, 0))
+    if "vanish" in actions:
+        opacity = opacity * (1 - FADING * np.maximum(time, 0))
     return Track(
         x=person.x + step * (("right" in actions) - ("left" in actions)),
         y=person.y + step * (("down" in actions) - ("up" in actions)),
         size=person.size * (1 + GROWTH * time * (("grow" in actions) * 1.0 - ("shrink" in actions))),
         angle=person.angle + SPIN * time * ("rotate" in actions),
-        opacity=blinking(time) if "blink" in actions else np.ones(len(time)),
+        opacity=opacity,
         shade=person.shade,
+        stripes=person.stripes,
         core=np.tile(CORES[person.core], (len(time), 1)),
     )
 
 
 def blinking(time: np.ndarray, off: float = 0.25) -> np.ndarray:
-    """Opacity, (T,): two frames on (1), two frames off, on at time 0."""
-    return np.where(time // 2 % 2 == 0, 1.0, off)
+    """Opacity, (T,): three frames on (1), three frames off, on at time 0."""
+    return np.where((time + 1) // 3 % 2 == 0, 1.0, off)
 
 
 def draw(tracks: Sequence[Track], length: int, rng: np.random.Generator) -> np.ndarray:
@@ -211,9 +271,11 @@ def _draw_track(frames: np.ndarray, track: Track, xs: np.ndarray, ys: np.ndarray
     body = np.clip(0.5 + np.minimum(half_w - np.abs(dx), half_h - np.abs(dy)), 0, 1)
     cos, sin = per_frame(np.cos(track.angle)), per_frame(np.sin(track.angle))
     along, across = np.abs(dx * cos + dy * sin), np.abs(dx * sin - dy * cos)
-    bar = np.clip(0.5 + np.minimum(half_w * 0.95 - along, 1.4 - across), 0, 1)
-    core = np.clip(0.5 + size[:, None, None] * 0.17 - np.hypot(dx, dy), 0, 1)
-    shade, white = np.asarray(track.shade), np.array((0.95, 0.95, 0.9))
+    bar = np.clip(0.5 + np.minimum(half_w * 0.95 - along, np.maximum(1.2, 0.08 * half_h) - across), 0, 1)
+    core = np.clip(0.5 + size[:, None, None] * 0.1 - np.hypot(dx, dy), 0, 1)
+    across_x, along_y, phase = track.stripes
+    waves = np.sin(2 * np.pi * (across_x * dx + along_y * dy) / per_frame(size) + phase)
+    shade, white = (1 + 0.35 * waves[..., None]) * track.shade, np.array((0.95, 0.95, 0.9))
     for mask, colour in ((body, shade), (bar, white), (core, track.core[:, None, None])):
         mask = (mask * per_frame(track.opacity)).astype(np.float32)[..., None]
         frames *= 1 - mask

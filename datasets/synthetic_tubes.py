@@ -40,7 +40,7 @@ CLIPS_PER_GROUP = 4  # the g and c in v_left_g01_c02
 XVID = Codec(
     "mpeg4", gop=12, options={"flags": "+bitexact", "qmin": "2", "qmax": "3"}, b_frames=2, tag="XVID"
 )
-VERSION = 2
+VERSION = 3
 """Part of every cached copy's name: raise it with a change of what is drawn or written."""
 
 

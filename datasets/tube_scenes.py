@@ -32,11 +32,13 @@ from datasets.scenes import (
     Track,
     blinking,
     overlap,
+    sample_shade,
+    sample_stripes,
 )
 
 MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "blink", "rotate")
 """The labels' names; label l of the annotations is MOTIONS[l]."""
-SMALLEST, LARGEST = 12.0, 30.0  # a body's height, pixels
+SMALLEST, LARGEST = 0.3 * HEIGHT, 0.6 * HEIGHT  # a body's height, pixels: larger ones had no room to move
 FAINT = 0.55  # opacity of a blinking body in its off frames, and of half of the other bodies
 GREY = (0.5, 0.5, 0.5)
 
@@ -111,7 +113,7 @@ def _sample_track(
     size = np.exp(_sample_start(rng, np.log(SMALLEST), np.log(LARGEST), growth * steps) + growth * done)
 
     def sample_positions(room: float, half: float, direction: float) -> np.ndarray:
-        speed = direction * min(rng.uniform(0.6, 1.1), (room - 2 * half) / steps)  # pixels per frame
+        speed = direction * min(rng.uniform(0.45, 0.9), (room - 2 * half) / steps)  # pixels per frame
         return _sample_start(rng, half, room - half, speed * steps) + speed * done
 
     half = size.max() / 2
@@ -120,8 +122,9 @@ def _sample_track(
         y=sample_positions(HEIGHT, half + 1, (motion == "down") * 1.0 - (motion == "up")),
         size=size,
         angle=rng.uniform(0, np.pi) + SPIN * done * (motion == "rotate"),
-        opacity=np.where(blinks, blinking(done + rng.integers(4), FAINT), rng.choice([1, FAINT])),
-        shade=tuple(rng.uniform(0.35, 0.8, 3)),
+        opacity=np.where(blinks, blinking(done + rng.integers(6), FAINT), rng.choice([1, FAINT])),
+        shade=sample_shade(rng),
+        stripes=sample_stripes(rng),
         core=np.where(acting[:, None], core, GREY),
     )
 

@@ -152,6 +152,28 @@ def compare(
     )
 
 
+def resampled_mAP(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    classes: Mapping[int, str],
+    number: Mapping[str, int],
+    weights: Floats,
+    *,
+    rules: EvalRules = STANDARD_RULES,
+) -> Floats:
+    """frame_map's mAP in given samples of videos, (S,); NaN where a sample has no ground truth.
+
+    weights (V, S): how often each video is drawn. number: the row of `weights` of each video's name.
+    """
+    matching = match_frames(ground_truth, detections, classes, rules=rules)
+
+    def videos(rows: GroundTruth | Detections, kept: Ints) -> Ints:
+        return np.array([number[name] for name in rows.videos], dtype=np.int64)[rows.video[kept]]
+
+    sides = videos(ground_truth, matching.gt_row), videos(detections, matching.det_row)
+    return _mean(resampled_ap(matching, *sides, weights))
+
+
 def resampled_ap(matching: Matching, gt_video: Ints, det_video: Ints, weights: Floats) -> Floats:
     """AP of every class in every sample, (C, S), from weights (V, S): how often a video is drawn.
 

@@ -107,6 +107,27 @@ def error_budget(
     )
 
 
+def without_duplicates(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    classes: Mapping[int, str],
+    *,
+    rules: EvalRules = STANDARD_RULES,
+    background: float = 0.1,
+) -> Detections:
+    """The detections but those whose cause of error is "duplicate"; arguments and errors as `error_budget`.
+
+    Their frame-mAP is the one of all plus the gain of "duplicate".
+    """
+    matching = match_frames(ground_truth, detections, classes, rules=rules)
+    unmatched = np.ones(len(matching.gt_row), dtype=np.bool_)
+    unmatched[matching.assigned[matching.true_positive]] = False
+    cause, _ = _causes(matching, ground_truth, detections, unmatched, background)
+    kept = np.ones(len(detections.score), dtype=np.bool_)
+    kept[matching.det_row[cause == DUPLICATE]] = False
+    return detections.take(kept)
+
+
 def _causes(
     matching: Matching, ground_truth: GroundTruth, detections: Detections, unmatched: Bools, background: float
 ) -> tuple[Ints, dict[int, list[Pairs]]]:

@@ -92,7 +92,7 @@ def scene(seed: int) -> Scene:
     rng = np.random.default_rng(seed)
     persons = scenes.sample_scene(rng)
     frames = scenes.render(persons, rng)
-    actors = [p for p in persons if p.core == "red" and p.actions]
+    actors = [p for p in persons if p.is_actor]
     boxes = [
         (
             p.x / scenes.WIDTH,

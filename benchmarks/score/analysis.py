@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.score.detections import SplitDetections, expand_rows
+from benchmarks.score.resampled import sampled_metrics
 from benchmarks.score.results import TABLE_THETA, none_if_nan
 from datasets.split import Split
 from evaluators.bootstrap import bootstrap
@@ -40,10 +41,14 @@ class Analysis:
     confusion: list[list[float]]
     """Annotated classes (rows) against the highest-scored class (columns) of matched actors: shares of a row,
     classes in the order of `boxes`; a row of zeros where no actor of the class is matched."""
+    sampled: dict[str, list[float | None]]
+    """Metric -> its value in each bootstrap sample of the videos: `benchmarks.score.resampled`."""
 
 
-def analyse(split: Split, detections: SplitDetections, protocol: str) -> Analysis:
-    """Analyse the detections of the split that a run reports on."""
+def analyse(
+    split: Split, candidates: SplitDetections, detections: SplitDetections, protocol: str, *, product: bool
+) -> Analysis:
+    """Analyse a row's detections of the split that it reports on; arguments as of `diagnose`."""
     gt, ids = split.ground_truth, sorted(split.evaluated)
     rules = EvalRules(protocol, excluded=split.excluded)
     rows, persons = expand_rows(detections, ids), detections.persons
@@ -65,6 +70,7 @@ def analyse(split: Split, detections: SplitDetections, protocol: str) -> Analysi
         recall=[none_if_nan(x) for x in recall],
         errors={cause: none_if_nan(gain) for cause, gain in budget.mAP_gain.items()},
         confusion=confusion(split, detections).tolist(),
+        sampled=sampled_metrics(split, candidates, detections, protocol, product=product),
     )
 
 

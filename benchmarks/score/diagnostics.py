@@ -44,7 +44,7 @@ def diagnose(
     candidates: those above the lowest threshold, of which `detections` are those above the row's theta.
     product: scores are p(alpha) p(a), not p(a) alone.
     """
-    actors = _actors(split, candidates.persons)
+    actors = actors_of(split, candidates.persons)
     per_actor, p_actor = _candidates_per_actor(split, actors, detections.persons)
     return Diagnostics(
         candidates_per_actor=per_actor,
@@ -64,7 +64,7 @@ def twin_law(candidates_per_actor: float, eos_coef: float) -> float:
     return 1 / (1 + eos_coef * (candidates_per_actor - 1))
 
 
-def _actors(split: Split, persons: Detections) -> GroundTruth:
+def actors_of(split: Split, persons: Detections) -> GroundTruth:
     """The distinct (video, frame, box) with an evaluated label on frames that are not excluded, label 1."""
     gt = split.ground_truth
     frame, _, excluded = frame_keys(gt, persons, split.excluded)
@@ -75,8 +75,8 @@ def _actors(split: Split, persons: Detections) -> GroundTruth:
     return replace(actors, label=np.ones(len(first), np.int64))
 
 
-def _overlaps(split: Split, actors: GroundTruth, persons: Detections) -> tuple[Ints, Ints, np.ndarray]:
-    """Candidate, actor and IoU of every pair on frames that are not excluded."""
+def overlaps(split: Split, actors: GroundTruth, persons: Detections) -> tuple[Ints, Ints, np.ndarray]:
+    """Candidate, actor and IoU of the P pairs that overlap on frames that are not excluded, (P,) each."""
     actor_frame, frame, _ = frame_keys(actors, persons, split.excluded)
     frame = np.where(has_positive_area(persons.box), frame, -1)
     pairs = candidate_pairs(actor_frame, actors.box, frame, persons.box)
@@ -88,7 +88,7 @@ def _candidates_per_actor(
 ) -> tuple[float | None, float | None]:
     """`candidates_per_actor` and `p_actor`. A candidate counts for the actor that it overlaps most."""
     persons = persons.take(np.flatnonzero(persons.score > TABLE_THETA))
-    candidate, actor, iou = _overlaps(split, actors, persons)
+    candidate, actor, iou = overlaps(split, actors, persons)
     order = np.lexsort((-iou, candidate))  # by candidate, its best actor first
     best = order[run_starts(candidate[order])]
     best = best[iou[best] >= 0.5]
@@ -106,7 +106,16 @@ def _actor_ap(split: Split, actors: GroundTruth, persons: Detections, *, iou: fl
 def _class_ap_on_true_boxes(
     split: Split, actors: GroundTruth, candidates: SplitDetections, *, product: bool
 ) -> float | None:
-    candidate, actor, iou = _overlaps(split, actors, candidates.persons)
+    rows = rows_on_true_boxes(split, actors, candidates, product=product)
+    rules = EvalRules(excluded=split.excluded)
+    return none_if_nan(frame_map(split.ground_truth, rows, split.evaluated, rules=rules).mAP)
+
+
+def rows_on_true_boxes(
+    split: Split, actors: GroundTruth, candidates: SplitDetections, *, product: bool
+) -> Detections:
+    """A detection of each class for each true box: p(a) of the candidate that overlaps it most."""
+    candidate, actor, iou = overlaps(split, actors, candidates.persons)
     candidate, actor, iou = (array[iou > 0] for array in (candidate, actor, iou))
     order = np.lexsort((-iou, actor))  # by actor, its best candidate first
     best = order[run_starts(actor[order])]
@@ -115,6 +124,4 @@ def _class_ap_on_true_boxes(
         scores = scores / candidates.persons.score[candidate[best], None]
     true = actors.take(actor[best])
     persons = Detections(true.videos, true.video, true.frame, true.box, true.label, np.ones(len(best)))
-    rows = expand_rows(replace(candidates, persons=persons, scores=scores), sorted(split.evaluated))
-    rules = EvalRules(excluded=split.excluded)
-    return none_if_nan(frame_map(split.ground_truth, rows, split.evaluated, rules=rules).mAP)
+    return expand_rows(replace(candidates, persons=persons, scores=scores), sorted(split.evaluated))

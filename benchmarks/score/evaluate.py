@@ -11,14 +11,15 @@ from benchmarks.score.detections import SplitDetections, expand_rows
 from datasets.split import Split
 from evaluators.frame_map import Detections, EvalRules, FrameMap, frame_map
 
-PROTOCOLS = {"ava": "standard", "ucf24": "gurkirt", "jhmdb": "gurkirt"}
-"""Benchmark -> the protocol of its number; see `evaluators.frame_map.Protocol`."""
+PROTOCOLS = {"ava": "standard", "ucf24": "gurkirt", "jhmdb": "gurkirt", "kinetics": "standard"}
+"""Benchmark -> the protocol of its number; see `evaluators.frame_map.Protocol`. Of whole frames,
+which all overlap by 1, frame-mAP is the mean average precision of classes over clips."""
 ROWS_AT_ONCE = 4_000_000
 """Detections that are scored together, some 1 GiB; of one class all, however many these are."""
 
 
 def benchmark(exp: Experiment) -> str:
-    """The benchmark whose formats and rules an experiment's dataset has: "ava", "ucf24" or "jhmdb".
+    """The benchmark whose formats and rules an experiment's dataset has: "ava", "ucf24", "jhmdb", "kinetics".
 
     Raises ValueError for another dataset.
     """
@@ -77,3 +78,17 @@ def random_classes(split: Split, protocol: str) -> FrameMap:
     )
     scores = np.random.default_rng(0).random((len(first), len(ids)))
     return frame_ap(split, SplitDetections(persons, ids, scores), protocol)
+
+
+def top1_accuracy(split: Split, detections: SplitDetections) -> float:
+    """The share of clips whose class with the highest score is one of their labels.
+
+    detections: of a classifier, one for each clip.
+    """
+    best = detections.ids[detections.scores.argmax(1)]
+    gt, persons = split.ground_truth, detections.persons
+    true = {(gt.videos[v], f, c) for v, f, c in zip(gt.video, gt.frame, gt.label, strict=True)}
+    hits = [
+        (persons.videos[v], f, c) in true for v, f, c in zip(persons.video, persons.frame, best, strict=True)
+    ]
+    return sum(hits) / len(split)

@@ -28,15 +28,26 @@ RUN, TRAINING = "benchmarks.run", "benchmarks.train.training"
 SCORING = ("benchmarks.score", "evaluators.frame_map", "evaluators.matching")
 """Not part of a training: a fix there scores again and does not train again. Validation in training chooses
 nothing but best.pt, and readers use the rows of `evaluators.frame_map`, not its rules."""
-METHODS = {"two_stage": "actloc_core.two_stage", "detr": "actloc_core.detr"}
+METHODS = {
+    "two_stage": "actloc_core.two_stage",
+    "detr": "actloc_core.detr",
+    "classification": "actloc_core.classifier",
+}
 READERS = {
     "ava": ("datasets.ava",),
     "ucf24": ("datasets.ucf24", "datasets.tubes"),
     "jhmdb": ("datasets.jhmdb", "datasets.tubes"),
+    "kinetics": ("datasets.kinetics",),
 }
 SCENES = ("datasets.scenes", "datasets.tube_scenes")
 """Frame rates and mirrored classes of synthetic data, which a training on it reads."""
-MAKERS = ("datasets.synthetic", "datasets.synthetic_tubes", "datasets.generate", *SCENES)
+MAKERS = (
+    "datasets.synthetic",
+    "datasets.synthetic_clips",
+    "datasets.synthetic_tubes",
+    "datasets.generate",
+    *SCENES,
+)
 """The bytes of synthetic data are in the data's fingerprint."""
 
 

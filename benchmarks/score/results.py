@@ -30,6 +30,8 @@ class Result:
     protocol: str
     mAP: float
     """Frame-mAP at IoU 0.5, at the experiment's theta."""
+    accuracy: float | None
+    """Top-1, of classification; None for detection."""
     mAP_curve_theta: float
     """The same with every candidate above CURVE_THETA."""
     mAP_untrained: float

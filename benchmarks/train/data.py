@@ -15,7 +15,7 @@ from actloc_core.two_stage import GivenBoxes
 from benchmarks.experiments import Experiment
 from benchmarks.score.evaluate import benchmark
 from benchmarks.score.predict import annotated_boxes
-from datasets import ava, jhmdb, synthetic, synthetic_tubes, ucf24
+from datasets import ava, jhmdb, kinetics, scenes, synthetic, synthetic_tubes, ucf24
 from datasets.split import Key, Split
 
 USUAL_FPS = {"ucf24": 25.0, "jhmdb": 30.0}
@@ -36,14 +36,15 @@ def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
     """The experiment's splits from `roots` (dataset name -> folder).
 
     AVA reports on its validation split, as everybody does, and shows it during training too; so do
-    UCF101-24 and JHMDB with their test splits. The synthetic AVA has a test split of its own.
+    UCF101-24 and JHMDB with their test splits, and Kinetics with its validation split. The synthetic AVA and
+    Kinetics have test splits of their own.
     Raises ValueError where no folder is given, and what the readers raise, naming file and line.
     """
     name = benchmark(exp)
     if exp.dataset not in roots:
         raise ValueError(f"no folder is given for dataset {exp.dataset!r}: --data {exp.dataset}=FOLDER")
     root, made = roots[exp.dataset], exp.dataset.startswith("synthetic_")
-    flipped = synthetic.FLIPPED if made else None
+    flipped = scenes.FLIPPED if made else None
     clips: dict[str, Any] = {"frames": exp.frames, "stride": exp.stride, "crop": exp.crop, "flipped": flipped}
     if name == "ava":
         clips["fps"] = clip_rate(exp)
@@ -51,6 +52,15 @@ def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
         if made:
             return Data(train, val, ava.load(root, "test", **clips), "test", synthetic.fingerprint(root))
         return Data(train, val, val, "val", ava.fingerprint(root))
+    if name == "kinetics":
+        clips["fps"] = clip_rate(exp)
+        # A synthetic video is as long as a clip.
+        labelled = kinetics.load(root, "train", places=1 if made else kinetics.PLACES, **clips)
+        held_out = kinetics.load(root, "val", **clips)
+        if made:
+            test_clips = kinetics.load(root, "test", **clips)
+            return Data(labelled, held_out, test_clips, "test", synthetic.fingerprint(root))
+        return Data(labelled, held_out, held_out, "val", kinetics.fingerprint(root))
     load_tubes: Callable[..., Split] = (
         ucf24.load if name == "ucf24" else partial(jhmdb.load, number=exp.split)
     )
@@ -69,9 +79,10 @@ def clip_rate(exp: Experiment) -> float:
 
     UCF101-24 and JHMDB are read frame by frame, whatever their files' rates: the usual one of each.
     """
-    if benchmark(exp) == "ava":
-        return synthetic.FPS if exp.dataset.startswith("synthetic_") else ava.FPS
-    return synthetic_tubes.FPS if exp.dataset.startswith("synthetic_") else USUAL_FPS[benchmark(exp)]
+    name, made = benchmark(exp), exp.dataset.startswith("synthetic_")
+    if name in ("ava", "kinetics"):
+        return scenes.FPS if made else ava.FPS
+    return synthetic_tubes.FPS if made else USUAL_FPS[name]
 
 
 def given_boxes(exp: Experiment, split: Split, root: Path) -> dict[Key, GivenBoxes] | None:

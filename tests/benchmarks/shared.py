@@ -19,8 +19,8 @@ from datasets import ava
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
-TINY = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32)
-"""The method on the smallest clips; `epochs` is left to each test."""
+TINY = replace(at_scale(OURS, "smoke"), weights=None, frames=4, stride=4, crop=32)
+"""The method on the smallest clips, from drawn weights; `epochs` is left to each test."""
 
 
 def decode_once(patch: pytest.MonkeyPatch) -> None:

@@ -49,8 +49,8 @@ def out(tmp_path_factory):
 
 
 CHOSEN = ["ours/two_c_t_frame_embedding", "ours/two_c_t_frame_embedding_nms", "4/jhmdb_1"]
-"""Three runs, two of them of one training, from whose weights the third is initialised."""
-INITIAL, LATER = SMOKE["2b/two_c_t_frame_embedding"], SMOKE["4/jhmdb_1"]
+"""Three runs, two of them of one training, all initialised from one pre-training."""
+INITIAL, LATER = SMOKE["pretraining/mvitv2_s"], SMOKE["4/jhmdb_1"]
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +73,26 @@ def results_in(out):
 
 
 def test_every_chosen_row_is_run_once(first, out):
-    rows = [SMOKE[name] for name in CHOSEN]
+    rows = [INITIAL, *(SMOKE[name] for name in CHOSEN)]
     assert hashes(out / "runs") == {exp.hash for exp in rows}
-    assert hashes(out / "trainings") == {INITIAL.training_hash, LATER.training_hash}
-    assert "2b/two_c_t_frame_embedding = ours/two_c_t_frame_embedding" in first
-    assert "3 of 3 runs have a result" in first
+    assert hashes(out / "trainings") == {exp.training_hash for exp in rows}
+    assert len(hashes(out / "trainings")) == 3
+    assert "4 of 4 runs have a result" in first
     results = results_in(out)
     assert all(result["mAP"] >= 0 for result in results)
     datasets = {result["experiment"]["dataset"] for result in results}
-    assert datasets == {"synthetic_ava_smoke", "synthetic_jhmdb_smoke"}
+    assert datasets == {"synthetic_kinetics_smoke", "synthetic_ava_smoke", "synthetic_jhmdb_smoke"}
+
+
+def test_pre_training_has_an_accuracy_and_the_other_rows_have_none(first, out):
+    for result in results_in(out):
+        if result["experiment"]["method"] == "classification":
+            assert 0 <= result["accuracy"] <= 1
+            assert (result["recall"], result["candidates_per_actor"]) == (1, 1), (
+                "the whole frame, of each clip"
+            )
+        else:
+            assert result["accuracy"] is None
 
 
 def test_a_row_starts_after_the_training_it_is_initialised_from(first, out):
@@ -92,7 +103,7 @@ def test_a_row_starts_after_the_training_it_is_initialised_from(first, out):
 
 
 RAY = ["2a/256_16", "2a/two_stage", "2a/two_stage_true_boxes", "2b/two_c_t", "4/jhmdb_1"]
-"""Five runs of four trainings, with the one that the last is initialised from."""
+"""Five runs of three trainings, beside the one that all are initialised from."""
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +147,7 @@ def test_a_second_call_skips_rows_that_are_up_to_date(first, out, capsys):
     chosen = ["--only", "2b", "4", "--rows", "two_c_t_frame_embedding", "jhmdb_1"]
     assert ablations.main(["--scale", "smoke", "--out", str(out), *chosen]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("up to date") == 2
+    assert printed.count("up to date") == 3
     assert "starting Ray" not in printed
     assert {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*")} == before
 
@@ -212,11 +223,12 @@ def test_another_row_of_a_finished_training_is_only_scored(with_ray):
 
 
 def test_trainings_run_in_waves_after_those_they_are_initialised_from():
-    rows = [SMOKE[name] for name in ("4/ucf24", "2b/tubelet", "2b/two_c_t_frame_embedding", "4/jhmdb_2")]
+    names = ("2b/tubelet", "fig1/detr", "pretraining/mvitv2_s", "3/hiera_l", "pretraining/hiera_l")
+    rows = [SMOKE[name] for name in names]
     first, second = ablations.waves({exp.training_hash: [exp] for exp in rows})
-    assert [group[0].selection for group in first.values()] == ["two_c_t", "tubelet"], "the longer one first"
-    datasets = {group[0].dataset for group in second.values()}
-    assert datasets == {"synthetic_ucf24_smoke", "synthetic_jhmdb_smoke"}
+    assert {group[0].method for group in first.values()} == {"classification"}
+    assert next(iter(second.values()))[0].method == "detr", "the longest first"
+    assert len(second) == 3
     alone = ablations.waves({rows[0].training_hash: [rows[0]]})
     assert len(alone) == 1, "the training it is initialised from is there already"
 
@@ -225,7 +237,7 @@ def test_trainings_run_in_waves_after_those_they_are_initialised_from():
 def two_waves(tmp_path, monkeypatch):
     """A job whose second row is initialised from the first, and its arguments; no Ray is started."""
     monkeypatch.setattr("benchmarks.sweep.cluster.cluster", machines)
-    rows = [SMOKE["2b/two_c_t_frame_embedding"], SMOKE["4/ucf24"]]
+    rows = [INITIAL, SMOKE["4/ucf24"]]
     job = Job(
         names={exp.hash: exp.dataset for exp in rows},
         experiments={exp.hash: exp for exp in rows},
@@ -266,15 +278,18 @@ def test_a_batch_that_processes_cannot_share_evenly_ends_before_ray_starts(two_w
         ablations.run_missing(missing, job, args)
 
 
-def test_chosen_rows_include_the_row_they_are_initialised_from_for_each_seed():
-    rows = chosen_rows(["4/ucf24"], [], "tiny", 2)
+def test_chosen_rows_bring_the_pre_training_along_that_they_are_initialised_from():
+    """Once for all seeds, and not where it is chosen already or the weights are published."""
+    rows = chosen_rows(["4/ucf24", "3"], [], "tiny", 2)
     assert list(rows) == [
-        "2b/two_c_t_frame_embedding seed 0", "4/ucf24 seed 0",
-        "2b/two_c_t_frame_embedding seed 1", "4/ucf24 seed 1",
+        "pretraining/mvitv2_s", "pretraining/hiera_l",
+        "3/mvitv2_s seed 0", "3/hiera_l seed 0", "4/ucf24 seed 0",
+        "3/mvitv2_s seed 1", "3/hiera_l seed 1", "4/ucf24 seed 1",
     ]  # fmt: skip
-    assert [exp.seed for exp in rows.values()] == [0, 0, 1, 1]
-    initial = rows["2b/two_c_t_frame_embedding seed 1"]
-    assert rows["4/ucf24 seed 1"].weights == TRAINING + initial.training_hash
+    assert [exp.seed for exp in rows.values()] == [0, 0, 0, 0, 0, 1, 1, 1]
+    assert rows["4/ucf24 seed 1"].weights == TRAINING + rows["pretraining/mvitv2_s"].training_hash
+    both = ["2b/tubelet", "pretraining/mvitv2_s"]
+    assert sorted(chosen_rows(both, [], "tiny", 1)) == sorted(both)
     assert list(chosen_rows(["4/ucf24"], [], "paper", 1)) == ["4/ucf24"]
 
 
@@ -298,7 +313,10 @@ def test_a_dry_run_reports_every_row_and_writes_nothing(with_ray):
         (["--scale", "paper", "--only", "2b"], "no file for the initialisation weights 'mvitv2_s_k400'"),
         (["--scale", "paper", "--only", "2b", "--weights", "k400.pyth"], "write NAME=FILE"),
         (["--scale", "paper", "--only", "2b", "--weights", "k600=x"], "they use mvitv2_s_k400"),
-        (["--scale", "smoke", "--only", "2b", "--weights", "k600=x"], "they use random weights"),
+        (
+            ["--scale", "smoke", "--only", "2b", "--weights", "k600=x"],
+            "they use none: small rows bring their pre-training",
+        ),
         (["--scale", "paper", "--data", "/data/ava"], "write NAME=FOLDER"),
         (["--scale", "paper", "--data", "av=/data"], "no chosen row uses it; they use ava, jhmdb, ucf24"),
     ],

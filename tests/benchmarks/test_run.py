@@ -109,7 +109,7 @@ def test_the_numbers_can_be_computed_again_from_the_files(finished, small_benchm
 def test_the_checkpoint_rebuilds_the_model_with_weights_only(training):
     checkpoint = torch.load(training / "checkpoint.pt", weights_only=True)
     assert checkpoint["experiment"]["selection"] == "two_c_t"
-    assert list(checkpoint["classes"].values())[:2] == ["left", "right"]
+    assert list(checkpoint["classes"].values())[:2] == ["up", "down"]
     build_model(EXP, 10).load_state_dict(checkpoint["model"])
 
 

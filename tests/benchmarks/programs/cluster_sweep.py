@@ -22,7 +22,7 @@ from benchmarks.sweep.cluster import Resources, check_storage, cluster
 from benchmarks.sweep.trials import SweepOptions, sweep
 
 how, root, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-exp = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.5)
+exp = replace(at_scale(OURS, "smoke"), weights=None, frames=4, stride=4, crop=32, epochs=0.5)
 rows = [exp, replace(exp, seed=1)]
 trainings = {row.training_hash: [row] for row in (rows[:1] if how == "processes" else rows)}
 machines: list[Any] = []

@@ -11,7 +11,7 @@ from benchmarks.experiments import OURS, at_scale
 from benchmarks.run import run
 
 torch.set_num_threads(1)
-exp = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.5, drop_path=0.5)
+exp = replace(at_scale(OURS, "smoke"), weights=None, frames=4, stride=4, crop=32, epochs=0.5, drop_path=0.5)
 root, out = map(Path, sys.argv[1:])
 
 

@@ -15,7 +15,7 @@ from benchmarks.experiments import OURS, at_scale
 from benchmarks.sweep import trials
 from benchmarks.sweep.cluster import Resources
 
-refused = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.2)
+refused = replace(at_scale(OURS, "smoke"), weights=None, frames=4, stride=4, crop=32, epochs=0.2)
 strict = replace(refused, theta=0.9999)
 root, out, mirror = map(Path, sys.argv[1:4])
 run.MAX_ROWS = 1000

@@ -33,7 +33,7 @@ class Print:
         print("failed", training, reason)
 
 
-good = replace(at_scale(OURS, "smoke"), frames=4, stride=4, crop=32, epochs=0.2)
+good = replace(at_scale(OURS, "smoke"), weights=None, frames=4, stride=4, crop=32, epochs=0.2)
 ROWS = {
     "good": good,
     "unknown": replace(good, selection="no_such_selection"),

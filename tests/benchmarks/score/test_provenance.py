@@ -76,11 +76,14 @@ def fingerprints():
 
 EVERY = {*TINY_ROWS, "scoring"}
 OTHER_DATASETS = {row for row in TINY_ROWS if row.startswith("4/")}
+PRETRAINING = {row for row in TINY_ROWS if row.startswith("pretraining/")}
+HIERA = {"3/hiera_l", "pretraining/hiera_l"}
 CHANGES = {
     "actloc_core/detr.py": {"fig1/detr"},
     "actloc_core/two_stage.py": {"2a/two_stage", "2a/two_stage_true_boxes"},
-    "actloc_core/backbones/hiera.py": {"3/hiera_l"},
-    "actloc_core/backbones/mvit.py": EVERY - {"3/hiera_l", "scoring"},
+    "actloc_core/classifier.py": PRETRAINING,
+    "actloc_core/backbones/hiera.py": HIERA,
+    "actloc_core/backbones/mvit.py": EVERY - HIERA - {"scoring"},
     "actloc_core/loss.py": EVERY,
     "actloc_core/matcher.py": EVERY,
     "actloc_core/checkpoints.py": EVERY,
@@ -92,11 +95,13 @@ CHANGES = {
     "benchmarks/distributed.py": EVERY,
     "datasets/transforms.py": EVERY,
     "datasets/tubes.py": OTHER_DATASETS,
-    "datasets/ava.py": EVERY - OTHER_DATASETS - {"scoring"},
+    "datasets/ava.py": EVERY - OTHER_DATASETS - PRETRAINING - {"scoring"},
+    "datasets/kinetics.py": PRETRAINING,
     "benchmarks/run.py": {"scoring"},
     "benchmarks/train/gflops.py": {"scoring"},
     "benchmarks/score/predict.py": {"scoring"},
     "benchmarks/score/analysis.py": {"scoring"},
+    "benchmarks/score/resampled.py": {"scoring"},
     "evaluators/frame_map.py": {"scoring"},
     "evaluators/matching.py": {"scoring"},
     "evaluators/bootstrap.py": {"scoring"},

@@ -14,6 +14,7 @@ RESULT = Result(
     split="test",
     protocol="standard",
     mAP=0.25,
+    accuracy=None,
     mAP_curve_theta=0.25,
     mAP_untrained=0.0,
     mAP_random_classes=0.125,

@@ -150,7 +150,7 @@ def test_fvcore_and_instant_agree_on_every_kind_of_row(name):
     assert recorded.params == instant.params
     assert instant.after_backbone == pytest.approx(recorded.after_backbone, rel=1e-4)
     # What a model does itself, between its parts: samples of boxes, likeness of places.
-    assert 0.98 * recorded.gflops < sum(recorded.parts.values()) <= recorded.gflops * (1 + 1e-9)
+    assert 0.97 * recorded.gflops < sum(recorded.parts.values()) <= recorded.gflops * (1 + 1e-9)
 
 
 def test_encoder_and_decoder_of_detr_count_as_worked_by_hand():

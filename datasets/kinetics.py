@@ -1,0 +1,168 @@
+"""Kinetics, and labelled clips in its forms, from video files: what backbones are pre-trained on.
+
+<root>/<split>/<class>/<video>.{mp4,mkv,webm,avi}      one class a clip; or else
+<root>/<split>.csv          a line for each clip: path label [label ...]; paths below root, labels from 0
+<root>/classes.txt          with a csv, the name of class 0, of class 1, ...; without it names are numbers
+
+The csv is what PySlowFast and MMAction2 read; several labels make a set of several actions a clip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actloc_core.clip import clip_times, duration, read_times
+from datasets.split import VIDEO_SUFFIXES, Split, columns_after_flip, group_by_actor
+from evaluators.frame_map import GroundTruth
+
+FPS = 30
+"""Frame rate that a clip's stride counts in, as in PySlowFast, whatever a file's own."""
+PLACES = 5
+"""Training clips of a video, evenly spaced; published recipes take one at random each time."""
+FULL_FRAME = (0.0, 0.0, 1.0, 1.0)
+
+LINE = re.compile(r"(.*?)[ ,]+(\d+(?:[ ,]+\d+)*)")
+"""A line of a csv: the path, which may have spaces in it, and the labels behind it."""
+
+Labels = dict[str, tuple[int, ...]]
+"""Path of a video, relative to the root -> its classes, from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSplit(Split):
+    """A split whose items are clips of labelled videos: key (path, place), one actor, the whole frame."""
+
+    fps: float
+    places: int
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Read the frames of a clip, (T, H, W, 3) uint8 RGB: place p of n is centred at (p + 1/2) / n."""
+        video, place = self.keyframes[index]
+        source = self.sources[video]
+        assert isinstance(source, Path)
+        # The middle of an even number of frames is the first of the second half, as in `clip_times`.
+        middle = duration(source) * (place + 0.5) / self.places
+        times = clip_times(middle, frames=self.frames, stride=self.stride, fps=self.fps)
+        return read_times(source, times, fps=self.fps)
+
+    def box_unit(self, video: str) -> tuple[float, float]:
+        """(1, 1): boxes are fractions of the frame."""
+        return 1.0, 1.0
+
+
+def load(
+    root: Path,
+    split: str,
+    *,
+    frames: int,
+    stride: int,
+    crop: int,
+    fps: float = FPS,
+    places: int = 1,
+    flipped: Mapping[str, str] | None = None,
+) -> ClipSplit:
+    """Load one split: find its videos and their classes. No video is opened.
+
+    split: "train", "val" or "test". places: clips of a video, evenly spaced; 1 is the middle. flipped: class
+    names that a horizontal flip exchanges.
+    Raises FileNotFoundError or ValueError naming file and line.
+    """
+    labels, names = _read_labels(root, split)
+    classes = dict(enumerate(names, 1))
+    keys = [(video, place) for video in labels for place in range(places)]
+    number = {video: i for i, video in enumerate(labels)}
+    rows = [(number[video], place, label + 1) for video, place in keys for label in labels[video]]
+    video, place, label = np.array(rows, np.int64).reshape(-1, 3).T
+    boxes = np.tile(FULL_FRAME, (len(rows), 1))
+    ground_truth = GroundTruth(tuple(labels), video, place, boxes, label)
+    return ClipSplit(
+        classes=classes,
+        evaluated=classes,
+        ground_truth=ground_truth,
+        excluded=frozenset(),
+        keyframes=tuple(keys),
+        sources={video: root / video for video in labels},
+        annotations=group_by_actor(ground_truth, np.zeros_like(label), boxes, tuple(classes)),
+        flipped_columns=columns_after_flip(classes, dict(flipped or {})),
+        frames=frames,
+        stride=stride,
+        crop=crop,
+        fps=fps,
+        places=places,
+    )
+
+
+def _read_labels(root: Path, split: str) -> tuple[Labels, list[str]]:
+    """The videos of a split with their classes, and the names of all classes, the same for every split."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such data folder; give it as --data kinetics=FOLDER")
+    if (file := root / f"{split}.csv").is_file():
+        return _read_csv(root, file)
+    if not (root / split).is_dir():
+        raise FileNotFoundError(f"{root}: neither a folder {split}/<class>/ nor a file {split}.csv in it")
+    # Of the training split, whose every class is there: a class may have no clip in another.
+    known = root / "train" if (root / "train").is_dir() else root / split
+    names = sorted(path.name for path in known.iterdir() if path.is_dir())
+    found = sorted(
+        path
+        for path in (root / split).glob("*/*")
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+    )
+    if not found:
+        raise FileNotFoundError(
+            f"{root / split}: no <class>/<video> in it that ends with {', '.join(VIDEO_SUFFIXES)}"
+        )
+    labels: Labels = {}
+    for path in found:
+        if path.parent.name not in names:
+            raise ValueError(f"{path.parent}: a class that {known} does not have")
+        labels[path.relative_to(root).as_posix()] = (names.index(path.parent.name),)
+    return labels, names
+
+
+def _read_csv(root: Path, file: Path) -> tuple[Labels, list[str]]:
+    labels: Labels = {}
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        if not (read := LINE.fullmatch(line.strip())):
+            raise ValueError(
+                f"{file}, line {number}: {line!r:.80} is not a path and its labels, numbers from 0, "
+                "with spaces or commas between them"
+            )
+        video, given = read[1], re.split("[ ,]+", read[2])
+        if not (root / video).is_file():
+            raise FileNotFoundError(f"{file}, line {number}: {root / video} does not exist")
+        if video in labels:
+            raise ValueError(f"{file}, line {number}: {video} is there twice; give its labels in one line")
+        labels[video] = tuple(sorted({int(text) for text in given}))
+    if not labels:
+        raise ValueError(f"{file}: no clips in it")
+    highest = max(label for of_video in labels.values() for label in of_video)
+    if not (root / "classes.txt").is_file():
+        if file.name != "train.csv":  # the classes are those of the training split
+            return labels, _read_csv(root, root / "train.csv")[1]
+        return labels, [str(i) for i in range(highest + 1)]
+    names = (root / "classes.txt").read_text().split("\n")
+    names = [name.strip() for name in names if name.strip()]
+    if highest >= len(names):
+        raise ValueError(f"{file}: label {highest}, but {root / 'classes.txt'} has {len(names)} names")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{root / 'classes.txt'}: a name is there twice")
+    return labels, names
+
+
+def fingerprint(root: Path) -> str:
+    """Hash of the names of videos and classes, 16 hex digits; the videos' bytes are not read."""
+    digest = hashlib.sha256()
+    for split in ("train", "val"):
+        labels, names = _read_labels(root, split)
+        digest.update(repr((split, labels, names)).encode())
+    return digest.hexdigest()[:16]
