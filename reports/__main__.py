@@ -18,6 +18,7 @@ from benchmarks.inputs import named
 from benchmarks.score.results import save
 from benchmarks.train.data import load_data
 from datasets.split import Split
+from reports import hypotheses
 from reports.charts import per_class_ap, style
 from reports.figures import keyframes, save_png
 from reports.page import clip_figure, page
@@ -71,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def write_report(args: argparse.Namespace) -> int:
-    """Write tables, sanity check, keyframes and page; -> 0."""
+    """Write tables, sanity check, verdicts, keyframes and page; -> 0."""
     folder, runs = args.out / "report", args.out / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     tables = [build_table(name, args.scale, runs) for name in TABLES]
@@ -80,6 +81,9 @@ def write_report(args: argparse.Namespace) -> int:
     text = sanity(args.scale, runs)
     print(text)
     _write(folder / "sanity.md", text)
+    text = hypotheses.markdown(hypotheses.verdicts(args.scale, runs), args.scale)
+    print(text)
+    _write(folder / "hypotheses.md", text)
     sweep = load_sweep(args.out, args.scale)
     for problem in sweep.problems:
         print(f"not shown: {problem}", file=sys.stderr)

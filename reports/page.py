@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from benchmarks.experiments import TABLES
 from benchmarks.score.analysis import THETAS, Analysis
 from datasets.split import Split
-from reports import attention, charts
+from reports import attention, charts, hypotheses
 from reports.figures import keyframes
 from reports.runs import Run, best_single_stage, label, load_model, load_sweep, report_split
 from reports.tables import (
@@ -58,7 +58,7 @@ def page(out: Path, scale: str, tables: Sequence[Table]) -> str:
             figures += clip_figures(out, best)
         runs = [_run(run, scale) for run in sweep.runs]
     data = sorted({run.result.origin.get("data") or "" for run in sweep.runs})
-    sections = [("summary", "Summary")]
+    sections = [("summary", "Summary"), ("table-hypotheses", "Verdicts")]
     sections += [(f"table-{table.name}", f"Table {table.name}") for table in tables]
     sections += [("figures", "Figures"), ("runs", "Runs")]
     if sweep.unfinished:
@@ -70,32 +70,44 @@ def page(out: Path, scale: str, tables: Sequence[Table]) -> str:
         summary=summary,
         warning=TINY_WARNING if scale == "tiny" and sweep.runs else "",
         problems=sweep.problems,
-        tables=[_sanity(out, scale), *(_table(table) for table in tables)],
+        tables=[
+            _text_table(
+                "sanity", SANITY_TITLE, sanity_rows(scale, out / "runs"), ("method", "row"), SANITY_NOTE
+            ),
+            _text_table(
+                "hypotheses",
+                hypotheses.TITLE,
+                hypotheses.text_rows(hypotheses.verdicts(scale, out / "runs")),
+                hypotheses.TEXT,
+                hypotheses.NOTE,
+            ),
+            *(_table(table) for table in tables),
+        ],
         figures=figures,
         runs=runs,
         unfinished=sweep.unfinished,
     )
 
 
-def _sanity(out: Path, scale: str) -> dict[str, Any]:
-    """The sanity check as the template reads tables."""
-    lines = sanity_rows(scale, out / "runs")
-    text = ("method", "row")
+def _text_table(
+    name: str, title: str, lines: Sequence[Mapping[str, str]], text: Sequence[str], note: str
+) -> dict[str, Any]:
+    """A table of text cells as the template reads tables. text: the columns that are words."""
     return {
-        "name": "sanity",
-        "title": SANITY_TITLE,
-        "columns": [{"name": name, "text": name in text} for name in lines[0]],
+        "name": name,
+        "title": title,
+        "columns": [{"name": column, "text": column in text} for column in lines[0]],
         "rows": [
             {
                 "ours": False,
                 "cells": [
-                    {"shown": value, "value": _float(value), "text": name in text}
-                    for name, value in line.items()
+                    {"shown": value, "value": _float(value), "text": column in text}
+                    for column, value in line.items()
                 ],
             }
             for line in lines
         ],
-        "notes": [SANITY_NOTE],
+        "notes": [note],
     }
 
 

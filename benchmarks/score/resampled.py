@@ -25,15 +25,20 @@ SEED = 0
 SMALL_SHARE = 0.5
 """Share of the split's actors that count as small, by the area of their boxes."""
 
+METRICS = (
+    "mAP", "mAP_without_duplicates", "actor_ap_50", "actor_ap_75", "class_ap_true_boxes", "recall",
+    "recall_small", "recall_large",
+)  # fmt: skip
+
 Floats = NDArray[np.float64]
 
 
 def sampled_metrics(
     split: Split, candidates: SplitDetections, detections: SplitDetections, protocol: str, *, product: bool
 ) -> dict[str, list[float | None]]:
-    """Metric -> its value in each sample, (S,), fractions; None where a sample has no ground truth.
+    """Each of METRICS -> its value on the videos as they are, and in each sample: (1 + S,), fractions.
 
-    Arguments as of `diagnose`.
+    None where a sample has no ground truth. Arguments as of `diagnose`.
     """
     names = sorted({video for video, _ in split.keyframes})
     weights = draw(len(names))
@@ -64,9 +69,10 @@ def sampled_metrics(
 
 
 def draw(videos: int) -> Floats:
-    """How often each of V videos is drawn in each sample, (V, S): V draws with replacement."""
+    """How often each of V videos is drawn, (V, 1 + S): once, and then by V draws with replacement."""
     rng = np.random.default_rng(SEED)
-    return rng.multinomial(videos, np.full(videos, 1 / videos), size=SAMPLES).T.astype(float)
+    drawn = rng.multinomial(videos, np.full(videos, 1 / videos), size=SAMPLES)
+    return np.concatenate([np.ones((1, videos)), drawn]).T
 
 
 def _recalls(

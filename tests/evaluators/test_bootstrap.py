@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluators import Detections, EvalRules, GroundTruth, Protocol, bootstrap, compare, frame_map
-from evaluators.bootstrap import resampled_ap
+from evaluators.bootstrap import resampled_ap, resampled_mAP
 from evaluators.frame_map import match_frames
 
 WHOLE, LEFT = (0, 0, 1, 1), (0, 0, 0.5, 1)
@@ -228,3 +228,7 @@ def test_sample_of_every_video_once_equals_the_score():
         expected = list(frame_map(gt, det, CLASSES, rules=EvalRules(protocol)).ap.values())
         for column in ap.T:
             np.testing.assert_allclose(column, expected, atol=1e-6)
+        mAP = resampled_mAP(gt, det, CLASSES, number, np.ones((30, 2)), rules=EvalRules(protocol))
+        np.testing.assert_allclose(
+            mAP, np.mean(expected[:1]), atol=1e-6, err_msg="the other classes have no boxes"
+        )

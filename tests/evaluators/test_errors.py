@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluators import Detections, EvalRules, GroundTruth, Protocol, error_budget, frame_map
-from evaluators.errors import CAUSES
+from evaluators.errors import CAUSES, without_duplicates
 from tests.evaluators.reference import slow_iou
 
 WHOLE, HALF, THIRD, CORNER = (0, 0, 12, 12), (0, 0, 6, 12), (0, 0, 4, 12), (0, 0, 1, 1)
@@ -329,3 +329,7 @@ def test_properties_of_every_protocol(gt, det, protocol):
         assert sum(of[cause] for of in budget.class_count.values()) == budget.count[cause]
         if budget.count[cause] == 0:
             assert gain == pytest.approx(0, abs=1e-12)
+    rest = without_duplicates(ground_truth(*gt), detections(*det), CLASSES, rules=EvalRules(protocol))
+    assert len(det) - len(rest.score) == budget.count["duplicate"]
+    again = frame_map(ground_truth(*gt), rest, CLASSES, rules=EvalRules(protocol))
+    assert again.mAP == pytest.approx(score.mAP + budget.mAP_gain["duplicate"], abs=1e-6)

@@ -99,7 +99,8 @@ def test_sampled_metrics_are_those_of_the_videos_that_are_drawn():
     half_found = predicted([0.9, 0.1, 0.3], [[0.2, 0.8, 0.9], [0.1, 0.7, 0.9], [0.3, 0.4, 0.9]])
     sampled = sampled_metrics(SPLIT, half_found, half_found, "standard", product=False)
     drawn = draw(2)
-    assert drawn.shape == (2, SAMPLES)
+    assert drawn.shape == (2, 1 + SAMPLES)
+    assert drawn[:, 0].tolist() == [1, 1], "the videos as they are"
     assert (drawn.sum(0) == 2).all()
     only_a, only_b, both = (np.flatnonzero((pair == drawn.T).all(1))[0] for pair in ((2, 0), (0, 2), (1, 1)))
     assert [sampled["recall"][i] for i in (only_a, only_b)] == [0.5, 1]

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.score import evaluate
 from benchmarks.score.detections import SplitDetections, expand_rows
-from benchmarks.score.evaluate import benchmark, frame_ap, protocol_of, random_classes
+from benchmarks.score.evaluate import benchmark, frame_ap, protocol_of, random_classes, top1_accuracy
 from benchmarks.train.data import load_data
 from evaluators.frame_map import Detections, EvalRules, GroundTruth, frame_map
 from tests.benchmarks.shared import TINY
@@ -72,3 +72,17 @@ def test_a_dataset_has_the_rules_of_its_benchmark():
     assert [protocol_of(replace(TINY, dataset=name)) for name in ("ava", "jhmdb")] == ["standard", "gurkirt"]
     with pytest.raises(ValueError, match="unknown dataset 'avo'; known are ava, ucf24, jhmdb"):
         benchmark(replace(TINY, dataset="avo"))
+
+
+def test_top1_is_right_where_the_surest_class_is_one_of_the_labels():
+    """Of three clips: the first has both labels, the second's surest class is wrong, the third has class 9."""
+    boxes = np.tile(BOX, (4, 1))
+    gt = GroundTruth(
+        ("a", "b"), np.array([0, 0, 0, 1]), np.array([0, 0, 1, 0]), boxes, np.array([4, 9, 4, 9])
+    )
+    persons = Detections(
+        ("a", "b"), np.array([0, 0, 1]), np.array([0, 1, 0]), boxes[:3], *np.zeros((2, 3), int)
+    )
+    scores = np.array([[0.2, 0.1], [0.4, 0.6], [0.3, 0.7]])
+    split = type("Split", (), {"ground_truth": gt, "__len__": lambda self: 3})()
+    assert top1_accuracy(split, SplitDetections(persons, np.array([4, 9]), scores)) == pytest.approx(2 / 3)

@@ -1,0 +1,99 @@
+"""Verdicts on the paper's claims, from made-up runs whose differences are known."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from benchmarks.experiments import rows_at
+from benchmarks.score.analysis import Analysis
+from benchmarks.score.resampled import METRICS, SAMPLES
+from reports import hypotheses
+from reports.hypotheses import Hypothesis, interval, judge
+
+CLAIM = Hypothesis("x", "c_t is better", "2b/c_t", "2b/tubelet", "mAP", "", "+", "Table 2b")
+
+
+def write(runs, row, seed, values):
+    """A run with these values of each metric on the videos and in its samples."""
+    folder = runs / rows_at("tiny", seed=seed)[row].hash
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{}")
+    made = Analysis(
+        mAP_low=None, mAP_high=None, boxes={}, precision=[], recall=[], errors={}, confusion=[],
+        sampled={metric: list(values) for metric in METRICS},
+    )  # fmt: skip
+    (folder / "analysis.json").write_text(json.dumps(asdict(made)))
+
+
+def pairs(runs, differences, noise=0.01):
+    """A pair of runs for each seed, c_t better by this much, in the samples with the same noise for both."""
+    videos = np.random.default_rng(1).normal(0, 0.1, 1 + SAMPLES)
+    for seed, difference in enumerate(differences):
+        own = np.random.default_rng(2 + seed).normal(0, noise, 1 + SAMPLES)
+        write(runs, "2b/tubelet", seed, 0.5 + videos)
+        write(runs, "2b/c_t", seed, 0.5 + videos + difference + own - own[0])
+
+
+@pytest.mark.parametrize(
+    ("differences", "sign", "word"),
+    [
+        ([0.05, 0.06, 0.04], "+", "agrees"),
+        ([0.05, 0.06, 0.04], "-", "disagrees"),
+        ([-0.05, -0.06, -0.04], "-", "agrees"),
+        ([0.05, -0.06, 0.04], "+", "undetermined"),
+        ([0.05], "+", "undetermined"),
+        ([], "+", "not run"),
+    ],
+)
+def test_a_verdict_needs_an_interval_on_one_side_of_zero(tmp_path, differences, sign, word):
+    """The videos differ by far more than the rows do, but they are the same videos."""
+    pairs(tmp_path, differences)
+    verdict = judge(Hypothesis(**asdict(CLAIM) | {"sign": sign}), "tiny", tmp_path)
+    assert verdict.word == word
+    assert verdict.seeds == len(differences)
+    if differences:
+        assert verdict.difference == pytest.approx(100 * np.mean(differences))
+    assert np.isnan(verdict.low) == (len(differences) < 2)
+
+
+def test_seeds_that_lack_one_of_the_rows_are_left_out(tmp_path):
+    pairs(tmp_path, [0.05, 0.05])
+    write(tmp_path, "2b/c_t", 2, np.ones(1 + SAMPLES))
+    assert judge(CLAIM, "tiny", tmp_path).seeds == 2
+
+
+def test_a_difference_of_differences_cancels_what_both_metrics_share(tmp_path):
+    pairs(tmp_path, [0.05, 0.05])
+    both = Hypothesis(**asdict(CLAIM) | {"metric": "recall_small", "minus": "recall_large"})
+    verdict = judge(both, "tiny", tmp_path)
+    assert (verdict.difference, verdict.low, verdict.high) == (0, 0, 0)
+    assert verdict.word == "undetermined"
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    """Differences of 1 with a deviation of seeds, and one of videos that the seeds share."""
+    covered = []
+    for trial in range(200):
+        rng = np.random.default_rng(trial)
+        of_seeds = 1 + rng.normal(0, 1, (5, 1))
+        of_videos = rng.normal(0, 1) + rng.normal(0, 1, SAMPLES)  # the bootstrap is centred on the data
+        low, high = interval(of_seeds + of_videos)
+        covered.append(low <= 1 <= high)
+    assert 0.88 < np.mean(covered) <= 1
+
+
+def test_every_claim_names_rows_and_metrics_that_exist():
+    read = hypotheses.hypotheses()
+    assert len(read) > 10
+    assert len({one.name for one in read}) == len(read)
+
+
+def test_markdown_has_a_line_for_each_claim_with_its_verdict(tmp_path):
+    pairs(tmp_path, [0.05, 0.06])
+    text = hypotheses.markdown(hypotheses.verdicts("tiny", tmp_path), "tiny")
+    [line] = [line for line in text.splitlines() if "central frame localises" in line]
+    assert "2b/c_t - 2b/tubelet" in line
+    assert "| agrees " in line
+    assert text.count("not run") == len(hypotheses.hypotheses()) - 1
