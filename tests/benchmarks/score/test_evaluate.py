@@ -75,7 +75,7 @@ def test_a_dataset_has_the_rules_of_its_benchmark():
 
 
 def test_top1_is_right_where_the_surest_class_is_one_of_the_labels():
-    """Of three clips: the first has both labels, the second's surest class is wrong, the third has class 9."""
+    """The first clip has both labels, the second's surest class is wrong, the third has class 9."""
     boxes = np.tile(BOX, (4, 1))
     gt = GroundTruth(
         ("a", "b"), np.array([0, 0, 0, 1]), np.array([0, 0, 1, 0]), boxes, np.array([4, 9, 4, 9])
