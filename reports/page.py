@@ -29,6 +29,8 @@ from reports.tables import (
     TINY_WARNING,
     Table,
     format_cells,
+    heading,
+    parts,
     sanity_rows,
 )
 
@@ -81,7 +83,7 @@ def page(out: Path, scale: str, tables: Sequence[Table]) -> str:
                 hypotheses.TEXT,
                 hypotheses.NOTE,
             ),
-            *(_table(table) for table in tables),
+            *(_table(part) for table in tables for part in parts(table)),
         ],
         figures=figures,
         runs=runs,
@@ -133,7 +135,7 @@ def _table(table: Table) -> dict[str, Any]:
     return {
         "name": table.name,
         "title": table.title,
-        "columns": [{"name": name, "text": name in TEXT_COLUMNS} for name in text],
+        "columns": [{"name": heading(str(name), table), "text": name in TEXT_COLUMNS} for name in text],
         "rows": rows,
         "notes": notes if table.has_results else [f"No row was run; run them with --only {table.name}."],
     }

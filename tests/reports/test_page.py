@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.experiments import TABLES, rows_at
 from benchmarks.score.analysis import THETAS, Analysis
+from benchmarks.score.resampled import METRICS
 from benchmarks.train.gflops import Count
 from reports import __main__ as command
 from reports import page, runs, tables
@@ -32,7 +33,8 @@ def add_run(store):
             mAP_low=0.25, mAP_high=0.75, boxes=dict(zip(classes, (10, 11), strict=False)) | {"never": 0},
             precision=[0.5] * len(THETAS), recall=[0.25] * len(THETAS),
             errors={"wrong class": 0.1, "missed": None},
-            confusion=[[0.5] * (len(classes) + 1)] * (len(classes) + 1), sampled={"mAP": [0.4, 0.6]},
+            confusion=[[0.5] * (len(classes) + 1)] * (len(classes) + 1),
+            sampled={metric: [0.4, 0.6] for metric in METRICS},
         )  # fmt: skip
         (out / "runs" / exp.hash / "analysis.json").write_text(json.dumps(asdict(analysis)))
         training = out / "trainings" / exp.training_hash

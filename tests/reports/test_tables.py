@@ -7,7 +7,18 @@ from benchmarks.experiments import ROWS, rows_at
 from benchmarks.train.gflops import ROWS as CLASSIFIERS
 from benchmarks.train.gflops import Count
 from reports import tables
-from reports.tables import MEANS, REFERENCE, TITLES, compare_seeds, latex, markdown, published, sanity
+from reports.tables import (
+    MEANS,
+    REFERENCE,
+    TITLES,
+    compare_seeds,
+    format_cells,
+    latex,
+    markdown,
+    parts,
+    published,
+    sanity,
+)
 
 
 def table(name, scale, runs):
@@ -66,6 +77,43 @@ def test_a_row_has_our_number_and_its_difference_to_the_papers(store, tmp_path):
     assert (row["protocol"], row["scale"], row["seeds"], row["split"]) == ("standard", "tiny", 1, "test")
     assert row["run"] == rows_at("tiny")["2b/tubelet"].hash
     assert (row["counted GFLOPs"], row["after backbone"], row["parameters M"]) == (121.5, 1.5, 35.74)
+
+
+def test_headings_say_whose_and_on_what_data_a_small_number_is(store, tmp_path):
+    store(tmp_path, "2b/tubelet", mAP=0.3)
+    text = markdown(table("2b", "tiny", tmp_path))
+    assert "paper, AVA: mAP" in text
+    assert "ours, small, synthetic: mAP" in text
+    assert "our mAP |" not in text
+    assert "| difference" not in text, "to a number on other data"
+    store(tmp_path, "2b/tubelet", scale="paper", mAP=0.3)
+    text = markdown(table("2b", "paper", tmp_path))
+    assert "our mAP" in text
+    assert "| difference" in text
+
+
+@pytest.mark.parametrize(("name", "row"), [("3", "3/hiera_l"), ("4", "4/ucf24")])
+def test_small_results_are_apart_from_the_state_of_the_art(store, tmp_path, name, row):
+    store(tmp_path, row, mAP=0.123)
+    published_part, small = parts(table(name, "tiny", tmp_path))
+    assert "our mAP" not in format_cells(published_part)
+    assert "paper mAP" in format_cells(published_part)
+    assert "paper mAP" not in format_cells(small)
+    assert "12.3" in set(format_cells(small)["our mAP"])
+    text = markdown(table(name, "tiny", tmp_path))
+    assert text.count("\n## ") == 1, "two tables"
+    assert "our small models on synthetic data" in text
+    [whole] = parts(table(name, "paper", tmp_path))
+    assert {"paper mAP", "our mAP"} <= set(format_cells(whole))
+
+
+def test_pre_training_has_accuracy_and_no_columns_of_detection(store, tmp_path):
+    store(tmp_path, "pretraining/mvitv2_s", mAP=0.9, accuracy=0.875)
+    built = table("pretraining", "tiny", tmp_path)
+    cells = format_cells(built)
+    assert cells["our accuracy"].tolist() == ["87.5", ""]
+    assert not {"our recall", "candidates per actor", "paper mAP"} & set(cells)
+    assert any("Accuracy: clips whose highest-scored class" in note for note in built.notes)
 
 
 def test_diagnostics_stand_beside_the_twin_law_of_the_rows_own_no_actor_weight(store, tmp_path):
