@@ -234,7 +234,7 @@ def chart_figures(scale: str, runs: Sequence[Run], tables: Sequence[Table]) -> I
             "per-class",
             charts.per_class_ap(*aps, counts, names=("two-stage baseline", "ours")),
             "The paper's Fig. 4: AP of each class, the most frequent first, with its number of ground-truth "
-            "boxes.",
+            f"boxes. {_improved(*aps)} In the paper, on AVA, 44 of 60 do, drive by 23.1 and turn by 12.8.",
         )
     yield _chart(
         "pareto",
@@ -259,6 +259,20 @@ def chart_figures(scale: str, runs: Sequence[Run], tables: Sequence[Table]) -> I
             "Annotated actions of matched actors against their highest-scored action, as shares of a row. An "
             "actor may have several actions.",
         )
+
+
+def _improved(baseline: Mapping[str, float | None], ours: Mapping[str, float | None]) -> str:
+    """How many classes improve over the baseline, and the two that improve most, as a sentence."""
+    gains = {
+        name: 100 * (ap - before)
+        for name, ap in ours.items()
+        if ap is not None and (before := baseline.get(name)) is not None
+    }
+    most = sorted(gains, key=lambda name: -gains[name])[:2]
+    shown = " and ".join(f"{name} ({gains[name]:+.1f})" for name in most)
+    return (
+        f"Here {sum(gain > 0 for gain in gains.values())} of {len(gains)} classes improve, the most {shown}."
+    )
 
 
 def _selection_figures(by_row: Mapping[str, Run]) -> Iterator[HtmlFigure]:

@@ -335,7 +335,7 @@ SOURCE_COLUMN = {"95 %": "low"}
 """Displayed column -> the column of the CSV that it is made from, where the names differ."""
 PUBLISHED = (
     "method", "dataset", "pretraining", "backbone", "clip", "res.", "end-to-end", "paper GFLOPs",
-    "counted GFLOPs", "parameters M", "paper mAP",
+    "counted GFLOPs", "parameters M", "paper mAP", "paper precision", "paper recall",
 )  # fmt: skip
 """Columns of the published numbers, where small results of ours are apart."""
 APART = ("3", "4")

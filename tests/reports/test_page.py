@@ -104,6 +104,12 @@ def test_the_page_has_every_figure_whose_results_are_there(html):
     names = re.findall(r'<figure id="figure-([\w-]+)"', html)
     assert names == ["per-class", "pareto", "actors", "twins", "trainings", "errors", "confusion"]
     assert "ours is better in 0 of 2 classes" in html
+    assert "Here 0 of 2 classes improve. In the paper, on AVA, 44 of 60 do" in html
+
+
+def test_classes_that_improve_over_the_baseline_are_counted_and_the_most_named():
+    baseline, ours = {"a": 0.1, "b": 0.5, "c": None, "d": 0.2}, {"a": 0.3, "b": 0.4, "c": 0.9, "d": 0.25}
+    assert page._improved(baseline, ours) == "Here 2 of 3 classes improve, a by 20.0 and d by 5.0."
 
 
 @pytest.mark.slow
