@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from actloc_core.heads import full_precision
@@ -27,7 +28,7 @@ class ClipClassifier(nn.Module):
         """(B, 3, T, H, W), normalised -> Predictions, L = 1. boxes: not used."""
         mean = self.backbone(clip).flatten(1, 3).mean(1)  # (B, D)
         with full_precision(mean):
-            logits = self.head(mean.float())
+            logits = self.head(mean.float() if mean.dtype == torch.bfloat16 else mean)
         frame = logits.new_tensor([0.5, 0.5, 1.0, 1.0]).expand(len(logits), 1, 4)
         sure = logits.new_tensor([SURE, 0.0]).expand(len(logits), 1, 2)
         return Predictions(frame, sure, logits[:, None])

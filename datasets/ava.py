@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actloc_core.clip import clip_indices, clip_times, duration, read_times
+from datasets.cache import read_once
 from datasets.split import (
     ActorAnnotations,
     FrameFolder,
@@ -57,7 +58,7 @@ class AvaSplit(Split):
             keyframe = round(time * self.fps)
             return source.read(clip_indices(keyframe, source.count, frames=self.frames, stride=self.stride))
         times = clip_times(time, frames=self.frames, stride=self.stride, fps=self.fps)
-        return read_times(source, times, fps=self.fps)
+        return read_once(source, times, lambda: read_times(source, times, fps=self.fps))
 
     def box_unit(self, video: str) -> tuple[float, float]:
         """(1, 1): AVA's boxes are fractions of the frame."""

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actloc_core.clip import clip_times, duration, read_times
+from datasets.cache import read_once
 from datasets.split import VIDEO_SUFFIXES, Split, columns_after_flip, group_by_actor
 from evaluators.frame_map import GroundTruth
 
@@ -47,10 +48,13 @@ class ClipSplit(Split):
         video, place = self.keyframes[index]
         source = self.sources[video]
         assert isinstance(source, Path)
-        # The middle of an even number of frames is the first of the second half, as in `clip_times`.
-        middle = duration(source) * (place + 0.5) / self.places
-        times = clip_times(middle, frames=self.frames, stride=self.stride, fps=self.fps)
-        return read_times(source, times, fps=self.fps)
+
+        def read() -> NDArray[np.uint8]:
+            middle = duration(source) * (place + 0.5) / self.places
+            times = clip_times(middle, frames=self.frames, stride=self.stride, fps=self.fps)
+            return read_times(source, times, fps=self.fps)
+
+        return read_once(source, np.array([place, self.places, self.frames, self.stride, self.fps]), read)
 
     def box_unit(self, video: str) -> tuple[float, float]:
         """(1, 1): boxes are fractions of the frame."""

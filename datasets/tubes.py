@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from actloc_core.clip import clip_indices
+from actloc_core.clip import clip_indices, read_frames
+from datasets.cache import read_once
 from datasets.split import (
     ActorAnnotations,
     FrameFolder,
@@ -20,7 +21,6 @@ from datasets.split import (
     columns_after_flip,
     find_video,
     group_by_actor,
-    read_source,
 )
 from evaluators.act_pickle import ActAnnotations, read_act, split_videos
 from evaluators.frame_map import GroundTruthTubes
@@ -39,7 +39,10 @@ class TubeSplit(Split):
         """Read the frames of a clip, (T, H, W, 3) uint8 RGB."""
         video, frame = self.keyframes[index]
         indices = clip_indices(frame - 1, self.lengths[video], frames=self.frames, stride=self.stride)
-        return read_source(self.sources[video], indices)
+        source = self.sources[video]
+        if isinstance(source, FrameFolder):
+            return source.read(indices)
+        return read_once(source, indices, lambda: read_frames(source, indices))
 
     def box_unit(self, video: str) -> tuple[float, float]:
         """(width, height) of the video in pixels, the unit of its boxes."""

@@ -268,11 +268,9 @@ def _improved(baseline: Mapping[str, float | None], ours: Mapping[str, float | N
         for name, ap in ours.items()
         if ap is not None and (before := baseline.get(name)) is not None
     }
-    most = sorted(gains, key=lambda name: -gains[name])[:2]
-    shown = " and ".join(f"{name} ({gains[name]:+.1f})" for name in most)
-    return (
-        f"Here {sum(gain > 0 for gain in gains.values())} of {len(gains)} classes improve, the most {shown}."
-    )
+    improved = sorted((name for name in gains if gains[name] > 0), key=lambda name: -gains[name])
+    most = " and ".join(f"{name} by {gains[name]:.1f}" for name in improved[:2])
+    return f"Here {len(improved)} of {len(gains)} classes improve{f', {most}' if most else ''}."
 
 
 def _selection_figures(by_row: Mapping[str, Run]) -> Iterator[HtmlFigure]:

@@ -57,6 +57,7 @@ def subjects() -> dict[str, Subject]:
         known[f"backbone/{name}"] = Subject(f"backbone/{name}", plain, small, small)
     methods = {f"method/{name}": {"selection": name} for name in selections()}
     methods["method/two_stage"] = {"method": "two_stage"}
+    methods["method/classification"] = {"method": "classification"}
     methods["method/detr"] = {"method": "detr", "queries": "16"}
     for name, fields in methods.items():
         known[name] = Subject(name, partial(_localizer, fields), True, False)

@@ -3,14 +3,6 @@ from dataclasses import replace
 import pytest
 
 from datasets import ava, synthetic
-from tests.benchmarks.shared import decode_once
-
-
-@pytest.fixture(scope="session", autouse=True)
-def clips_are_decoded_once():
-    with pytest.MonkeyPatch.context() as patch:
-        decode_once(patch)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 
 from benchmarks.context import Callbacks, RunContext
@@ -15,25 +14,11 @@ from benchmarks.experiments import OURS, at_scale
 from benchmarks.train.loop import fit, training_steps
 from benchmarks.train.models import build_model
 from benchmarks.train.state import new_state
-from datasets import ava
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 TINY = replace(at_scale(OURS, "smoke"), weights=None, frames=4, stride=4, crop=32)
 """The method on the smallest clips, from drawn weights; `epochs` is left to each test."""
-
-
-def decode_once(patch: pytest.MonkeyPatch) -> None:
-    """Keep the frames of every clip that is read: tests of training read the same few many times."""
-    read, kept = ava.read_times, {}
-
-    def read_times(source, times, *, fps):
-        key = (source, times.tobytes(), fps)
-        if key not in kept:
-            kept[key] = read(source, times, fps=fps)
-        return kept[key]
-
-    patch.setattr(ava, "read_times", read_times)
 
 
 def context_of(out: Path = Path("writes nothing"), **options) -> RunContext:

@@ -13,7 +13,7 @@ from benchmarks.score.predict import predict
 from benchmarks.train import loop
 from benchmarks.train.models import build_model
 from datasets import ava, synthetic
-from tests.benchmarks.shared import CPU, TINY, Recorder, context_of, decode_once, fit_new
+from tests.benchmarks.shared import CPU, TINY, Recorder, context_of, fit_new
 
 EXP = replace(TINY, epochs=1, lr=1e-3)
 VARIANTS = {
@@ -60,7 +60,6 @@ def train_all(root):
 
 def second_process(index, root, folder):
     torch.set_num_threads(1)
-    decode_once(pytest.MonkeyPatch())
     process(1, root, folder)
 
 
