@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from types import MappingProxyType
+from typing import Any
 
 SCALES = ("smoke", "tiny", "paper")
 INFERENCE_FIELDS = ("theta", "score", "nms_iou", "boxes")
@@ -227,7 +228,7 @@ def at_scale(exp: Experiment, scale: str) -> Experiment:
     """The same row at another size: "paper" leaves it, "tiny" makes it a few CPU minutes.
 
     Tiny takes a small instance of the same backbone's class, the synthetic benchmark of the dataset's
-    shape and a recipe tuned on the training and validation splits of the one of AVA's. What a row
+    shape, the weights of the small pre-training of that backbone, and a recipe of its own. What a row
     ablates is kept: method, selection, last pool, frame embedding, resolution, seed. "smoke" is tiny cut to
     a few steps and clips: it tests the whole command in minutes, and its numbers mean nothing.
     Raises ValueError for a scale not in SCALES.
@@ -263,18 +264,25 @@ def at_scale(exp: Experiment, scale: str) -> Experiment:
         # One pre-training for all seeds, as the paper's rows share the published weights.
         initial = at_scale(replace(ROWS[INITIAL_ROWS[exp.weights]], seed=0), scale)
         tiny = replace(tiny, weights=TRAINING + initial.training_hash)
-    if exp.method == "classification":
-        tiny = replace(tiny, epochs=4, head_lr=1.0)
-    if exp.backbone == "hiera_l":
-        tiny = replace(tiny, crop=64)  # a mask unit is 16 pixels wide
-    # DETR learns more slowly, here too.
-    if exp.method == "detr":
-        tiny = replace(tiny, epochs=3, clip_norm=1.0)
-    if exp.dataset in ("ucf24", "jhmdb"):
-        tiny = replace(tiny, keyframe_stride=8)
+    tiny = replace(tiny, **_schedule(exp))
     if scale == "tiny":
         return tiny
     return replace(tiny, dataset=f"{tiny.dataset}_smoke", epochs=2, warmup_epochs=0.5, batch=16)
+
+
+def _schedule(exp: Experiment) -> dict[str, Any]:
+    """What a tiny row has of its own beside what it ablates: docs/small_recipe.md."""
+    if exp.method == "classification":
+        own: dict[str, Any] = {"epochs": 4, "head_lr": 1.0}
+    elif exp.method == "detr":  # learns more slowly, here too
+        own = {"epochs": 3, "head_lr": 1.0, "clip_norm": 1.0}
+    elif exp.backbone == "hiera_l":  # and so does this
+        own = {"epochs": 3, "lr": 1e-3}
+    elif exp.dataset != "ava":
+        own = {"epochs": 4, "keyframe_stride": 8}
+    else:
+        own = {}
+    return own | ({"crop": 64} if exp.backbone == "hiera_l" else {})  # a mask unit is 16 pixels wide
 
 
 def choose(only: Sequence[str] = (), rows: Sequence[str] = ()) -> list[str]:

@@ -38,7 +38,10 @@ from datasets.scenes import (
 
 MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "blink", "rotate")
 """The labels' names; label l of the annotations is MOTIONS[l]."""
-SMALLEST, LARGEST = 0.3 * HEIGHT, 0.6 * HEIGHT  # a body's height, pixels: larger ones had no room to move
+HEIGHTS = {"ucf24": (0.3 * HEIGHT, 0.6 * HEIGHT), "jhmdb": (0.45 * HEIGHT, 0.75 * HEIGHT)}
+"""A body's smallest and largest height, pixels: still larger ones had no room to move."""
+DISTRACTORS = {"ucf24": 2, "jhmdb": 1}
+"""At most so many."""
 FAINT = 0.55  # opacity of a blinking body in its off frames, and of half of the other bodies
 GREY = (0.5, 0.5, 0.5)
 
@@ -59,7 +62,7 @@ def sample_tube_scene(rng: np.random.Generator, shape: Shape, motion: str) -> Tu
     """Sample actors of a motion, up to two distractors and sometimes an idle person, all apart."""
     length = int(rng.integers(30, 51) if shape == "ucf24" else rng.integers(15, 26))
     kinds = ["actor"] * (rng.integers(1, 4) if shape == "ucf24" else 1)
-    kinds += ["distractor"] * rng.integers(0, 3) + ["idle"] * int(rng.random() < 0.3)
+    kinds += ["distractor"] * rng.integers(0, DISTRACTORS[shape] + 1) + ["idle"] * int(rng.random() < 0.3)
     tracks: list[Track] = []
     tubes = []
     for kind in kinds:
@@ -67,7 +70,7 @@ def sample_tube_scene(rng: np.random.Generator, shape: Shape, motion: str) -> Tu
         core = CORES["blue" if kind == "distractor" else "red"]
         for _ in range(ATTEMPTS):
             span = _sample_span(rng, length) if shape == "ucf24" else (0, length)
-            track = _sample_track(rng, own_motion, core, length, span)
+            track = _sample_track(rng, own_motion, core, length, span, HEIGHTS[shape])
             if all(overlap(track.boxes, other.boxes) < MAX_OVERLAP for other in tracks):
                 tracks.append(track)
                 if kind == "actor":
@@ -96,8 +99,11 @@ def _sample_track(
     core: tuple[float, float, float],
     length: int,
     span: tuple[int, int],
+    heights: tuple[float, float],
 ) -> Track:
     """Sample a body of one of MOTIONS, or none (""), that acts in frames span[0] .. span[1] - 1.
+
+    heights: the smallest and the largest that it has in any frame, pixels.
 
     It is still, with a grey core, in the video's other frames. Its box is inside the image in all frames.
     """
@@ -108,9 +114,9 @@ def _sample_track(
     done = np.clip(frame - begin, 0, steps)  # frames acted so far
     blinks = acting & (motion == "blink")
 
-    growth = min(rng.uniform(0.03, 0.045), np.log(LARGEST / SMALLEST) / steps)  # relative, per frame
+    growth = min(rng.uniform(0.03, 0.045), np.log(heights[1] / heights[0]) / steps)  # relative, per frame
     growth *= (motion == "grow") * 1.0 - (motion == "shrink")
-    size = np.exp(_sample_start(rng, np.log(SMALLEST), np.log(LARGEST), growth * steps) + growth * done)
+    size = np.exp(_sample_start(rng, np.log(heights[0]), np.log(heights[1]), growth * steps) + growth * done)
 
     def sample_positions(room: float, half: float, direction: float) -> np.ndarray:
         speed = direction * min(rng.uniform(0.45, 0.9), (room - 2 * half) / steps)  # pixels per frame
