@@ -24,7 +24,7 @@ from benchmarks.score.results import save
 from datasets import ava
 
 AVA_ROWS = [name for name, exp in ROWS.items() if exp.dataset == "ava"]
-ROW = "2b/two_c_t_frame_embedding"
+ROW = "2b/two_c_t"
 COLUMNS, SHOWN, WIDTH = 3, 6, 480
 """Of the picture: its columns, its number of keyframes, their width in pixels."""
 

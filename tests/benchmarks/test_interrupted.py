@@ -16,7 +16,7 @@ from tests.benchmarks.shared import CHECKOUT
 pytestmark = pytest.mark.slow
 
 PROGRAMS = CHECKOUT / "tests" / "benchmarks" / "programs"
-EXP = rows_at("smoke")["2b/two_c_t"]
+EXP, PRETRAINING = (rows_at("smoke")[row] for row in ("2b/two_c_t", "pretraining/mvitv2_s"))
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,12 @@ def whole(base):
     return weights(out), (training_of(out) / "log.csv").read_text()
 
 
+def pre_trained(base, out):
+    """Copy the data and the pre-training of the command that was not interrupted."""
+    for part in ("data", f"trainings/{PRETRAINING.training_hash}", f"runs/{PRETRAINING.hash}"):
+        shutil.copytree(base / "whole" / part, out / part)
+
+
 def wait_for(condition, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
@@ -65,6 +71,7 @@ def wait_for(condition, seconds=600):
 @pytest.mark.parametrize("how", ["driver killed", "ctrl-c"])
 def test_the_rerun_command_ends_bit_for_bit_the_same(base, whole, how):
     out = base / how.replace(" ", "_")
+    pre_trained(base, out)
     with start(base, out) as process:
         wait_for(lambda: (training_of(out) / "state_000000003.pt").exists() or process.poll() is not None)
         if how == "driver killed":
@@ -101,7 +108,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_fails_the_run_and_the_rerun_command_finishes_it(base, whole, small_disk):
     out = base / "full"
-    (out / "trainings").mkdir(parents=True)
+    pre_trained(base, out)
     training_of(out).symlink_to(small_disk)
     ballast = small_disk / "ballast"
     with start(base, out) as process, open(ballast, "wb", buffering=0) as file:
