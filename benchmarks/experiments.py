@@ -266,9 +266,11 @@ def at_scale(exp: Experiment, scale: str) -> Experiment:
     if exp.weights is not None:
         # One pre-training for all seeds, as the paper's rows share the published weights. Weights that no row
         # stands for are drawn: published files do not fit a small network.
-        initial = INITIAL_ROWS.get(exp.weights)
-        pretraining = None if initial is None else at_scale(replace(ROWS[initial], seed=0), scale)
-        tiny = replace(tiny, weights=pretraining and TRAINING + pretraining.training_hash)
+        weights = None
+        if exp.weights in INITIAL_ROWS:
+            initial = at_scale(replace(ROWS[INITIAL_ROWS[exp.weights]], seed=0), scale)
+            weights = TRAINING + initial.training_hash
+        tiny = replace(tiny, weights=weights)
     tiny = replace(tiny, **_schedule(exp))
     if scale == "tiny":
         return tiny
