@@ -26,6 +26,7 @@ from actloc_core.structures import Predictions, Targets
 from benchmarks.experiments import TABLES, rows_at
 from benchmarks.perf.yardstick import against
 from benchmarks.score.analysis import THETAS, Analysis
+from benchmarks.score.resampled import METRICS, SAMPLES
 from benchmarks.score.results import Result
 from benchmarks.train.gflops import Count, count_instantly
 from reports import charts, page, tables
@@ -142,14 +143,16 @@ def test_the_report_costs_about_thirty_plain_charts(benchmark, tmp_path):
         result = Result(
             experiment=asdict(exp), hash=exp.hash, training=exp.training_hash, split="test",
             protocol="standard", mAP=0.3, mAP_curve_theta=0.3, mAP_untrained=0.0, mAP_random_classes=0.2,
-            precision=0.5, recall=0.5, per_class=dict.fromkeys(classes, 0.3), clips=600, substituted=0,
-            gflops=0.1, parameters=1, seconds_training=1.0, seconds=2.0, started="2026-01-01",
+            accuracy=None, precision=0.5, recall=0.5, candidates_per_actor=1.5, p_actor=0.9, actor_ap_50=0.8,
+            actor_ap_75=0.6, class_ap_true_boxes=0.7, mAP_without_duplicates=0.4,
+            per_class=dict.fromkeys(classes, 0.3), clips=600, substituted=0, gflops=0.1, parameters=1, seconds_training=1.0, seconds=2.0, started="2026-01-01",
             origin={"data": "d"}, commit=row, device="cpu", versions={},
         )  # fmt: skip
         (folder / "result.json").write_text(json.dumps(asdict(result)))
         analysis = Analysis(
             mAP_low=0.2, mAP_high=0.4, boxes=dict.fromkeys(classes, 5), precision=[0.5] * len(THETAS),
             recall=[0.5] * len(THETAS), errors={"missed": 0.1}, confusion=[[1 / 60] * 60] * 60,
+            sampled={metric: [0.3] * (1 + SAMPLES) for metric in METRICS},
         )  # fmt: skip
         (folder / "analysis.json").write_text(json.dumps(asdict(analysis)))
 
