@@ -145,7 +145,8 @@ def test_the_report_costs_about_thirty_plain_charts(benchmark, tmp_path):
             protocol="standard", mAP=0.3, mAP_curve_theta=0.3, mAP_untrained=0.0, mAP_random_classes=0.2,
             accuracy=None, precision=0.5, recall=0.5, candidates_per_actor=1.5, p_actor=0.9, actor_ap_50=0.8,
             actor_ap_75=0.6, class_ap_true_boxes=0.7, mAP_without_duplicates=0.4,
-            per_class=dict.fromkeys(classes, 0.3), clips=600, substituted=0, gflops=0.1, parameters=1, seconds_training=1.0, seconds=2.0, started="2026-01-01",
+            per_class=dict.fromkeys(classes, 0.3), clips=600, substituted=0, gflops=0.1,
+            parameters=1, seconds_training=1.0, seconds=2.0, started="2026-01-01",
             origin={"data": "d"}, commit=row, device="cpu", versions={},
         )  # fmt: skip
         (folder / "result.json").write_text(json.dumps(asdict(result)))
