@@ -82,8 +82,8 @@ class Person:
 
     @property
     def is_fast(self) -> bool:
-        """Whether it is a fast mover: it may leave its cell of an 8 x 8 grid during a scene."""
-        return self.speed > SPEED and self.actions[0] != "rotate"
+        """Whether this actor is a fast mover: it may leave its cell of an 8 x 8 grid during a scene."""
+        return self.is_actor and self.speed > SPEED and "rotate" not in self.actions
 
     @property
     def box(self) -> Box:

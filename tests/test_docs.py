@@ -115,7 +115,7 @@ def test_own_data_md_goes_from_videos_to_a_table(tmp_path):
     (tmp_path / "train.py").write_text(
         train.replace("epochs=12, warmup_epochs=1", "epochs=3, warmup_epochs=1")
     )
-    for command in (make.replace("--clips 400", "--clips 120"), "python label.py", check):
+    for command in (make.replace("--clips 400", "--clips 80"), "python label.py", check):
         done = shell(command, tmp_path)
         assert done.returncode == 0, done.stdout
     assert "verdict: usable" in done.stdout

@@ -121,18 +121,18 @@ def test_the_fingerprint_follows_names_and_classes(folders):
 
 
 def test_synthetic_clips_are_a_list_of_short_videos_of_one_large_person(tmp_path):
-    size = synthetic_clips.ClipsSize(train=120, val=4, test=4, seed=5)
+    size = synthetic_clips.ClipsSize(train=80, val=2, test=2, seed=5)
     root = synthetic_clips.make(tmp_path, size)
     assert synthetic_clips.make(tmp_path, size) == root
     split = kinetics.load(root, "train", frames=8, stride=2, crop=64, fps=FPS, flipped=FLIPPED)
     assert tuple(split.classes.values()) == ACTIONS
-    assert len(split) == 120
+    assert len(split) == 80
     labels = split.annotations.labels.float()
     assert (labels[:, :5].sum(1) == 1).all(), "one movement each"
-    assert (labels.mean(0) > 0.08).all(), "no class is rare"
+    assert (labels.mean(0) > 0.06).all(), "no class is rare"
     clip = split.read(0)
     assert clip.shape == (8, 64, 80, 3)
     red = (clip[4, ..., 0] > 200) & (clip[4, ..., 1] < 60) & (clip[4, ..., 2] < 60)
     assert red.any(), "the actor's core at the middle of the clip"
     names = {video for split in ("val", "test") for video, _ in kinetics.load(root, split, **CLIP).keyframes}
-    assert len(names) == 8
+    assert len(names) == 4
