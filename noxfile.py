@@ -86,8 +86,8 @@ def tests(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """The tests that take minutes."""
     install(session, "tests", "search", "cluster", extras=("benchmarks", "export"))
-    # Four processes for two cores: half of the time clusters start and end.
-    options = ["-m", "slow", "-n", "4", *SIDE_BY_SIDE, "--budget", "slow"]
+    # Three processes for two cores: half of the time clusters start and end.
+    options = ["-m", "slow", "-n", "3", *SIDE_BY_SIDE, "--budget", "slow"]
     session.run("python", "-m", "pytest", *options, *session.posargs, env=BYTECODE)
 
 
