@@ -41,7 +41,7 @@ MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "blink", "rotate")
 HEIGHTS = {"ucf24": (0.3 * HEIGHT, 0.6 * HEIGHT), "jhmdb": (0.45 * HEIGHT, 0.75 * HEIGHT)}
 """A body's smallest and largest height, pixels: still larger ones had no room to move."""
 DISTRACTORS = {"ucf24": 2, "jhmdb": 1}
-"""At most so many."""
+"""The largest number of distractors in a video."""
 FAINT = 0.55  # opacity of a blinking body in its off frames, and of half of the other bodies
 GREY = (0.5, 0.5, 0.5)
 
