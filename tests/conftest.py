@@ -1,11 +1,14 @@
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
 
+from benchmarks.inputs import make_synthetic
 from datasets import synthetic
 from tests import budget
 
@@ -36,8 +39,24 @@ def pytest_terminal_summary(terminalreporter, config):
 @pytest.fixture(scope="session")
 def small_benchmark(tmp_path_factory) -> Path:
     """A synthetic benchmark of a few hundred scenes, made by the first process that needs it; read-only."""
+    with shared(tmp_path_factory) as root:
+        return synthetic.make(root / "data", synthetic.Size(train=360, val=30, test=120, seed=7))
+
+
+@pytest.fixture(scope="session")
+def smoke_data(tmp_path_factory) -> Path:
+    """The folder `data` of a sweep at scale smoke, for many commands of slow tests; they only read it."""
+    with shared(tmp_path_factory) as root:
+        for name in ("synthetic_ava_smoke", "synthetic_kinetics_smoke", "synthetic_jhmdb_smoke"):
+            make_synthetic(root / "smoke", name)
+        return root / "smoke"
+
+
+@contextmanager
+def shared(tmp_path_factory) -> Iterator[Path]:
+    """A folder that all processes of this session share, for one of them at a time."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent  # each process has a folder in there
     with FileLock(root / "data.lock"):
-        return synthetic.make(root / "data", synthetic.Size(train=360, val=30, test=120, seed=7))
+        yield root

@@ -107,9 +107,10 @@ RAY = ["2a/256_16", "2a/two_stage", "2a/two_stage_true_boxes", "2b/two_c_t", "4/
 
 
 @pytest.fixture(scope="module")
-def with_ray(tmp_path_factory):
+def with_ray(tmp_path_factory, smoke_data):
     """An output directory, and what the command printed."""
     out = tmp_path_factory.mktemp("with ray")
+    (out / "data").symlink_to(smoke_data)
     done = command("--only", *RAY, out=out)
     assert done.returncode == 0, done.stderr
     return out, done.stdout

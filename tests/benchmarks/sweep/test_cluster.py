@@ -177,6 +177,12 @@ def test_a_client_of_a_cluster_sees_every_event(small_benchmark, tmp_path):
         assert list((out / "logs" / training).glob("events.out.tfevents.*"))
 
 
+def test_an_address_at_which_no_cluster_answers_is_refused():
+    refused = r"no Ray cluster answers at '127\.0\.0\.1:9': .*refused"
+    with pytest.raises(ValueError, match=refused), cluster.cluster("127.0.0.1:9"):
+        raise AssertionError("it was joined")
+
+
 def ablations(*args):
     return subprocess.run(
         [sys.executable, "-m", "benchmarks.ablations", "--scale", "smoke", *map(str, args)],
@@ -185,15 +191,14 @@ def ablations(*args):
 
 
 @pytest.mark.slow
-def test_the_command_refuses_what_no_cluster_has_and_fetches_results_from_a_mirror(tmp_path):
+def test_the_command_refuses_what_no_cluster_has_and_fetches_results_from_a_mirror(smoke_data, tmp_path):
     out, mirror = tmp_path / "out", tmp_path / "mirror"
-    row = ("--only", "2a/256_8", "--out", out)
+    out.mkdir()
+    (out / "data").symlink_to(smoke_data)
+    row = ("--only", "ours/drawn_weights", "--out", out)
     refused = ablations(*row, "--gpus-each", 1)
     assert refused.returncode == 2
     assert re.search("error: insufficient resources: a run asks for .*1 GPUs", refused.stderr)
-    unreachable = ablations(*row, "--address", "127.0.0.1:9")
-    assert unreachable.returncode == 2
-    assert "error: no Ray cluster answers at '127.0.0.1:9'" in unreachable.stderr
 
     done = ablations(*row, "--mirror", mirror.as_uri())
     assert done.returncode == 0, done.stderr
