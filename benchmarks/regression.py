@@ -2,10 +2,10 @@
 
 Of every backbone and method: the contract (`benchmarks.gates.contract`), parameters, GFLOPs and peak memory
 at the paper's size; of small ones also the time of a step, as a ratio to a plain workload in the same
-process, and the mAP of a short training. Of the evaluators: the numbers and the time of a fixed task. Of the
-tests: their number in each file. All are compared with benchmarks/gates/baselines/*.json: numbers that are
-worse, that have vanished or appeared are listed, and the exit code is 1 then. `--update` writes the baselines
-anew and prints which conclusions change.
+process, and the mAPs of two short trainings (`measure.trained`). Of the evaluators: the numbers and the time
+of a fixed task. Of the tests: their number in each file. All are compared with
+benchmarks/gates/baselines/*.json: numbers that are worse, that have vanished or appeared are listed, and the
+exit code is 1 then. `--update` writes the baselines anew and prints which conclusions change.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ BASELINES = Path(__file__).with_name("gates") / "baselines"
 CHECKOUT = Path(__file__).resolve().parent.parent
 SIGMAS = 3.0
 """Standard deviations over seeds by which an mAP may be below its baseline."""
+
+MAPS, NOISE = ("clip_mAP", "mAP"), "_std"
+"""The numbers that follow from a training, and the suffix of the standard deviation of each over seeds."""
 
 Numbers = dict[str, Any]
 """Name of what was measured -> number."""
@@ -79,14 +82,14 @@ def compared(baseline: Mapping[str, Numbers], now: Mapping[str, Numbers]) -> lis
     for subject in sorted(now.keys() & baseline.keys()):
         before, after = baseline[subject], now[subject]
         for what in sorted(before.keys() | after.keys()):
-            if what == "mAP_std":
+            if what.endswith(NOISE):
                 continue
             if what not in after:
                 findings.append(Finding(subject, what, "was not measured any more", True))
             elif what not in before:
                 findings.append(Finding(subject, what, f"{after[what]:.6g}, and has no baseline", True))
-            elif what == "mAP":
-                findings += _of_map(subject, before, after)
+            elif what in MAPS:
+                findings += _of_map(subject, what, before, after)
             elif (finding := _of(subject, what, before[what], after[what])) is not None:
                 findings.append(finding)
     return findings
@@ -103,15 +106,26 @@ def _of(subject: str, what: str, before: float, after: float) -> Finding | None:
     return None
 
 
-def _of_map(subject: str, before: Numbers, after: Numbers) -> list[Finding]:
-    allowed = SIGMAS * before["mAP_std"]
-    by = after["mAP"] - before["mAP"]
-    text = f"{100 * before['mAP']:.1f} -> {100 * after['mAP']:.1f} mAP, noise {100 * allowed:.1f}"
+def _of_map(subject: str, what: str, before: Numbers, after: Numbers) -> list[Finding]:
+    allowed = SIGMAS * before[what + NOISE]
+    by = after[what] - before[what]
+    text = f"{100 * before[what]:.1f} -> {100 * after[what]:.1f} mAP, noise {100 * allowed:.1f}"
     if by < -allowed:
-        return [Finding(subject, "mAP", text, True)]
+        return [Finding(subject, what, text, True)]
     if by > allowed:
-        return [Finding(subject, "mAP", f"{text}: better; --update keeps it", False)]
+        return [Finding(subject, what, f"{text}: better; --update keeps it", False)]
     return []
+
+
+def without_effect(baseline: Mapping[str, Numbers]) -> list[str]:
+    """The mAPs that no model could be below by more than their noise, in words: such a gate never fails."""
+    return [
+        f"{name}: {what} {100 * numbers[what]:.1f} is within its noise, "
+        f"{100 * SIGMAS * numbers[what + NOISE]:.1f}: nothing can fail this gate"
+        for name, numbers in baseline.items()
+        for what in MAPS
+        if what in numbers and numbers[what] <= SIGMAS * numbers[what + NOISE]
+    ]
 
 
 def conclusions(baseline: Mapping[str, Numbers]) -> set[str]:
@@ -160,10 +174,10 @@ def main(argv: list[str] | None = None) -> int:
         numbers = measure.of_model(subject)
         if subject.trained and not args.no_training:
             numbers |= measure.trained(subject, args.out, seeds=args.seeds if args.update else 1)
-            if not args.update and "mAP_std" in before.get(name, {}):
-                numbers["mAP_std"] = before[name]["mAP_std"]
+            if not args.update:
+                numbers |= {k: v for k, v in before.get(name, {}).items() if k.endswith(NOISE)}
         elif name in before:  # not asked for
-            numbers |= {k: v for k, v in before[name].items() if k in ("mAP", "mAP_std")}
+            numbers |= {k: v for k, v in before[name].items() if k.removesuffix(NOISE) in MAPS}
         now[name] = numbers
         shown = ", ".join(f"{what} {value:.6g}" for what, value in numbers.items())
         print(f"{name}: contract {'BROKEN' if broken else 'kept'}; {shown}", flush=True)
@@ -201,6 +215,8 @@ def update(
             print(f"no longer: {gone}")
         for new in sorted(conclusions(after) - conclusions(before)):
             print(f"new: {new}")
+        for weak in without_effect(after):
+            print(weak)
         text = json.dumps(after, indent=1) + "\n"
         save(BASELINES / f"{name}.json", partial(Path.write_text, data=text))
         print(f"written: {BASELINES / f'{name}.json'}")

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import regression
 from benchmarks.gates import contract, measure
 from benchmarks.gates.contract import subjects
-from benchmarks.regression import Finding, compared, conclusions, main
+from benchmarks.regression import Finding, compared, conclusions, main, without_effect
 
 BASE = {
     "backbone/a": {
@@ -16,6 +16,8 @@ BASE = {
         "gflops": 1.0,
         "peak_mib": 10.0,
         "time_ratio": 2.0,
+        "clip_mAP": 0.5,
+        "clip_mAP_std": 0.02,
         "mAP": 0.3,
         "mAP_std": 0.01,
     },
@@ -49,6 +51,8 @@ def test_numbers_within_the_gates_are_no_finding():
         ({"time_ratio": 0.5}, False),
         ({"mAP": 0.269}, True),
         ({"mAP": 0.331}, False),
+        ({"clip_mAP": 0.43}, True),
+        ({"clip_mAP": 0.57}, False),
     ],
 )
 def test_worse_numbers_fail_and_better_ones_are_noted(changes, fails):
@@ -74,6 +78,12 @@ def test_subjects_and_numbers_that_vanish_or_appear_fail():
 def test_conclusions_are_differences_beyond_the_noise():
     assert conclusions(BASE) == {"backbone/a has a better mAP than backbone/b"}
     assert conclusions(but(mAP=0.22)) == set()
+
+
+def test_an_mAP_within_its_noise_is_named_for_it_gates_nothing():
+    assert without_effect(BASE) == []
+    [weak] = without_effect(but(clip_mAP_std=0.17))
+    assert weak == "backbone/a: clip_mAP 50.0 is within its noise, 51.0: nothing can fail this gate"
 
 
 def test_a_dropped_test_fails_and_a_new_one_does_not():
