@@ -8,7 +8,6 @@ import pytest
 import torch
 from filelock import FileLock
 
-from benchmarks.inputs import make_synthetic
 from datasets import synthetic
 from tests import budget
 
@@ -46,6 +45,8 @@ def small_benchmark(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def smoke_data(tmp_path_factory) -> Path:
     """The folder `data` of a sweep at scale smoke, for many commands of slow tests; they only read it."""
+    from benchmarks.inputs import make_synthetic  # mutmut's copy of the tests has no benchmarks
+
     with shared(tmp_path_factory) as root:
         for name in ("synthetic_ava_smoke", "synthetic_kinetics_smoke", "synthetic_jhmdb_smoke"):
             make_synthetic(root / "smoke", name)
