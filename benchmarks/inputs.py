@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 from actloc_core import cli
-from benchmarks.experiments import SCALES, TRAINING, Experiment, choose, rows_at
+from benchmarks.experiments import ROWS, SCALES, TRAINING, Experiment, choose, rows_at
 from benchmarks.train.data import given_boxes, load_data
 from benchmarks.train.models import weights_file
 from benchmarks.train.pretrained import WEIGHTS, download
@@ -76,6 +76,10 @@ def chosen_rows(only: list[str], rows: list[str], scale: str, seeds: int) -> dic
         names = choose(only, rows)
         suffix = f" seed {seed}" if seeds > 1 else ""
         chosen |= {f"{name}{suffix}": every[name] for name in names}
+        for name in names:
+            if (published := ROWS[name].weights) and every[name].weights is None and seed == 0:
+                why = f"no small pre-training stands for its weights {published} (INITIAL_ROWS)"
+                print(f"{name}: {why}, so it starts from drawn ones", file=sys.stderr)
     first = initial_rows(chosen.values(), scale)
     return {name: exp for name, exp in first.items() if exp not in chosen.values()} | chosen
 

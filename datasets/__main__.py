@@ -22,10 +22,13 @@ from rich.progress import Progress as Bar
 
 from actloc_core import cli
 from actloc_core.files import atomic_path
-from datasets import synthetic, synthetic_tubes
+from datasets import kinetics, synthetic, synthetic_clips, synthetic_tubes
 from datasets.check import PUBLISHED_COUNTS, contact_sheet, inspect, summary
 from evaluators.act_pickle import read_act
 from evaluators.ava_csv import read_groundtruth
+
+SHAPES = ("ava", *synthetic_tubes.SHAPES, "kinetics")
+"""The formats that `make` writes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,7 +106,7 @@ def add_make(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Make a small synthetic dataset in the format of a real one. Equal arguments give "
         "equal bytes.",
     )
-    p.add_argument("--shape", required=True, choices=("ava", *synthetic_tubes.SHAPES), help="its format")
+    p.add_argument("--shape", required=True, choices=SHAPES, help="its format")
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="new or empty folder")
     p.add_argument(
         "--clips",
@@ -133,8 +136,8 @@ def make(args: argparse.Namespace) -> int:
         raise ValueError(f"--clips {args.clips}: give at least 1")
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: give at least 0")
-    if args.shape == "ava" and args.images == "frames":
-        raise ValueError("--images frames: the ava shape is written as videos only")
+    if args.shape in ("ava", "kinetics") and args.images == "frames":
+        raise ValueError(f"--images frames: the {args.shape} shape is written as videos only")
 
     target = out.resolve()  # a folder can be renamed over an empty folder, but not over a link to one
     with progress_bar() as bar:
@@ -147,15 +150,23 @@ def make(args: argparse.Namespace) -> int:
             val, test = max(1, args.clips // 10), max(1, args.clips // 5)
             size = synthetic.Size(args.clips, val, test, args.seed)
             synthetic.make_at(target, size, progress=progress)
+        elif args.shape == "kinetics":
+            held_out = max(1, args.clips // 10), max(1, args.clips // 5)
+            synthetic_clips.make_at(
+                target, synthetic_clips.ClipsSize(args.clips, *held_out, args.seed), progress=progress
+            )
         else:
             tube_size = synthetic_tubes.TubeSize(args.clips, max(1, args.clips // 3), args.seed)
             synthetic_tubes.make_at(target, args.shape, tube_size, images=args.images, progress=progress)
-    counts, flags = _describe_ava(out) if args.shape == "ava" else _describe_tubes(out, args.shape)
     name = "synthetic_ava" if args.shape == "ava" else args.shape
+    if args.shape == "kinetics":  # its clips have no boxes to score
+        counts, evaluation = _describe_kinetics(out), ""
+    else:
+        counts, flags = _describe_ava(out) if args.shape == "ava" else _describe_tubes(out, args.shape)
+        evaluation = f"\nevaluation: python -m evaluators {args.shape} {flags} --detections FILE"
     print(
         f"made {out}: {', '.join(counts)} ({synthetic.fingerprint(out)})\n"
-        f"training:   --data {name}={_quote(out)}\n"
-        f"evaluation: python -m evaluators {args.shape} {flags} --detections FILE"
+        f"training:   --data {name}={_quote(out)}{evaluation}"
     )
     return 0
 
@@ -209,6 +220,14 @@ def _describe_tubes(root: Path, shape: synthetic_tubes.Shape) -> tuple[list[str]
         f"splits {len(act.test_videos)}",
     ]
     return counts, f"--groundtruth {_quote(file)}" + (" --split all" if len(act.test_videos) > 1 else "")
+
+
+def _describe_kinetics(root: Path) -> list[str]:
+    """Count made clips."""
+    splits = {split: kinetics.read_labels(root, split) for split in ("train", "val", "test")}
+    videos = sum(len(labels) for labels, _ in splits.values())
+    labels = sum(len(of_video) for labels, _ in splits.values() for of_video in labels.values())
+    return [f"videos {videos}", f"labels {labels}", f"classes {len(splits['train'][1])}"]
 
 
 if __name__ == "__main__":

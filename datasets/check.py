@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from actloc_core.clip import VideoError, probe, read_times
-from datasets import ava
+from datasets import ava, kinetics
 from datasets.jhmdb import JHMDB
 from datasets.split import FrameFolder, VideoSource, read_source
 from datasets.tubes import TubeBenchmark, select_videos
@@ -38,6 +38,7 @@ PUBLISHED_COUNTS: Mapping[str, Mapping[str, Mapping[str, int]]] = {
         "train 3": {"classes": 21, "videos": 663},
         "test 3": {"classes": 21, "videos": 265},
     },
+    "kinetics": {"train": {"classes": 400}, "val": {"classes": 400}},  # videos are gone, other ones each year
 }
 """Dataset -> split -> counts of the published data. A difference is reported, not refused."""
 
@@ -79,12 +80,14 @@ Progress = Callable[[str, int, int], None]
 def inspect(
     dataset: str, root: Path, progress: Progress = lambda name, done, total: None
 ) -> list[SplitReport]:
-    """Validate every split of a dataset: "ava", "ucf24" or "jhmdb".
+    """Validate every split of a dataset: "ava", "ucf24", "jhmdb" or "kinetics".
 
     Raises FileNotFoundError or ValueError where the annotations themselves cannot be read.
     """
     if dataset == "ava":
         return [_inspect_ava(root, split, progress) for split in ("train", "val")]
+    if dataset == "kinetics":
+        return [_inspect_kinetics(root, split, progress) for split in ("train", "val")]
     benchmark = TUBE_BENCHMARKS[dataset]
     act = benchmark.read_annotations(root)
     reports = []
@@ -141,6 +144,35 @@ def _inspect_ava(root: Path, split: str, progress: Progress) -> SplitReport:
                 )
         progress(split, done, len(gt.videos))
     _count(report, len(gt.videos), frames)
+    return report
+
+
+def _inspect_kinetics(root: Path, split: str, progress: Progress) -> SplitReport:
+    """A clip's keyframe is the middle of its video, its box the whole frame, as in training."""
+    labels, names = kinetics.read_labels(root, split)
+    videos, frames = tuple(labels), 0
+    middles, sizes = np.zeros(len(videos), np.int64), np.ones((len(videos), 2))
+    sources: dict[str, VideoSource] = {}
+    errors = []
+    for number, video in enumerate(videos):
+        try:
+            info = probe(root / video)
+        except ValueError as error:
+            errors.append(str(error))
+        else:
+            sources[video], frames = root / video, frames + info.frames
+            middles[number], sizes[number] = 1 + info.frames // 2, (info.width, info.height)
+        progress(split, number + 1, len(videos))
+    counts = [len(labels[video]) for video in videos]
+    rows = np.repeat(np.arange(len(videos)), counts)
+    label = np.array([label + 1 for video in videos for label in labels[video]], np.int64)
+    boxes = np.concatenate([np.zeros((len(rows), 2)), sizes[rows]], axis=1)
+    gt = GroundTruth(videos, rows, middles[rows], boxes, label)
+    report = SplitReport(split, {}, sources, gt, dict(enumerate(names, 1)), errors=errors)
+    unused = [name for number, name in report.classes.items() if number not in set(label.tolist())]
+    if unused:
+        report.warnings.append(f"{split}: classes without a clip: {len(unused):,}, the first {unused[0]!r}")
+    _count(report, len(videos), frames)
     return report
 
 

@@ -78,7 +78,7 @@ def load(
     names that a horizontal flip exchanges.
     Raises FileNotFoundError or ValueError naming file and line.
     """
-    labels, names = _read_labels(root, split)
+    labels, names = read_labels(root, split)
     classes = dict(enumerate(names, 1))
     keys = [(video, place) for video in labels for place in range(places)]
     number = {video: i for i, video in enumerate(labels)}
@@ -103,8 +103,11 @@ def load(
     )
 
 
-def _read_labels(root: Path, split: str) -> tuple[Labels, list[str]]:
-    """The videos of a split with their classes, and the names of all classes, the same for every split."""
+def read_labels(root: Path, split: str) -> tuple[Labels, list[str]]:
+    """The videos of a split with their classes, and the names of all classes, the same for every split.
+
+    Raises as `load`.
+    """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such data folder; give it as --data kinetics=FOLDER")
     if (file := root / f"{split}.csv").is_file():
@@ -167,6 +170,6 @@ def fingerprint(root: Path) -> str:
     """Hash of the names of videos and classes, 16 hex digits; the videos' bytes are not read."""
     digest = hashlib.sha256()
     for split in ("train", "val"):
-        labels, names = _read_labels(root, split)
+        labels, names = read_labels(root, split)
         digest.update(repr((split, labels, names)).encode())
     return digest.hexdigest()[:16]

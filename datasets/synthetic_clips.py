@@ -65,6 +65,11 @@ def make(root: Path, size: ClipsSize | None = None, *, progress: Progress | None
     return _recipe(size or ClipsSize()).make(root, progress)
 
 
+def make_at(target: Path, size: ClipsSize, *, progress: Progress | None = None) -> None:
+    """Make these clips in `target`, a folder that is empty or does not exist."""
+    _recipe(size).make_at(target, progress)
+
+
 def folder_of(root: Path, size: ClipsSize) -> Path:
     """Where `make` puts the clips of this size."""
     return _recipe(size).folder(root)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.experiments import ROWS, rows_at
 from benchmarks.score.analysis import read_analysis
 from benchmarks.score.resampled import METRICS
+from benchmarks.score.results import read_result
 from reports.tables import SEEDS
 
 LEVEL = 0.95
@@ -106,8 +107,12 @@ def _differences(hypothesis: Hypothesis, scale: str, runs: Path) -> Iterator[Flo
 
 
 def _metric(run: Path, hypothesis: Hypothesis) -> Floats | None:
-    """A run's metric on the videos and in each sample; None without a result."""
-    if not (run / "result.json").exists() or (analysis := read_analysis(run / "analysis.json")) is None:
+    """A run's metric on the videos and in each sample; None without a result of this version."""
+    try:
+        read_result(run / "result.json")
+    except (OSError, ValueError):  # `reports.runs.load_sweep` reports it; tables leave it out as well
+        return None
+    if (analysis := read_analysis(run / "analysis.json")) is None:
         return None
     metric, minus = (
         np.array(analysis.sampled[name], np.float64) if name else 0.0

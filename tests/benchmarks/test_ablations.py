@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 
 import pytest
 
-from benchmarks import ablations
+from benchmarks import ablations, experiments
 from benchmarks.ablations import Job
 from benchmarks.experiments import ROWS, TABLES, TRAINING, rows_at
 from benchmarks.inputs import chosen_rows, exit_code
@@ -293,6 +294,19 @@ def test_chosen_rows_bring_the_pre_training_along_that_they_are_initialised_from
     both = ["2b/tubelet", "pretraining/mvitv2_s"]
     assert sorted(chosen_rows(both, [], "tiny", 1)) == sorted(both)
     assert list(chosen_rows(["4/ucf24"], [], "paper", 1)) == ["4/ucf24"]
+
+
+def test_a_row_whose_weights_no_small_pre_training_stands_for_says_so(monkeypatch, capsys):
+    monkeypatch.setitem(experiments.ROWS, "2b/c_t", replace(ROWS["2b/c_t"], weights="videomae_b"))
+    experiments.rows_at.cache_clear()
+    rows = chosen_rows(["2b/c_t", "2b/tubelet", "ours/drawn_weights"], [], "tiny", 2)
+    experiments.rows_at.cache_clear()
+    assert rows["2b/c_t seed 0"].weights is None
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == (
+        "2b/c_t: no small pre-training stands for its weights videomae_b (INITIAL_ROWS), "
+        "so it starts from drawn ones"
+    )
 
 
 @pytest.mark.slow

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import synthetic, synthetic_tubes
+from datasets import synthetic, synthetic_clips, synthetic_tubes
 from datasets.__main__ import main
 from datasets.check import PUBLISHED_COUNTS, inspect, summary
+from datasets.scenes import ACTIONS
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +19,7 @@ def made(tmp_path_factory):
     synthetic_tubes.make_at(root / "jhmdb", "jhmdb", size)
     synthetic_tubes.make_at(root / "ucf24", "ucf24", size)
     synthetic.make_at(root / "ava", synthetic.Size(train=4, val=2, test=1))
+    synthetic_clips.make_at(root / "kinetics", synthetic_clips.ClipsSize(40, 30, 1, seed=1))
     return root
 
 
@@ -34,7 +36,7 @@ def check(capsys, tmp_path, dataset, root, *more):
     return status, out, err
 
 
-@pytest.mark.parametrize("dataset", ["ava", "ucf24", "jhmdb"])
+@pytest.mark.parametrize("dataset", ["ava", "ucf24", "jhmdb", "kinetics"])
 def test_complete_dataset_is_usable_and_drawn(made, capsys, tmp_path, dataset):
     status, out, _ = check(capsys, tmp_path, dataset, made / dataset, "--sample", "4")
     assert status == 0
@@ -65,6 +67,24 @@ def test_differences_from_the_published_counts_are_reported(made):
     report.counts.update(PUBLISHED_COUNTS["jhmdb"]["test 3"])
     assert report.differences(PUBLISHED_COUNTS["jhmdb"]["test 3"]) == []
     assert summary("jhmdb", [report])[0].endswith("verdict: complete")
+
+
+def test_kinetics_counts_clips_and_names_broken_videos_and_classes_without_a_clip(made, capsys, tmp_path):
+    root = shutil.copytree(made / "kinetics", tmp_path / "kinetics")
+    lines = (root / "train.csv").read_text().splitlines()
+    broken, *labels = lines[0].split()
+    (root / broken).write_bytes(b"no video")
+    others = [line for line in lines[1:] if "9" not in line.split()[1:]]
+    (root / "train.csv").write_text("\n".join([f"{broken} 0", *others]))
+    train, val = inspect("kinetics", root)
+    labels = (root / "val.csv").read_text().split()
+    of_each = {"videos": 30, "keyframes": 30, "boxes": 30}
+    assert val.counts == of_each | {"classes": 10, "frames": 30 * 16, "labels": len(labels) - 30}
+    assert len(train.sources) == train.counts["videos"] - 1 == len(others)
+    status, out, _ = check(capsys, tmp_path, "kinetics", root)
+    assert status == 1
+    assert f"error: {root / broken}" in out
+    assert f"train: classes without a clip: 1, the first {ACTIONS[9]!r}" in out
 
 
 def test_missing_and_truncated_videos_are_errors(jhmdb, capsys, tmp_path):
