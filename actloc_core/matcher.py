@@ -23,6 +23,9 @@ class CostWeights:
     actor: float = 2.0
     action: float = 1.0
     """0 leaves the action term out of the matching."""
+    tie_break: float = 0.0
+    """What the last candidate costs more than the first, the others evenly between them. Not in the paper: of
+    candidates that are alike, always the same one is then matched, which the model may learn."""
 
 
 class Matches(NamedTuple):
@@ -83,6 +86,8 @@ def pairwise_cost(predictions: Predictions, targets: Sequence[Targets], weights:
         share = labels / labels.sum(1, keepdim=True).clamp(min=1)
         p_action = predictions.action_logits.float().sigmoid()[clip]  # (actors, L, C)
         cost = cost - weights.action * torch.einsum("plc,pc->pl", p_action, share)
+    if weights.tie_break:
+        cost = cost + weights.tie_break * torch.linspace(0, 1, cost.shape[1], device=cost.device)
     return cost
 
 

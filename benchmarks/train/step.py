@@ -128,7 +128,7 @@ def targets_to_device(targets: Sequence[Targets], device: torch.device) -> list[
 
 def cost_weights(exp: Experiment) -> CostWeights:
     """The weights of Eq. 3."""
-    return CostWeights(l1=exp.l1, giou=exp.giou, actor=exp.actor, action=exp.match_action)
+    return CostWeights(exp.l1, exp.giou, exp.actor, exp.match_action, exp.tie_break)
 
 
 def loss_weights(exp: Experiment) -> LossWeights:

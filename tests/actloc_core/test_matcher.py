@@ -55,6 +55,17 @@ def test_of_twin_boxes_the_surer_actor_is_taken():
     assert match(p, [Targets(torch.tensor([LEFT]), torch.ones(1, C))]).candidate.tolist() == [1]
 
 
+def test_of_equal_candidates_a_tie_break_takes_the_first_and_of_others_the_better():
+    target = [Targets(torch.tensor([LEFT]), torch.ones(1, C))]
+    equal = predictions([RIGHT, LEFT, LEFT, LEFT])
+    weights = CostWeights(tie_break=0.3)
+    cost = pairwise_cost(equal, target, weights) - pairwise_cost(equal, target, CostWeights())
+    assert cost.tolist() == [pytest.approx([0, 0.1, 0.2, 0.3])]
+    assert match(equal, target, weights).candidate.tolist() == [1]
+    better = predictions([RIGHT, [0.25, 0.5, 0.4, 1.0], [0.25, 0.5, 0.4, 1.0], LEFT])
+    assert match(better, target, weights).candidate.tolist() == [3]
+
+
 def test_of_twin_actors_the_one_with_the_right_action_is_taken_unless_switched_off():
     action = torch.zeros(1, 2, C)
     action[0, 1, 2] = 4.0

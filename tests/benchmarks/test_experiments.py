@@ -58,14 +58,16 @@ def test_no_scale_changes_the_theta_and_score_that_our_table_ablates(scale):
 
 
 def test_a_scale_keeps_the_fields_that_rows_ablate():
-    kept = ("method", "selection", "last_pool", "frame_embedding", "anchor", "eos_coef", "match_action")
+    kept = ["method", "selection", "last_pool", "frame_embedding", "anchor", "eos_coef", "match_action"]
+    kept += ["tie_break", "nms_iou", "boxes"]
     for name, tiny in rows_at("tiny", seed=3).items():
         exp = ROWS[name]
-        assert all(getattr(tiny, field) == getattr(exp, field) for field in (*kept, "nms_iou", "boxes"))
+        assert all(getattr(tiny, field) == getattr(exp, field) for field in kept)
         assert tiny.seed == 3
         assert tiny.crop == (64 if exp.backbone == "hiera_l" else exp.crop // 4)
     assert rows_at("tiny")["2c/variable"].short_sides == (60, 85)
     assert rows_at("tiny")["3/hiera_l"].backbone == "hiera_tiny"
+    assert rows_at("tiny")["ours/epochs_50"].epochs == 2 * rows_at("tiny")["ours/two_c_t"].epochs
     assert at_scale(OURS, "paper") is OURS
 
 
