@@ -1,6 +1,7 @@
 """Views of a split: the seeded augmentation of training and the single view of evaluation.
 
-A clip is (T, H, W, 3) uint8 as decoded, (3, T, H, W) float32 after `to_tensor`.
+A clip is (T, H, W, 3) uint8 as decoded, (3, T, h, w) uint8 after resizing, and float32 in the model alone:
+between processes and on the way to a GPU a clip of bytes takes a quarter of the room.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch.utils.data import Dataset
 
 from actloc_core.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from actloc_core.clip import VideoError
-from actloc_core.pixels import normalise, size_for, to_tensor
-from actloc_core.structures import Targets
+from actloc_core.pixels import normalise, resize, size_for
+from actloc_core.structures import Targets, to_device
 from datasets.split import Split
 
 
@@ -39,45 +40,73 @@ class Augmentation:
     """Sides are rounded to a multiple of this, so that every stride of a backbone divides them."""
 
 
-def augment(
-    clip: Tensor,
-    targets: Targets,
-    strength: Augmentation,
-    rng: np.random.Generator,
-    *,
-    flipped_columns: Tensor,
-) -> tuple[Tensor, Targets]:
-    """Sample a random view of a clip and its targets. clip (3, T, H, W) in [0, 1].
+class View(NamedTuple):
+    """How a clip is changed on the way into the model."""
+
+    flip: bool = False
+    """Whether it is mirrored from left to right."""
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+
+
+def unchanged(count: int) -> NDArray[np.float32]:
+    """(count, 4), the views of clips as they are."""
+    return np.array([View()] * count, np.float32)
+
+
+def sample_view(
+    targets: Targets, strength: Augmentation, rng: np.random.Generator, *, flipped_columns: Tensor
+) -> tuple[View, Targets]:
+    """Sample a random view of a clip, and change its targets accordingly; `to_input` changes the clip.
 
     flipped_columns (C,) int64: the column that each label comes from after a horizontal flip, so
     that "left" becomes "right"; arange(C) where labels have no direction.
     """
-    boxes, labels = targets.boxes, targets.labels
+    boxes, labels, view = targets.boxes, targets.labels, View()
     if rng.random() < strength.flip:
-        clip = clip.flip(-1)
+        view = view._replace(flip=True)
         boxes = torch.cat([1 - boxes[:, :1], boxes[:, 1:]], dim=1)
         labels = labels[:, flipped_columns]
     if strength.colour:
-        brightness, contrast, saturation = rng.uniform(1 - strength.colour, 1 + strength.colour, 3).tolist()
-        # Brightness, then contrast about the clip's mean, then saturation about each pixel's grey: the
-        # three are one weighted sum of clip, grey and mean.
-        grey = (clip[0] + clip[1] + clip[2]) / 3  # (T, H, W)
-        both = brightness * contrast
-        offset = grey * (both * (1 - saturation)) + grey.mean() * (brightness * (1 - contrast))
-        clip = torch.add(offset, clip, alpha=both * saturation).clamp_(0, 1)
+        view = View(view.flip, *rng.uniform(1 - strength.colour, 1 + strength.colour, 3).tolist())
     if strength.box and len(boxes):
         size = boxes[:, 2:].repeat(1, 2)
         noise = rng.uniform(-strength.box, strength.box, (len(boxes), 4)).astype(np.float32)
         boxes = xyxy_to_cxcywh((cxcywh_to_xyxy(boxes) + torch.from_numpy(noise) * size).clamp(0, 1))
-    return clip, Targets(boxes, labels)
+    return view, Targets(boxes, labels)
+
+
+def to_input(clips: Tensor, views: NDArray[np.float32]) -> Tensor:
+    """Views of clips, normalised, as a model takes them: (b, 3, T, H, W) uint8 -> float32, on their device.
+
+    views: (b, 4), a `View` each. Clips travel to a GPU as bytes, and become numbers there.
+    """
+    of_clip = to_device(torch.from_numpy(views), clips.device)[
+        ..., None, None, None, None
+    ]  # (b, 4, 1, 1, 1, 1)
+    flip, brightness, contrast, saturation = of_clip.unbind(1)
+    if (views[:, 0] > 0).any():
+        clips = torch.where(flip > 0, clips.flip(-1), clips)
+    x = clips.float() / 255
+    if (views[:, 1:] != 1).any():
+        # Brightness, then contrast about the clip's mean, then saturation about each pixel's grey: the
+        # three are one weighted sum of clip, grey and mean.
+        grey = x.mean(1, keepdim=True)  # (b, 1, T, H, W)
+        both = brightness * contrast
+        mean = grey.mean((1, 2, 3, 4), keepdim=True)
+        offset = grey * (both * (1 - saturation)) + mean * (brightness * (1 - contrast))
+        x = torch.addcmul(offset, x, both * saturation).clamp_(0, 1)
+    return normalise(x)
 
 
 class Item(NamedTuple):
     """One sample of a batch."""
 
     clip: Tensor
-    """(3, T, H, W), normalised."""
+    """(3, T, H, W) uint8, resized."""
     targets: Targets
+    view: View = View()
     problem: str | None = None
     """Error of the unreadable clip that this fallback clip replaces; None where none was replaced."""
 
@@ -105,14 +134,10 @@ class TrainingView(Dataset[Item]):
             low, high = self.strength.short_sides
             short = int(rng.integers(low, high + 1))
             size = size_for(*frames.shape[1:3], short_side=short, multiple=self.strength.multiple)
-        clip, targets = augment(
-            to_tensor(frames, size),
-            self.split.targets(index),
-            self.strength,
-            rng,
-            flipped_columns=self.split.flipped_columns,
+        view, targets = sample_view(
+            self.split.targets(index), self.strength, rng, flipped_columns=self.split.flipped_columns
         )
-        return Item(normalise(clip), targets, problem)
+        return Item(resize(frames, size), targets, view, problem)
 
     def _read(self, epoch: int, index: int) -> tuple[int, NDArray[np.uint8], str | None]:
         """Read the clip of this index or a fallback clip; -> its index, frames, and the first error."""
@@ -144,17 +169,32 @@ class EvaluationView(Dataset[Item]):
         size = (self.split.crop, self.split.crop)
         if self.short_side is not None:
             size = size_for(*frames.shape[1:3], short_side=self.short_side, multiple=self.multiple)
-        return Item(normalise(to_tensor(frames, size)), self.split.targets(index))
+        return Item(resize(frames, size), self.split.targets(index))
 
 
 class Group(NamedTuple):
     """The clips of a batch that have one size."""
 
     clips: Tensor
-    """(b, 3, T, H, W)"""
+    """(b, 3, T, H, W) uint8"""
+    views: NDArray[np.float32]
+    """(b, 4), a `View` each; with the clips the arguments of `to_input`."""
     targets: list[Targets]
     indices: list[int]
     """Index in the batch of each clip."""
+
+    def inputs(self, device: torch.device) -> Tensor:
+        """The clips as a model takes them, (b, 3, T, H, W) float32 on the device; see `to_input`."""
+        return to_input(self.clips.to(device, non_blocking=True), self.views)
+
+    def take(self, chosen: Sequence[int]) -> Group:
+        """Some of the clips, by their place in the group."""
+        return Group(
+            self.clips[chosen],
+            self.views[chosen],
+            [self.targets[i] for i in chosen],
+            [self.indices[i] for i in chosen],
+        )
 
 
 class Batch(NamedTuple):
@@ -172,7 +212,12 @@ def collate(items: Sequence[Item]) -> Batch:
     for i, item in enumerate(items):
         by_size.setdefault(item.clip.shape, []).append(i)
     groups = [
-        Group(torch.stack([items[i].clip for i in indices]), [items[i].targets for i in indices], indices)
+        Group(
+            torch.stack([items[i].clip for i in indices]),
+            np.array([items[i].view for i in indices], np.float32),
+            [items[i].targets for i in indices],
+            indices,
+        )
         for indices in by_size.values()
     ]
     return Batch(groups, [item.problem for item in items if item.problem is not None])

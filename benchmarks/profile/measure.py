@@ -16,7 +16,7 @@ from actloc_core.structures import Targets
 from benchmarks.experiments import OURS, Experiment
 from benchmarks.train.models import build_model
 from benchmarks.train.state import TrainState, new_state
-from datasets.transforms import Batch, Group
+from datasets.transforms import Batch, Group, unchanged
 
 CLASSES = 80
 """AVA's."""
@@ -92,10 +92,11 @@ def random_batch(exp: Experiment, device: torch.device) -> Batch:
         boxes = np.c_[rng.uniform(0.2, 0.8, (count, 2)), rng.uniform(0.1, 0.4, (count, 2))]
         labels = rng.random((count, CLASSES)) < 0.04
         targets.append(Targets(torch.from_numpy(boxes).float(), torch.from_numpy(labels).float()))
-    clips = torch.randn(exp.batch, 3, exp.frames, exp.crop, exp.crop, device=device).cpu()
+    size = exp.batch, 3, exp.frames, exp.crop, exp.crop
+    clips = torch.randint(0, 256, size, dtype=torch.uint8, device=device).cpu()
     if device.type == "cuda":
         clips = clips.pin_memory()
-    return Batch([Group(clips, targets, list(range(exp.batch)))], [])
+    return Batch([Group(clips, unchanged(exp.batch), targets, list(range(exp.batch)))], [])
 
 
 def host_synchronisations(function: Callable[[], object], device: torch.device) -> int | None:

@@ -93,7 +93,7 @@ def plain(device: torch.device, quick: bool) -> list[Row]:
     for batch in (2,) if quick else (2, 8):
         exp = experiment(quick, batch=batch, drop_path=0.0)
         backbone = model_of(exp, device).get_submodule("backbone")
-        clips = random_batch(exp, device).groups[0].clips.to(device)
+        clips = random_batch(exp, device).groups[0].inputs(device)
         row: Row = {"batch": batch}
         for name, forward in (("ours", backbone), ("plain", partial(plain_forward, backbone))):
             step = partial(_forward_and_backward, forward, clips, exp)
@@ -124,7 +124,7 @@ def one(
 
     def forward() -> None:
         with torch.no_grad(), autocast(device, exp.bf16):
-            state.model(batch.groups[0].clips.to(device))
+            state.model(batch.groups[0].inputs(device))
 
     def backward() -> None:
         matched = forward_and_match(state, batch.groups[0], exp, device)

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actloc_core.model import keep_actors
-from actloc_core.pixels import normalise
 from actloc_core.structures import Targets
 from benchmarks.context import autocast
 from benchmarks.experiments import Experiment
@@ -24,7 +23,7 @@ from benchmarks.train.models import build_model
 from benchmarks.train.state import TrainState, new_state
 from benchmarks.train.step import train_step
 from datasets import scenes
-from datasets.transforms import Batch, Group
+from datasets.transforms import Batch, Group, to_input, unchanged
 from evaluators.frame_map import Detections, GroundTruth, frame_map
 
 Scene = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -76,7 +75,9 @@ def _fit(
         for group in state.optimizer.param_groups:
             group["lr"] = exp.lr * factor
         chosen = rng.choice(len(made), exp.batch, replace=False)
-        batch = Batch([Group(clips(chosen), [targets[i] for i in chosen], list(range(exp.batch)))], [])
+        views = unchanged(exp.batch)
+        mine = Group(clips(chosen), views, [targets[i] for i in chosen], list(range(exp.batch)))
+        batch = Batch([mine], [])
         losses = train_step(state, batch, exp, device)
         if elapsed - logged >= seconds / 20 or not curve:
             logged = elapsed
@@ -107,13 +108,13 @@ def scene(seed: int) -> Scene:
 
 
 def on_device(made: list[Scene], exp: Experiment, device: torch.device) -> tuple[Any, list[Targets]]:
-    """-> a function from indices to normalised clips (b, 3, T, crop, crop) on the device, and all targets."""
+    """-> a function from indices to clips (b, 3, T, crop, crop) uint8 on the device, and all targets."""
     small = torch.from_numpy(np.stack([frames for frames, *_ in made])).to(device)  # (n, T, h, w, 3) uint8
 
     def clips(chosen: np.ndarray) -> Tensor:
-        x = small[torch.from_numpy(chosen)].permute(0, 1, 4, 2, 3).flatten(0, 1).float() / 255
-        x = F.interpolate(x, (exp.crop, exp.crop), mode="bilinear")
-        return normalise(x).unflatten(0, (len(chosen), -1)).transpose(1, 2).contiguous()
+        x = small[torch.from_numpy(chosen)].permute(0, 1, 4, 2, 3).flatten(0, 1).float()
+        x = F.interpolate(x, (exp.crop, exp.crop), mode="bilinear").round().to(torch.uint8)
+        return x.unflatten(0, (len(chosen), -1)).transpose(1, 2).contiguous()
 
     return clips, [Targets(torch.from_numpy(boxes), torch.from_numpy(labels)) for _, boxes, labels in made]
 
@@ -127,7 +128,7 @@ def validate(state: TrainState, made: list[Scene], exp: Experiment, device: torc
     for first in range(0, len(made), exp.batch):
         chosen = np.arange(first, min(first + exp.batch, len(made)))
         with autocast(device, exp.bf16):
-            predictions = state.model(clips(chosen))
+            predictions = state.model(to_input(clips(chosen), unchanged(len(chosen))))
         kept = keep_actors(predictions, theta=0.02, score="product")
         frame.append(chosen[kept.clip.cpu().numpy()])
         box.append(kept.boxes.cpu().double().numpy())

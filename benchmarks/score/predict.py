@@ -100,7 +100,7 @@ def _batches(
             clip_index = indices[np.array(group.indices)]
             given = _boxes_of([split.keyframes[i] for i in clip_index], boxes, context.device)
             with autocast(context.device, exp.bf16):
-                predictions = model(group.clips.to(context.device, non_blocking=True), given)
+                predictions = model(group.inputs(context.device), given)
             kept = keep_actors(predictions, theta=exp.theta, score=exp.score, nms_iou=exp.nms_iou)
             yield _Kept(
                 clip_index[kept.clip.cpu().numpy()],

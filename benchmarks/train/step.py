@@ -72,7 +72,7 @@ def train_step(state: TrainState, batch: Batch, exp: Experiment, device: torch.d
 def forward_and_match(state: TrainState, group: Group, exp: Experiment, device: torch.device) -> Matched:
     """Predictions of a group of clips of one size, and their assignment to the annotated actors (Eq. 3)."""
     targets = targets_to_device(group.targets, device)
-    clips = group.clips.to(device, non_blocking=True)
+    clips = group.inputs(device)
     # The two-stage baseline trains on the annotated boxes, jittered; the other models take no boxes.
     boxes = [ground_truth_boxes(target) for target in targets] if exp.method == "two_stage" else None
     with autocast(device, exp.bf16):
@@ -109,11 +109,7 @@ def split_batch(groups: Sequence[Group], count: int) -> list[list[Group]]:
         raise ValueError("clips of several sizes cannot be split into micro-batches: set accumulate=1")
     [whole] = groups
     indices = np.array_split(np.arange(len(whole.targets)), count)
-    return [
-        [Group(whole.clips[mine], [whole.targets[i] for i in mine], [whole.indices[i] for i in mine])]
-        for mine in indices
-        if len(mine)
-    ]
+    return [[whole.take(mine.tolist())] for mine in indices if len(mine)]
 
 
 def targets_to_device(targets: Sequence[Targets], device: torch.device) -> list[Targets]:

@@ -5,15 +5,18 @@ import pytest
 import torch
 
 from actloc_core.clip import VideoError
-from actloc_core.pixels import normalise, size_for, to_tensor
+from actloc_core.pixels import STD, normalise, size_for, to_tensor
 from actloc_core.structures import Targets
 from datasets.transforms import (
     MAX_FALLBACKS,
     Augmentation,
     EvaluationView,
     TrainingView,
-    augment,
+    View,
     collate,
+    sample_view,
+    to_input,
+    unchanged,
 )
 
 OFF = Augmentation(flip=0, colour=0, box=0)
@@ -37,15 +40,20 @@ def test_normalise_maps_mean_to_zero_and_std_to_one():
     assert normalise(torch.tensor([0.45, 0.675])).tolist() == pytest.approx([0, 1])
 
 
-def test_flip_mirrors_boxes_and_swaps_directions():
-    clip = torch.arange(4.0).view(1, 1, 1, 4).expand(3, 2, 1, 4)
+def views(*each):
+    return np.array(each, np.float32)
+
+
+def test_flip_mirrors_boxes_and_clip_and_swaps_directions():
     rng = np.random.default_rng(0)
-    flipped, targets = augment(
-        clip, one_actor(), Augmentation(flip=1, colour=0, box=0), rng, flipped_columns=FLIPPED
-    )
-    assert flipped[0, 0, 0].tolist() == [3, 2, 1, 0]
+    view, targets = sample_view(one_actor(), Augmentation(1, colour=0, box=0), rng, flipped_columns=FLIPPED)
+    assert view == (True, 1, 1, 1)
     assert targets.boxes[0].tolist() == pytest.approx([0.75, 0.5, 0.2, 0.4])
     assert targets.labels[0].tolist() == [0, 1, 1]
+    clips = torch.arange(4, dtype=torch.uint8).view(1, 1, 1, 1, 4).expand(2, 3, 2, 1, 4)
+    kept, mirrored = to_input(clips, views((False, 1, 1, 1), view))
+    torch.testing.assert_close(kept, normalise(clips[0] / 255))
+    assert torch.equal(mirrored, kept.flip(-1))
 
 
 def test_box_jitter_moves_each_edge_by_at_most_its_fraction():
@@ -53,35 +61,49 @@ def test_box_jitter_moves_each_edge_by_at_most_its_fraction():
     for seed in range(200):
         rng = np.random.default_rng(seed)
         strength = Augmentation(flip=0, colour=0, box=0.05)
-        _, targets = augment(torch.zeros(3, 1, 1, 1), one_actor(), strength, rng, flipped_columns=FLIPPED)
+        _, targets = sample_view(one_actor(), strength, rng, flipped_columns=FLIPPED)
         cx, cy, w, h = targets.boxes[0].tolist()
         moved += [abs(cx - w / 2 - 0.15) / 0.2, abs(cy + h / 2 - 0.7) / 0.4]
     assert 0.045 < max(moved) <= 0.05 + 1e-6
 
 
-def test_colour_is_brightness_then_contrast_then_saturation():
-    clip = torch.rand(3, 2, 4, 4) * 0.2 + 0.4  # far from 0 and 1, so nothing is clamped
+def plain_input(clip, flip, brightness, contrast, saturation):
+    """`to_input` of one clip in float64, one step after the other."""
+    x = clip.double() / 255
+    x = x.flip(-1) if flip else x
+    x = x * brightness
+    x = x.mean() + contrast * (x - x.mean())
+    grey = x.mean(0)
+    return normalise((grey + saturation * (x - grey)).clamp(0, 1))
+
+
+def test_inputs_are_those_of_a_plain_computation_clip_by_clip():
+    """Mirrored, then brightness, then contrast, then saturation, then clamped, then normalised."""
+    rng, strength = np.random.default_rng(5), Augmentation(flip=0.5, colour=0.6, box=0)
+    chosen = [sample_view(one_actor(), strength, rng, flipped_columns=FLIPPED)[0] for _ in range(6)]
+    assert {view.flip for view in chosen} == {True, False}
+    clips = torch.from_numpy(rng.integers(0, 256, (6, 3, 2, 5, 4), np.uint8))
+    given = to_input(clips, views(*chosen))
+    assert given.dtype == torch.float32
+    for clip, view, computed in zip(clips, chosen, given, strict=True):
+        difference = (computed.double() - plain_input(clip, *view)) * STD
+        assert difference.abs().max() < 1e-6, "of a colour in [0, 1]"
+
+
+def test_the_factors_of_a_view_are_those_of_its_seed():
     strength = Augmentation(flip=0, colour=0.3, box=0)
-    coloured, _ = augment(clip, one_actor(), strength, np.random.default_rng(5), flipped_columns=FLIPPED)
+    view, _ = sample_view(one_actor(), strength, np.random.default_rng(5), flipped_columns=FLIPPED)
     rng = np.random.default_rng(5)
     rng.random()  # whether to flip
-    brightness, contrast, saturation = rng.uniform(0.7, 1.3, 3)
-    x = clip * brightness
-    x = x.mean() + contrast * (x - x.mean())
-    x = x.mean(0) + saturation * (x - x.mean(0))
-    torch.testing.assert_close(coloured, x.float())
+    assert view == (False, *rng.uniform(0.7, 1.3, 3))
 
 
-def test_colour_stays_in_range_and_can_be_turned_off():
-    clip = torch.rand(3, 2, 4, 4)
-    rng = np.random.default_rng(0)
-    coloured, _ = augment(clip, one_actor(), Augmentation(0, 0.9, 0), rng, flipped_columns=FLIPPED)
-    assert coloured.min() >= 0
-    assert coloured.max() <= 1
-    assert not torch.equal(coloured, clip)
-    same, targets = augment(clip, one_actor(), OFF, rng, flipped_columns=FLIPPED)
-    assert torch.equal(same, clip)
+def test_a_view_without_augmentation_changes_nothing():
+    view, targets = sample_view(one_actor(), OFF, np.random.default_rng(0), flipped_columns=FLIPPED)
+    assert view == View()
     assert torch.equal(targets.boxes, one_actor().boxes)
+    clips = torch.arange(48, dtype=torch.uint8).view(1, 3, 1, 4, 4)
+    assert torch.equal(to_input(clips, unchanged(1)), normalise(clips.float() / 255))
 
 
 class FakeSplit:
@@ -111,6 +133,7 @@ def test_training_view_is_determined_by_seed_epoch_and_index():
     other = TrainingView(FakeSplit(), Augmentation(), seed=2)
     assert torch.equal(view[3, 1].clip, again[3, 1].clip)
     assert torch.equal(view[3, 1].targets.boxes, again[3, 1].targets.boxes)
+    assert view[3, 1].view == again[3, 1].view != view[4, 1].view
     assert not torch.equal(view[3, 1].targets.boxes, view[4, 1].targets.boxes)
     assert not torch.equal(view[3, 1].targets.boxes, other[3, 1].targets.boxes)
 
@@ -119,6 +142,9 @@ def test_collate_stacks_clips_and_lists_targets():
     batch = collate([EvaluationView(FakeSplit())[i] for i in range(3)])
     (group,) = batch.groups
     assert group.clips.shape == (3, 3, 2, 4, 4)
+    assert group.clips.dtype == torch.uint8, "a quarter of the bytes on the way to a GPU"
+    assert group.inputs(torch.device("cpu"))[1].mean() == normalise(torch.tensor(1 / 255))
+    assert group.take([2]).clips.unique().tolist() == [2]
     assert len(group.targets) == 3
     assert group.indices == [0, 1, 2]
     assert batch.problems == []
@@ -154,8 +180,7 @@ def test_training_replaces_an_unreadable_clip_and_reports_it():
     view = TrainingView(FakeSplit(unreadable={1}), OFF, seed=0)
     item = view[0, 1]
     assert item.problem == "video1.mp4: not a readable video"
-    brightness = (item.clip * 0.225 + 0.45).mean() * 255
-    assert round(brightness.item(), 3) in (0, 2)
+    assert set(item.clip.flatten().tolist()) in ({0}, {2})
     assert torch.equal(view[0, 1].clip, item.clip), "the fallback clip is reproducible"
     assert view[0, 2].problem is None
     assert collate([item, view[0, 2]]).problems == ["video1.mp4: not a readable video"]

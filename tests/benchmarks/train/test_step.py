@@ -12,7 +12,7 @@ from actloc_core.structures import Predictions, Targets
 from benchmarks.train.models import build_model
 from benchmarks.train.state import new_state
 from benchmarks.train.step import split_batch, targets_to_device, train_step
-from datasets.transforms import Batch, Group
+from datasets.transforms import Batch, Group, unchanged
 from tests.benchmarks.shared import CHECKOUT, CPU, TINY
 
 EXP = replace(TINY, batch=6, lr=1e-3, drop_path=0.0)
@@ -30,11 +30,12 @@ def batch_of(*actors, groups=None):
         )
         for n in actors
     ]
-    clips = torch.randn(len(actors), 3, 4, 32, 32, generator=generator)
+    clips = torch.randint(0, 256, (len(actors), 3, 4, 32, 32), dtype=torch.uint8, generator=generator)
     made, indices = [], list(range(len(actors)))
     for count in groups or (len(actors),):
         mine = indices[:count]
-        made.append(Group(clips[mine], [targets[i] for i in mine], mine))
+        views = unchanged(len(mine))
+        made.append(Group(clips[mine], views, [targets[i] for i in mine], mine))
         indices = indices[count:]
     return Batch(made, [])
 
