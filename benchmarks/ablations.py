@@ -21,9 +21,10 @@ import argparse
 import graphlib
 import sys
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actloc_core.cli import command_parser
 from benchmarks.experiments import TRAINING, Experiment
@@ -43,6 +44,12 @@ from benchmarks.sweep.storage import fetch
 from benchmarks.train.gflops import count_experiment
 from benchmarks.train.models import weights_file
 from benchmarks.train.training import origin_of
+
+if TYPE_CHECKING:
+    from benchmarks.sweep.cluster import Resources
+
+MOST_WORKERS = 15
+"""One less than `benchmarks.sweep.cluster.CPUS_PER_GPU`, which takes seconds to import."""
 
 ORIGINS = {
     "data": "the data",
@@ -143,9 +150,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--processes",
         type=positive,
-        default=1,
         metavar="N",
-        help="that share each run and its batch, with a GPU or a core each (default: 1)",
+        help="that share each run and its batch, with a GPU or a core each (default: as many as leave no GPU "
+        "idle; 1 without GPUs)",
+    )
+    p.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="loader processes of each process (default: the cores of its GPU's share, up to "
+        f"{MOST_WORKERS}; 0 without a GPU)",
     )
     p.add_argument(
         "--gpus-each",
@@ -221,32 +235,30 @@ def run_missing(
     missing: training -> its rows. Raises ValueError for insufficient resources, or machines that do not see
     the files.
     """
-    for exp in (group[0] for group in missing.values()):
-        if exp.batch % args.processes:
-            raise ValueError(
-                f"a batch of {exp.batch} clips cannot be shared evenly by {args.processes} processes"
-            )
+    sizes = [group[0].batch for group in missing.values()]
+    if args.processes and (uneven := [size for size in sizes if size % args.processes]):
+        raise ValueError(
+            f"a batch of {uneven[0]} clips cannot be shared evenly by {args.processes} processes"
+        )
+    if args.workers is not None and args.workers < 0:
+        raise ValueError(f"--workers {args.workers}: give at least 0")
     print(f"starting Ray for {len(missing)} trainings ...", flush=True)
     # Ray takes seconds to import: not for --list or errors.
-    from benchmarks.sweep.cluster import check_storage, cluster, resources_per_process
+    from benchmarks.sweep.cluster import check_storage, cluster
     from benchmarks.sweep.trials import SweepOptions, sweep
 
     titles = {
         training: ", ".join(job.names[exp.hash] for exp in group) for training, group in missing.items()
     }
     with cluster(args.address) as machines:
-        resources, at_once = resources_per_process(
-            [machine["Resources"] for machine in machines],
-            processes=args.processes,
-            gpus_each=args.gpus_each,
-        )
+        processes, resources, at_once = _arrange(sizes, [machine["Resources"] for machine in machines], args)
         if args.address is not None or args.mirror is not None:
             needed = [*job.roots.values(), *job.weights.values()]
             check_storage(machines, job.out, needed, mirror=args.mirror)
             print(f"{len(machines)} machines, {at_once} runs at once", flush=True)
         options = SweepOptions(
             resources=resources,
-            processes=args.processes,
+            processes=processes,
             at_once=at_once,
             mirror=args.mirror,
             weights={name: path.resolve() for name, path in job.weights.items()},
@@ -267,6 +279,31 @@ def run_missing(
         if training not in display.failures and unfinished(group, job.out):
             display.failures[training] = "interrupted; rerun the same command to resume"
     return display.failures
+
+
+def _arrange(
+    batches: Sequence[int], machines: Sequence[Mapping[str, float]], args: argparse.Namespace
+) -> tuple[int, Resources, int]:
+    """-> (processes of a run, resources of each, runs at once); where there are GPUs, in a line, too.
+
+    batches: clips of each training's batch. machines: the "CPU" and "GPU" that each has.
+    """
+    from benchmarks.sweep.cluster import processes_per_run, resources_per_process
+
+    gpus, processes = int(sum(machine.get("GPU", 0) for machine in machines)), args.processes or 1
+    if not args.processes and args.gpus_each in (None, 1):
+        processes = processes_per_run(gpus, len(batches), batches)
+    resources, at_once = resources_per_process(
+        machines, processes=processes, gpus_each=args.gpus_each, workers=args.workers
+    )
+    if gpus:
+        used = min(at_once, len(batches)) * processes * resources.num_gpus
+        print(
+            f"{gpus} GPUs, {max(0, gpus - used):g} of them idle: {len(batches)} trainings, {processes} "
+            f"processes each (--processes), {resources.workers} loader processes for each (--workers)",
+            flush=True,
+        )
+    return processes, resources, at_once
 
 
 def _ready(

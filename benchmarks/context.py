@@ -12,9 +12,6 @@ import torch
 CHECKPOINT_EVERY_S = 60.0
 """Seconds of training that a killed process can lose."""
 
-WORKER_TIMEOUT_S = 600
-"""Seconds after which a loader process that a video hangs is given up, with an error."""
-
 
 @dataclass(frozen=True)
 class RunContext:
@@ -25,6 +22,8 @@ class RunContext:
     """Output directory: OUT/trainings/<training>/ and OUT/runs/<hash>/ are written."""
     workers: int = 0
     """Loader processes; 0 reads clips in the training process."""
+    readers: int = 1
+    """Processes of this machine, this one among them, that have as many loader processes at the same time."""
     weights: Mapping[str, Path] = field(default_factory=dict)
     """Name of published initialisation weights -> file."""
     fresh: str = ""
@@ -78,12 +77,6 @@ class Callbacks:
 
     def on_checkpoint(self, saved: dict[str, Any]) -> None:
         """A checkpoint is due: `saved` is all that the rest of the training follows from, for torch.save."""
-
-
-def loader_options(context: RunContext) -> dict[str, Any]:
-    """Arguments of a DataLoader: its processes, and pinned memory where a GPU fetches the batches."""
-    ahead = {"prefetch_factor": 4, "timeout": WORKER_TIMEOUT_S} if context.workers else {}
-    return {"num_workers": context.workers, "pin_memory": context.device.type == "cuda", **ahead}
 
 
 def autocast(device: torch.device, bf16: bool) -> torch.autocast:

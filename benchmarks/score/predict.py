@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader
 from actloc_core.model import keep_actors
 from actloc_core.pixels import size_multiple
 from actloc_core.two_stage import GivenBoxes, ground_truth_boxes
-from benchmarks.context import Callbacks, RunContext, autocast, loader_options
+from benchmarks.context import Callbacks, RunContext, autocast
 from benchmarks.distributed import all_gather, rank, world_size
 from benchmarks.experiments import Experiment
+from benchmarks.loading import loader_options
 from benchmarks.score.detections import SplitDetections
 from benchmarks.score.evaluate import frame_ap, protocol_of
 from benchmarks.score.results import CURVE_THETA
@@ -92,7 +93,7 @@ def _batches(
     view = EvaluationView(split, short_side=split.crop if keep_aspect else None, multiple=multiple)
     mine = np.arange(rank(), len(split), world_size())
     loader: DataLoader[Any] = DataLoader(
-        view, batch_size=exp.batch, sampler=mine.tolist(), collate_fn=collate, **loader_options(context)
+        view, batch_size=exp.batch, sampler=mine.tolist(), collate_fn=collate, **loader_options(exp, context)
     )
     for step, batch in enumerate(loader):
         indices = mine[step * exp.batch :]

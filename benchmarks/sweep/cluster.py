@@ -36,8 +36,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from benchmarks.score.provenance import CHECKOUT, COMMIT, git_commit
 from benchmarks.sweep.storage import fetch, send
 
-CPUS_PER_GPU = 4
-"""Cores of a process with a GPU, where the machine has as many: itself and three loader processes."""
+CPUS_PER_GPU = 16
+"""Cores of a process with a GPU, where the machine has as many: itself and its loader processes."""
 STARTUP_TIMEOUT_S = 5 * 60.0
 """Seconds in which a private cluster's first process has to start."""
 
@@ -139,39 +139,58 @@ class Resources:
 
     num_cpus: float
     num_gpus: float
+    workers: int = 0
+    """Its loader processes."""
+    readers: int = 1
+    """Processes side by side on a machine, which share its shared memory."""
 
 
 def resources_per_process(
-    machines: Sequence[Mapping[str, float]], *, processes: int = 1, gpus_each: float | None = None
+    machines: Sequence[Mapping[str, float]],
+    *,
+    processes: int = 1,
+    gpus_each: float | None = None,
+    workers: int | None = None,
 ) -> tuple[Resources, int]:
     """-> (resources of a process, how many runs fit side by side).
 
     machines: the "CPU" and "GPU" that each has. processes: that share a run. gpus_each: for each of them, a
-    fraction where several runs are to share a GPU; None is 1 where there are GPUs, else 0.
+    fraction where several runs are to share a GPU; None is 1 where there are GPUs, else 0. workers: loader
+    processes of each; None gives one with a GPU all cores of its share but one, up to CPUS_PER_GPU - 1.
     Raises ValueError for insufficient resources, for which Ray would wait without end.
     """
     gpus = max((machine.get("GPU", 0.0) for machine in machines), default=0.0)
     wanted = gpus_each if gpus_each is not None else min(gpus, 1.0)
     if wanted < 0 or wanted > 1:
         raise ValueError(f"a process uses at most one GPU, not {wanted:g}; for more give more processes")
-    if wanted == 0:
-        resources = Resources(1.0, 0.0)
-    else:
+    cpus = 1.0
+    if wanted:
         able = [m for m in machines if m.get("GPU", 0.0) >= wanted]
-        cores = min((m.get("CPU", 0.0) / m["GPU"] for m in able), default=0.0)
-        resources = Resources(min(float(CPUS_PER_GPU), cores) * wanted, wanted)
-    fits = sum(
-        int(min([m.get("CPU", 0.0) / resources.num_cpus] + ([m["GPU"] / wanted] if wanted else [])) + 1e-9)
+        share = wanted * min((m.get("CPU", 0.0) / m["GPU"] for m in able), default=0.0)
+        cpus = min(share, CPUS_PER_GPU * wanted if workers is None else workers + 1.0)
+    side_by_side = [
+        int(min([m.get("CPU", 0.0) / cpus] + ([m["GPU"] / wanted] if wanted else [])) + 1e-9)
         for m in machines
-        if resources.num_cpus and m.get("GPU", 0.0) >= wanted
-    )
-    if fits < processes:
+        if cpus and m.get("GPU", 0.0) >= wanted
+    ]
+    if sum(side_by_side) < processes:
         has = ", ".join(f"{m.get('CPU', 0):g} cores and {m.get('GPU', 0):g} GPUs" for m in machines)
         raise ValueError(
-            f"insufficient resources: a run asks for {processes} x ({resources.num_cpus or 1:g} cores, "
+            f"insufficient resources: a run asks for {processes} x ({cpus or 1:g} cores, "
             f"{wanted:g} GPUs); available: {has or 'no machine'}"
         )
-    return resources, fits // processes
+    if workers is None:
+        workers = max(0, int(cpus) - 1) if wanted else 0
+    return Resources(cpus, wanted, workers, max(side_by_side)), sum(side_by_side) // processes
+
+
+def processes_per_run(gpus: int, runs: int, batches: Sequence[int]) -> int:
+    """How many processes, with a GPU each, share a run, so that as few GPUs as can be are idle.
+
+    batches: clips of each run's batch, which its processes share evenly.
+    """
+    most = max(1, gpus // max(runs, 1))
+    return max(count for count in range(1, most + 1) if all(batch % count == 0 for batch in batches))
 
 
 def check_storage(

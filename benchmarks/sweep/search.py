@@ -140,7 +140,8 @@ def _search_trial(config: dict[str, float], spec: SearchSpec) -> None:
         RunContext(
             device=torch.device("cuda" if cuda else "cpu"),
             out=Path(),  # a trial writes no files
-            workers=max(0, int(spec.resources.num_cpus) - 1) if cuda else 0,
+            workers=spec.resources.workers,
+            readers=spec.resources.readers,
         ),
         tune.report,
     )

@@ -196,7 +196,8 @@ def _process(
             context = RunContext(
                 device=device,
                 out=out,
-                workers=max(0, int(options.resources.num_cpus) - 1) if device.type == "cuda" else 0,
+                workers=options.resources.workers,
+                readers=options.resources.readers,
                 weights=options.weights,
                 fresh=options.fresh,
                 checkpoint_every=options.checkpoint_every,

@@ -13,9 +13,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from actloc_core.pixels import size_multiple
-from benchmarks.context import Callbacks, RunContext, Step, loader_options
+from benchmarks.context import Callbacks, RunContext, Step
 from benchmarks.distributed import all_gather, all_reduce_tensor, rank, world_size
 from benchmarks.experiments import Experiment
+from benchmarks.loading import loader_options
 from benchmarks.train.state import TrainState
 from benchmarks.train.step import Losses, train_step
 from datasets.split import Split
@@ -184,7 +185,7 @@ def training_loader(train: Split, exp: Experiment, context: RunContext, *, first
         collate_fn=collate,
         # Its own generator: a loader draws a number, and torch's belongs to dropped paths alone.
         generator=torch.Generator(),
-        **loader_options(context),
+        **loader_options(exp, context),
     )
 
 

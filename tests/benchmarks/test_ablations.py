@@ -281,6 +281,23 @@ def test_a_batch_that_processes_cannot_share_evenly_ends_before_ray_starts(two_w
         ablations.run_missing(missing, job, args)
 
 
+@pytest.mark.parametrize(
+    ("trainings", "options", "line"),
+    [
+        (20, [], "0 of them idle: 20 trainings, 1 processes each (--processes), 7 loader"),
+        (3, [], "2 of them idle: 3 trainings, 2 processes each (--processes), 7 loader"),
+        (1, ["--processes", "4"], "4 of them idle: 1 trainings, 4 processes each (--processes), 7 loader"),
+        (1, ["--workers", "2"], "0 of them idle: 1 trainings, 8 processes each (--processes), 2 loader"),
+    ],
+)
+def test_no_gpu_is_idle_that_a_run_could_use_and_idle_ones_are_said(trainings, options, line, capsys):
+    args = ablations.parser().parse_args(options)
+    processes, resources, at_once = ablations._arrange([16] * trainings, [{"CPU": 64.0, "GPU": 8.0}], args)
+    assert capsys.readouterr().out.startswith(f"8 GPUs, {line}")
+    assert processes * at_once == 8
+    assert resources.num_gpus == 1
+
+
 def test_chosen_rows_bring_the_pre_training_along_that_they_are_initialised_from():
     """Once for all seeds, and not where it is chosen already or the weights are published."""
     rows = chosen_rows(["4/ucf24", "3"], [], "tiny", 2)

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.score.provenance import git_commit
 from benchmarks.sweep import cluster
-from benchmarks.sweep.cluster import Resources, resources_per_process
+from benchmarks.sweep.cluster import Resources, processes_per_run, resources_per_process
 from benchmarks.sweep.storage import send
 from tests.benchmarks.shared import CHECKOUT
 
@@ -25,20 +25,42 @@ SERVER = {"CPU": 64.0, "GPU": 8.0}
 @pytest.mark.parametrize(
     ("machines", "options", "resources", "at_once"),
     [
-        ([LAPTOP], {}, Resources(1, 0), 2),
-        ([LAPTOP], {"processes": 2}, Resources(1, 0), 1),
-        ([SERVER], {}, Resources(4, 1), 8),
-        ([SERVER], {"processes": 8}, Resources(4, 1), 1),
-        ([SERVER], {"gpus_each": 0.5}, Resources(2, 0.5), 16),
-        ([SERVER], {"gpus_each": 0.3}, Resources(pytest.approx(1.2), 0.3), 26),
-        ([SERVER], {"gpus_each": 0}, Resources(1, 0), 64),
-        ([SERVER, SERVER], {"processes": 16}, Resources(4, 1), 1),
-        ([{"CPU": 4.0}, SERVER], {"processes": 2}, Resources(4, 1), 4),
-        ([{"CPU": 6.0, "GPU": 2.0}], {}, Resources(3, 1), 2),
+        ([LAPTOP], {}, Resources(1, 0, 0, 2), 2),
+        ([LAPTOP], {"processes": 2}, Resources(1, 0, 0, 2), 1),
+        ([LAPTOP], {"workers": 3}, Resources(1, 0, 3, 2), 2),
+        ([SERVER], {}, Resources(8, 1, 7, 8), 8),
+        ([SERVER], {"processes": 8}, Resources(8, 1, 7, 8), 1),
+        ([SERVER], {"gpus_each": 0.5}, Resources(4, 0.5, 3, 16), 16),
+        ([SERVER], {"gpus_each": 0.3}, Resources(pytest.approx(2.4), 0.3, 1, 26), 26),
+        ([SERVER], {"gpus_each": 0}, Resources(1, 0, 0, 64), 64),
+        ([SERVER], {"workers": 2}, Resources(3, 1, 2, 8), 8),
+        ([SERVER], {"workers": 30}, Resources(8, 1, 30, 8), 8),
+        ([SERVER, SERVER], {"processes": 16}, Resources(8, 1, 7, 8), 1),
+        ([{"CPU": 4.0}, SERVER], {"processes": 2}, Resources(8, 1, 7, 8), 4),
+        ([{"CPU": 6.0, "GPU": 2.0}], {}, Resources(3, 1, 2, 2), 2),
+        ([{"CPU": 192.0, "GPU": 8.0}], {}, Resources(16, 1, 15, 8), 8),
+        ([{"CPU": 192.0, "GPU": 8.0}], {"workers": 20}, Resources(21, 1, 20, 8), 8),
     ],
 )
 def test_resources_of_a_process_and_the_runs_that_fit(machines, options, resources, at_once):
     assert resources_per_process(machines, **options) == (resources, at_once)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "runs", "batches", "processes"),
+    [
+        (0, 5, [16], 1),
+        (8, 1, [16], 8),
+        (8, 3, [16, 16, 16], 2),
+        (8, 20, [16], 1),
+        (6, 1, [16], 4),
+        (8, 1, [12], 6),
+        (8, 2, [16, 6], 2),
+        (8, 1, [7], 7),
+    ],
+)
+def test_runs_fewer_than_gpus_get_several_each_where_the_batch_divides(gpus, runs, batches, processes):
+    assert processes_per_run(gpus, runs, batches) == processes
 
 
 @pytest.mark.parametrize(
