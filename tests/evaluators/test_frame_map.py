@@ -21,6 +21,7 @@ from evaluators import (
     frame_map,
     match,
 )
+from evaluators.frame_map import _best_per_frame, raw_average_precision
 from evaluators.matching import lookup
 from tests.evaluators.reference import slow_iou
 
@@ -495,6 +496,26 @@ def test_reference_implementation_agrees_at_another_threshold():
     reference = slow_frame_ap(gt, det, CLASSES, set(), "standard", Fraction(3, 4))
     assert 0 < reference[3] < slow_frame_ap(gt, det, CLASSES, set(), "standard")[3]
     assert_same(frame_map(gt, det, CLASSES, rules=EvalRules(iou=0.75)), reference)
+
+
+def test_equal_scores_rank_in_the_order_of_rows_however_many_there_are():
+    """More rows than a sort that is not stable would leave in their order."""
+    rng = np.random.default_rng(0)
+    hits, score = rng.random(400) < 0.5, rng.integers(0, 3, 400) / 2
+    ranked = [hit for level in (1.0, 0.5, 0.0) for hit, s in zip(hits, score, strict=True) if s == level]
+    distinct = np.linspace(1, 0, 400)
+    for measure in (average_precision, raw_average_precision):
+        assert measure(hits, score, 300) == measure(np.array(ranked), distinct, 300)
+
+
+def test_the_cap_of_a_frame_keeps_the_first_of_equal_scores_in_frames_out_of_order():
+    rng = np.random.default_rng(1)
+    frame, score = rng.integers(0, 5, 300), rng.integers(0, 3, 300) / 2
+    kept = _best_per_frame(frame, score, np.ones(300, bool), 20)
+    for number in range(5):
+        rows = np.flatnonzero(frame == number)
+        best = sorted(rows.tolist(), key=lambda row: -score[row])[:20]  # Python's sort is stable
+        assert np.flatnonzero(kept & (frame == number)).tolist() == sorted(best)
 
 
 # --- properties ----------------------------------------------------------------------------------
