@@ -19,7 +19,8 @@ from torch import nn
 from actloc_core.assemble import FIELDS, assemble
 from actloc_core.checkpoints import CheckpointError, find_weights, read
 from actloc_core.model import keep_actors
-from actloc_core.pixels import normalise, size_for, size_multiple, to_tensor
+from actloc_core.pixels import normalise, size_for, to_tensor
+from actloc_core.structures import side_multiple
 
 FORMAT = 1
 """Version of the checkpoint format that is written and read here."""
@@ -163,7 +164,7 @@ class ActionDetector:
         """(height, width) that frames of this size are resized to, the same as in evaluation."""
         if not self.keeps_aspect:
             return self.crop, self.crop
-        return size_for(height, width, short_side=self.crop, multiple=size_multiple(self.crop))
+        return size_for(height, width, short_side=self.crop, multiple=side_multiple(self.model))
 
 
 def resolve_device(name: str | torch.device | None) -> torch.device:

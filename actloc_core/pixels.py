@@ -35,8 +35,3 @@ def size_for(height: int, width: int, *, short_side: int, multiple: int) -> tupl
 def normalise(clip: Tensor) -> Tensor:
     """Normalise clips (..., 3, T, H, W) in [0, 1] to the range the published weights were trained on."""
     return (clip - MEAN) / STD
-
-
-def size_multiple(crop: int) -> int:
-    """Multiple of sides where the aspect ratio is kept: a token of the coarsest grid, 32 at crop 256."""
-    return crop // 8

@@ -37,6 +37,15 @@ class Backbone(nn.Module):
     out_dim: int
     checkpointing: bool = False
     """Whether the backward pass computes each block anew instead of keeping what is inside it."""
+    side_multiple: int = 32
+    """Height and width of a clip are multiples of this: a token of the coarsest grid."""
+
+
+def side_multiple(model: nn.Module) -> int:
+    """What the sides of a model's clips are multiples of: its backbone's."""
+    backbone = model.get_submodule("backbone")
+    assert isinstance(backbone, Backbone)
+    return backbone.side_multiple
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:

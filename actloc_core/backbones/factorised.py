@@ -41,6 +41,7 @@ class FactorisedViT(Backbone):
     ) -> None:
         super().__init__()
         self.out_dim = dim
+        self.side_multiple = patch[1]
         self.patch_embed = nn.Conv3d(3, dim, patch, patch)
         t, h, w = (size // side for size, side in zip(input_size, patch, strict=True))
         self.table_plane = (h, w)

@@ -99,6 +99,7 @@ class Hiera(Backbone):
         super().__init__()
         self.patch_embed = PatchEmbed(dim)
         self.unit = 2 ** (len(depths) - 1)
+        self.side_multiple = PATCH_STRIDE[1] * self.unit
         t, h, w = (size // stride for size, stride in zip(input_size, PATCH_STRIDE, strict=True))
         self.table_grid = (t, h, w)
         self.pos_embed_spatial = nn.Parameter(torch.empty(1, h * w, dim))

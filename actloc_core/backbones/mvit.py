@@ -5,6 +5,7 @@ One class for every size. Parameter names and shapes are those of the published 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -146,6 +147,7 @@ class MViT(Backbone):
                 blocks.append(block)
                 dim, grid = dims[stage + widens], pooled(grid, block.attn.q_stride)
         self.blocks = nn.ModuleList(blocks)
+        self.side_multiple = patch_stride[1] * math.prod(block.attn.q_stride for block in blocks)
         self.norm = LayerNorm(dim)
         self.apply(_init)
         for parameter in self.parameters(recurse=False):  # class token, positions

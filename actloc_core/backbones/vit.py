@@ -81,6 +81,7 @@ class ViT(Backbone):
     ) -> None:
         super().__init__()
         self.out_dim = dim
+        self.side_multiple = PATCH
         self.patch_embed = PatchEmbed(dim, tubelet)
         self.table_grid: Grid = (input_size[0] // tubelet, input_size[1] // PATCH, input_size[2] // PATCH)
         t, h, w = self.table_grid

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from actloc_core.model import keep_actors
-from actloc_core.pixels import size_multiple
+from actloc_core.structures import side_multiple
 from actloc_core.two_stage import GivenBoxes, ground_truth_boxes
 from benchmarks.context import Callbacks, RunContext, autocast
 from benchmarks.distributed import all_gather, rank, world_size
@@ -89,8 +89,9 @@ def _batches(
     callbacks: Sequence[Callbacks],
 ) -> Iterator[_Kept]:
     """The kept candidates of each group of this process's clips."""
-    keep_aspect, multiple = exp.short_sides is not None, size_multiple(split.crop)
-    view = EvaluationView(split, short_side=split.crop if keep_aspect else None, multiple=multiple)
+    view = EvaluationView(split)
+    if exp.short_sides is not None:
+        view = EvaluationView(split, short_side=split.crop, multiple=side_multiple(model))
     mine = np.arange(rank(), len(split), world_size())
     loader: DataLoader[Any] = DataLoader(
         view, batch_size=exp.batch, sampler=mine.tolist(), collate_fn=collate, **loader_options(exp, context)

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from actloc_core import backbones
-from actloc_core.pixels import size_for, size_multiple
-from actloc_core.structures import Backbone
+from actloc_core.pixels import size_for
+from actloc_core.structures import Backbone, side_multiple
 from actloc_core.two_stage import GivenBoxes
 from benchmarks import experiments
 from benchmarks.experiments import Experiment
@@ -147,11 +147,11 @@ def build(row: Row | Experiment, classes: int = ACTIONS) -> nn.Module:
     return Classifier(backbone).eval()
 
 
-def inputs(row: Row | Experiment) -> tuple[Any, ...]:
+def inputs(row: Row | Experiment, model: nn.Module) -> tuple[Any, ...]:
     """The inputs of the row's model, on the default device: one clip, and boxes where it takes them."""
     height = width = row.crop
     if isinstance(row, Experiment) and row.short_sides is not None:
-        height, width = size_for(*ASPECT, short_side=row.crop, multiple=size_multiple(row.crop))
+        height, width = size_for(*ASPECT, short_side=row.crop, multiple=side_multiple(model))
     clip = torch.zeros(1, 3, row.frames, height, width)
     if isinstance(row, Experiment) and row.method == "two_stage":
         return clip, [GivenBoxes(torch.full((PEOPLE, 4), 0.5), torch.ones(PEOPLE))]
@@ -308,9 +308,11 @@ def count_row(row: Row | Experiment, *, instant: bool, classes: int = ACTIONS) -
 @cache
 def _count_once(row: Row | Experiment, instant: bool, classes: int) -> Count:
     if not instant:
-        return count(build(row, classes), *inputs(row))
+        model = build(row, classes)
+        return count(model, *inputs(row, model))
     with torch.device("meta"):
-        model, given = build(row, classes), inputs(row)
+        model = build(row, classes)
+        given = inputs(row, model)
         with torch.no_grad(), _Macs() as macs:
             # In one pass: what is counted when the backbone ends is the backbone's, which runs first.
             reached: list[int] = []

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from actloc_core.pixels import size_multiple
+from actloc_core.structures import side_multiple
 from benchmarks.context import Callbacks, RunContext, Step
 from benchmarks.distributed import all_gather, all_reduce_tensor, rank, world_size
 from benchmarks.experiments import Experiment
@@ -50,7 +50,8 @@ def fit(
     validated_at = {round(steps * share) for share in VALIDATE_AT} if validate else set()
     started, checkpointed = time.monotonic() - seconds_before, seconds_before
     unread: list[Unread] = []
-    for batch in training_loader(train, exp, context, first=state.step):
+    multiple = 1 if exp.short_sides is None else side_multiple(state.model)
+    for batch in training_loader(train, exp, context, first=state.step, multiple=multiple):
         unread.append(_step(state, batch, unread, train, exp, context.device))
         for callback in callbacks:
             callback.on_batch()
@@ -170,14 +171,16 @@ def batches(
         yield [(epoch, int(i)) for i in order[place * batch : (place + 1) * batch]]
 
 
-def training_loader(train: Split, exp: Experiment, context: RunContext, *, first: int) -> DataLoader[Any]:
-    """Batches of augmented clips for the steps after `first`."""
+def training_loader(
+    train: Split, exp: Experiment, context: RunContext, *, first: int, multiple: int
+) -> DataLoader[Any]:
+    """Batches of augmented clips for the steps after `first`. multiple: of their sides, the model's."""
     strength = Augmentation(
         flip=exp.flip,
         colour=exp.colour,
         box=exp.box_jitter,
         short_sides=exp.short_sides,
-        multiple=size_multiple(exp.crop),
+        multiple=multiple,
     )
     return DataLoader(
         TrainingView(train, strength, exp.seed),
