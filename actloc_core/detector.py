@@ -20,7 +20,7 @@ from actloc_core.assemble import FIELDS, assemble
 from actloc_core.checkpoints import CheckpointError, find_weights, read
 from actloc_core.model import keep_actors
 from actloc_core.pixels import normalise, size_for, to_tensor
-from actloc_core.structures import side_multiple
+from actloc_core.structures import backbone_of
 
 FORMAT = 1
 """Version of the checkpoint format that is written and read here."""
@@ -146,7 +146,8 @@ class ActionDetector:
     def batch(self, clips: Sequence[NDArray[np.uint8]], *, theta: float = 0.2) -> list[list[Actor]]:
         """Detect the actors of several clips, (self.frames, H, W, 3) uint8 RGB of one size, in one pass."""
         size = self.size(*clips[0].shape[1:3])
-        inputs = torch.stack([normalise(to_tensor(clip, size)) for clip in clips]).to(self.device)
+        by = backbone_of(self.model).normalisation
+        inputs = torch.stack([normalise(to_tensor(clip, size), by) for clip in clips]).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             predictions = self._forward(inputs)
         detections = keep_actors(predictions, theta=theta, score=self.score)
@@ -164,7 +165,7 @@ class ActionDetector:
         """(height, width) that frames of this size are resized to, the same as in evaluation."""
         if not self.keeps_aspect:
             return self.crop, self.crop
-        return size_for(height, width, short_side=self.crop, multiple=side_multiple(self.model))
+        return size_for(height, width, short_side=self.crop, multiple=backbone_of(self.model).side_multiple)
 
 
 def resolve_device(name: str | torch.device | None) -> torch.device:

@@ -34,8 +34,8 @@ from actloc_core import cli
 from actloc_core.boxes import cxcywh_to_xyxy
 from actloc_core.checkpoints import CheckpointError
 from actloc_core.detector import TrainedModel, load_checkpoint
-from actloc_core.pixels import MEAN, STD, normalise
-from actloc_core.structures import Predictions
+from actloc_core.pixels import normalise
+from actloc_core.structures import Predictions, backbone_of
 
 OUTPUT_NAMES = ("boxes", "p_actor", "scores")
 TOLERANCE = 1e-4
@@ -61,7 +61,7 @@ class ExportableModel(nn.Module):
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 3, T, H, W) in 0..1 -> boxes (B, L, 4) xyxy in 0..1, p(alpha) (B, L), scores (B, L, C)."""
-        predictions: Predictions = self.model(normalise(clip))
+        predictions: Predictions = self.model(normalise(clip, backbone_of(self.model).normalisation))
         p_actor, scores = predictions.p_actor, predictions.action_logits.float().sigmoid()
         if self.score == "product":
             scores = scores * p_actor[..., None]
@@ -214,12 +214,12 @@ def _time_in_turn(runs: Mapping[str, Run], clips: Tensor) -> dict[str, float]:
 
 def _model_card(trained: TrainedModel) -> dict[str, object]:
     """Content of model.json: everything a program needs to run the files without actloc."""
-    exp = trained.experiment
+    exp, by = trained.experiment, backbone_of(trained.model).normalisation
     return {
         "input": {
             "name": "clip",
             "shape": ["batch", 3, exp["frames"], exp["crop"], exp["crop"]],
-            "values": f"RGB in [0, 1], float32; normalised inside, (x - {MEAN}) / {STD}",
+            "values": f"RGB in [0, 1], float32; normalised inside, (x - {list(by.mean)}) / {list(by.std)}",
             "resize": "to this height and width, the aspect not kept, antialiased bilinear"
             + (" (this model was scored with the aspect kept)" if exp["short_sides"] else ""),
             "keyframe": exp["frames"] // 2,

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-MEAN, STD = 0.45, 0.225
-"""Normalisation of the Kinetics MViT and Hiera weights, equal for the three channels."""
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of red, green and blue in [0, 1], that weights were trained with."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+KINETICS = Normalisation((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
+"""Of MViT's and Hiera's weights (PySlowFast)."""
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Of VideoMAE's and UMT's."""
 
 
 def resize(frames: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
@@ -32,6 +45,9 @@ def size_for(height: int, width: int, *, short_side: int, multiple: int) -> tupl
     return rows, columns
 
 
-def normalise(clip: Tensor) -> Tensor:
+def normalise(clip: Tensor, by: Normalisation = KINETICS) -> Tensor:
     """Normalise clips (..., 3, T, H, W) in [0, 1] to the range the published weights were trained on."""
-    return (clip - MEAN) / STD
+    if len(set(by.mean)) == len(set(by.std)) == 1:  # one operation for the three channels
+        return (clip - by.mean[0]) / by.std[0]
+    channels = zip(clip.unbind(-4), by.mean, by.std, strict=True)
+    return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=-4)

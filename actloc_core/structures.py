@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from actloc_core.pixels import KINETICS, Normalisation
+
 ACTOR, NO_ACTOR = 0, 1
 """Columns of `Predictions.actor_logits`."""
 
@@ -39,13 +41,15 @@ class Backbone(nn.Module):
     """Whether the backward pass computes each block anew instead of keeping what is inside it."""
     side_multiple: int = 32
     """Height and width of a clip are multiples of this: a token of the coarsest grid."""
+    normalisation: Normalisation = KINETICS
+    """Of the clips that its published weights were trained on."""
 
 
-def side_multiple(model: nn.Module) -> int:
-    """What the sides of a model's clips are multiples of: its backbone's."""
+def backbone_of(model: nn.Module) -> Backbone:
+    """The backbone of a model of any method."""
     backbone = model.get_submodule("backbone")
     assert isinstance(backbone, Backbone)
-    return backbone.side_multiple
+    return backbone
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:

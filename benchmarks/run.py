@@ -107,6 +107,7 @@ def score(
         split=data.report_name,
         protocol=protocol,
         mAP=at_theta.mAP,
+        mAP_slowfast=frame_ap(split, detections, "slowfast").mAP if benchmark(exp) == "ava" else None,
         accuracy=top1_accuracy(split, detections) if exp.method == "classification" else None,
         mAP_curve_theta=at_curve_theta.mAP,
         mAP_untrained=training.record.mAP_untrained,

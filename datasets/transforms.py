@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from actloc_core.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from actloc_core.clip import VideoError
-from actloc_core.pixels import normalise, resize, size_for
+from actloc_core.pixels import KINETICS, Normalisation, normalise, resize, size_for
 from actloc_core.structures import Targets, to_device
 from datasets.split import Split
 
@@ -77,7 +77,7 @@ def sample_view(
     return view, Targets(boxes, labels)
 
 
-def to_input(clips: Tensor, views: NDArray[np.float32]) -> Tensor:
+def to_input(clips: Tensor, views: NDArray[np.float32], by: Normalisation = KINETICS) -> Tensor:
     """Views of clips, normalised, as a model takes them: (b, 3, T, H, W) uint8 -> float32, on their device.
 
     views: (b, 4), a `View` each. Clips travel to a GPU as bytes, and become numbers there.
@@ -97,7 +97,7 @@ def to_input(clips: Tensor, views: NDArray[np.float32]) -> Tensor:
         mean = grey.mean((1, 2, 3, 4), keepdim=True)
         offset = grey * (both * (1 - saturation)) + mean * (brightness * (1 - contrast))
         x = torch.addcmul(offset, x, both * saturation).clamp_(0, 1)
-    return normalise(x)
+    return normalise(x, by)
 
 
 class Item(NamedTuple):
@@ -183,9 +183,9 @@ class Group(NamedTuple):
     indices: list[int]
     """Index in the batch of each clip."""
 
-    def inputs(self, device: torch.device) -> Tensor:
+    def inputs(self, device: torch.device, by: Normalisation = KINETICS) -> Tensor:
         """The clips as a model takes them, (b, 3, T, H, W) float32 on the device; see `to_input`."""
-        return to_input(self.clips.to(device, non_blocking=True), self.views)
+        return to_input(self.clips.to(device, non_blocking=True), self.views, by)
 
     def take(self, chosen: Sequence[int]) -> Group:
         """Some of the clips, by their place in the group."""

@@ -24,7 +24,7 @@ from actloc_core.backbones.hiera import Hiera, from_units
 from actloc_core.boxes import cxcywh_to_xyxy
 from actloc_core.model import ActionLocalizer
 from actloc_core.pixels import normalise
-from actloc_core.structures import Targets
+from actloc_core.structures import Targets, backbone_of
 from reports.figures import draw_box
 
 ATTENDING = 3
@@ -71,7 +71,7 @@ def predict_clip(model: ActionLocalizer, clip: Tensor) -> ClipPredictions:
     """Run a model on a clip (3, T, H, W) in [0, 1], and record its last attention."""
     was_training = model.training
     model.eval()
-    batch = normalise(clip)[None]
+    batch = normalise(clip, backbone_of(model).normalisation)[None]
     with _LastAttention() as last:
         t, h, w = model.backbone(batch).shape[1:4]
     assert last.q is not None

@@ -177,6 +177,7 @@ def _scores(run: Run) -> list[tuple[str, str]]:
     return [
         ("frame-mAP at IoU 0.5", _percent(result.mAP)),
         ("95 % interval, bootstrap over videos", interval(run.analysis) or "unknown"),
+        ("protocol of PySlowFast", _percent(result.mAP_slowfast)),
         ("at theta 0.02", _percent(result.mAP_curve_theta)),
         ("untrained", _percent(result.mAP_untrained)),
         ("ground-truth boxes, random classes", _percent(result.mAP_random_classes)),

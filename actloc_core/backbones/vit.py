@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from actloc_core.backbones.layers import Grid, LayerNorm, Mlp, drop_path, resize_line, resize_plane
+from actloc_core.pixels import IMAGENET
 from actloc_core.structures import Backbone
 
 PATCH = 16
@@ -82,6 +83,7 @@ class ViT(Backbone):
         super().__init__()
         self.out_dim = dim
         self.side_multiple = PATCH
+        self.normalisation = IMAGENET
         self.patch_embed = PatchEmbed(dim, tubelet)
         self.table_grid: Grid = (input_size[0] // tubelet, input_size[1] // PATCH, input_size[2] // PATCH)
         t, h, w = self.table_grid

@@ -142,7 +142,8 @@ def test_the_report_costs_about_thirty_plain_charts(benchmark, tmp_path):
         classes = [f"class {i}" for i in range(60)]
         result = Result(
             experiment=asdict(exp), hash=exp.hash, training=exp.training_hash, split="test",
-            protocol="standard", mAP=0.3, mAP_curve_theta=0.3, mAP_untrained=0.0, mAP_random_classes=0.2,
+            protocol="standard", mAP=0.3, mAP_curve_theta=0.3, mAP_slowfast=0.3,
+            mAP_untrained=0.0, mAP_random_classes=0.2,
             accuracy=None, precision=0.5, recall=0.5, candidates_per_actor=1.5, p_actor=0.9, actor_ap_50=0.8,
             actor_ap_75=0.6, class_ap_true_boxes=0.7, mAP_without_duplicates=0.4,
             per_class=dict.fromkeys(classes, 0.3), clips=600, substituted=0, gflops=0.1,

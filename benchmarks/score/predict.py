@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from actloc_core.model import keep_actors
-from actloc_core.structures import side_multiple
+from actloc_core.structures import backbone_of
 from actloc_core.two_stage import GivenBoxes, ground_truth_boxes
 from benchmarks.context import Callbacks, RunContext, autocast
 from benchmarks.distributed import all_gather, rank, world_size
@@ -89,9 +89,10 @@ def _batches(
     callbacks: Sequence[Callbacks],
 ) -> Iterator[_Kept]:
     """The kept candidates of each group of this process's clips."""
+    backbone = backbone_of(model)
     view = EvaluationView(split)
     if exp.short_sides is not None:
-        view = EvaluationView(split, short_side=split.crop, multiple=side_multiple(model))
+        view = EvaluationView(split, short_side=split.crop, multiple=backbone.side_multiple)
     mine = np.arange(rank(), len(split), world_size())
     loader: DataLoader[Any] = DataLoader(
         view, batch_size=exp.batch, sampler=mine.tolist(), collate_fn=collate, **loader_options(exp, context)
@@ -102,7 +103,7 @@ def _batches(
             clip_index = indices[np.array(group.indices)]
             given = _boxes_of([split.keyframes[i] for i in clip_index], boxes, context.device)
             with autocast(context.device, exp.bf16):
-                predictions = model(group.inputs(context.device), given)
+                predictions = model(group.inputs(context.device, backbone.normalisation), given)
             kept = keep_actors(predictions, theta=exp.theta, score=exp.score, nms_iou=exp.nms_iou)
             yield _Kept(
                 clip_index[kept.clip.cpu().numpy()],

@@ -30,6 +30,9 @@ class Result:
     protocol: str
     mAP: float
     """Frame-mAP at IoU 0.5, at the experiment's theta."""
+    mAP_slowfast: float | None
+    """The same by the protocol of PySlowFast, as most papers on AVA have it: it matches the candidates in the
+    model's order, not in that of scores, which detections.csv has. None of other benchmarks."""
     accuracy: float | None
     """Top-1, of classification; None for detection."""
     mAP_curve_theta: float

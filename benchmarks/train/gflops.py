@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from actloc_core import backbones
 from actloc_core.pixels import size_for
-from actloc_core.structures import Backbone, side_multiple
+from actloc_core.structures import Backbone, backbone_of
 from actloc_core.two_stage import GivenBoxes
 from benchmarks import experiments
 from benchmarks.experiments import Experiment
@@ -151,7 +151,7 @@ def inputs(row: Row | Experiment, model: nn.Module) -> tuple[Any, ...]:
     """The inputs of the row's model, on the default device: one clip, and boxes where it takes them."""
     height = width = row.crop
     if isinstance(row, Experiment) and row.short_sides is not None:
-        height, width = size_for(*ASPECT, short_side=row.crop, multiple=side_multiple(model))
+        height, width = size_for(*ASPECT, short_side=row.crop, multiple=backbone_of(model).side_multiple)
     clip = torch.zeros(1, 3, row.frames, height, width)
     if isinstance(row, Experiment) and row.method == "two_stage":
         return clip, [GivenBoxes(torch.full((PEOPLE, 4), 0.5), torch.ones(PEOPLE))]

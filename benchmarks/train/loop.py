@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from actloc_core.structures import side_multiple
+from actloc_core.structures import backbone_of
 from benchmarks.context import Callbacks, RunContext, Step
 from benchmarks.distributed import all_gather, all_reduce_tensor, rank, world_size
 from benchmarks.experiments import Experiment
@@ -50,7 +50,7 @@ def fit(
     validated_at = {round(steps * share) for share in VALIDATE_AT} if validate else set()
     started, checkpointed = time.monotonic() - seconds_before, seconds_before
     unread: list[Unread] = []
-    multiple = 1 if exp.short_sides is None else side_multiple(state.model)
+    multiple = backbone_of(state.model).side_multiple
     for batch in training_loader(train, exp, context, first=state.step, multiple=multiple):
         unread.append(_step(state, batch, unread, train, exp, context.device))
         for callback in callbacks:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from actloc_core.loss import LossWeights, Totals, grouped_set_loss, totals_of
 from actloc_core.matcher import CostWeights, Matches, match
-from actloc_core.structures import Predictions, Targets, to_device
+from actloc_core.structures import Predictions, Targets, backbone_of, to_device
 from actloc_core.two_stage import ground_truth_boxes
 from benchmarks.context import autocast
 from benchmarks.distributed import all_reduce, world_size
@@ -72,7 +72,7 @@ def train_step(state: TrainState, batch: Batch, exp: Experiment, device: torch.d
 def forward_and_match(state: TrainState, group: Group, exp: Experiment, device: torch.device) -> Matched:
     """Predictions of a group of clips of one size, and their assignment to the annotated actors (Eq. 3)."""
     targets = targets_to_device(group.targets, device)
-    clips = group.inputs(device)
+    clips = group.inputs(device, backbone_of(state.model).normalisation)
     # The two-stage baseline trains on the annotated boxes, jittered; the other models take no boxes.
     boxes = [ground_truth_boxes(target) for target in targets] if exp.method == "two_stage" else None
     with autocast(device, exp.bf16):

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from actloc_core.checkpoints import CheckpointError
+from actloc_core.detector import ActionDetector
 from benchmarks.experiments import TRAINING
 from benchmarks.run import TooManyError, _refuse_too_many, run
-from benchmarks.score.detections import SplitDetections
+from benchmarks.score.detections import SplitDetections, expand_rows
+from benchmarks.score.predict import predict
 from benchmarks.score.results import Result, read_result
 from benchmarks.train.data import load_data
 from benchmarks.train.models import build_model, weights_hash
@@ -104,6 +106,21 @@ def test_the_numbers_can_be_computed_again_from_the_files(finished, small_benchm
     persons = read_persons(folder / "persons.csv")
     actors = actor_precision_recall(test.ground_truth, persons, test.evaluated, rules=rules)
     assert actors.recall == pytest.approx(result.recall)
+
+
+def test_the_mAP_by_slowfast_is_of_the_candidates_in_the_models_order(finished, small_benchmark):
+    """That protocol matches in the order of rows, which in the file is that of scores."""
+    result, folder, _ = finished
+    test = ava.load(small_benchmark, "test", frames=4, stride=4, crop=32, fps=synthetic.FPS)
+    rules = EvalRules("slowfast", excluded=test.excluded)
+    model = ActionDetector(folder, device="cpu").model
+    detections = expand_rows(predict(model, test, EXP, context_of()))
+    again = frame_map(test.ground_truth, detections, test.evaluated, rules=rules)
+    assert again.mAP == pytest.approx(result.mAP_slowfast, abs=1e-9)
+    assert abs(again.mAP - result.mAP) > 1e-6, "a model that has learned little has scores out of order"
+    from_file = read_detections(folder / "detections.csv")
+    sorted_by_score = frame_map(test.ground_truth, from_file, test.evaluated, rules=rules)
+    assert sorted_by_score.mAP == pytest.approx(result.mAP, abs=1e-9)
 
 
 def test_the_checkpoint_rebuilds_the_model_with_weights_only(training):

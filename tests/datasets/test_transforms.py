@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from actloc_core import backbones
 from actloc_core.clip import VideoError
-from actloc_core.pixels import STD, normalise, size_for, to_tensor
+from actloc_core.pixels import IMAGENET, KINETICS, normalise, size_for, to_tensor
 from actloc_core.structures import Targets
 from datasets.transforms import (
     MAX_FALLBACKS,
@@ -42,6 +43,18 @@ def test_normalise_maps_mean_to_zero_and_std_to_one():
 
 def views(*each):
     return np.array(each, np.float32)
+
+
+def test_weights_of_videomae_get_the_statistics_of_imagenet():
+    """(x - mean) / std channel by channel, of one clip and of a batch."""
+    clip = torch.rand(3, 2, 4, 4)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = (clip - mean.view(3, 1, 1, 1)) / std.view(3, 1, 1, 1)
+    torch.testing.assert_close(normalise(clip, IMAGENET), expected)
+    torch.testing.assert_close(normalise(clip[None], IMAGENET)[0], expected)
+    with torch.device("meta"):
+        used = {name: getattr(backbones, name)().normalisation for name in ("vit_b", "mvitv2_s", "hiera_b")}
+    assert used == {"vit_b": IMAGENET, "mvitv2_s": KINETICS, "hiera_b": KINETICS}
 
 
 def test_flip_mirrors_boxes_and_clip_and_swaps_directions():
@@ -86,7 +99,7 @@ def test_inputs_are_those_of_a_plain_computation_clip_by_clip():
     given = to_input(clips, views(*chosen))
     assert given.dtype == torch.float32
     for clip, view, computed in zip(clips, chosen, given, strict=True):
-        difference = (computed.double() - plain_input(clip, *view)) * STD
+        difference = (computed.double() - plain_input(clip, *view)) * KINETICS.std[0]
         assert difference.abs().max() < 1e-6, "of a colour in [0, 1]"
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from actloc_core.detector import ActionDetector, pack_checkpoint
 from actloc_core.predict import KeyframeDetections, iter_detections
-from actloc_core.structures import Predictions
+from actloc_core.structures import Backbone, Predictions
 from benchmarks.experiments import OURS, at_scale
 from benchmarks.score.detections import expand_rows
 from benchmarks.score.predict import predict
@@ -52,6 +52,10 @@ def test_prediction_of_a_video_is_its_evaluation(small_benchmark, tmp_path, shor
 
 class Brightness(nn.Module):
     """Gives the clip's brightness as p(alpha), of one candidate."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = Backbone()
 
     def forward(self, clips, boxes=None):
         mean = clips.mean((1, 2, 3, 4))

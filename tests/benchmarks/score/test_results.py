@@ -16,6 +16,7 @@ RESULT = Result(
     mAP=0.25,
     accuracy=None,
     mAP_curve_theta=0.25,
+    mAP_slowfast=None,
     mAP_untrained=0.0,
     mAP_random_classes=0.125,
     precision=None,

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils import data
 
 from actloc_core.clip import VideoError
-from actloc_core.structures import Predictions
+from actloc_core.structures import Backbone, Predictions
 from benchmarks.context import Callbacks
 from benchmarks.score.predict import predict
 from benchmarks.train import loop
@@ -133,7 +133,7 @@ class Fake(nn.Module):
     def __init__(self, logits, *, at=1, through=False):
         super().__init__()
         self.weight, self.logits, self.at, self.through = nn.Parameter(torch.ones(())), logits, at, through
-        self.calls = 0
+        self.backbone, self.calls = Backbone(), 0
 
     def forward(self, clips, boxes=None):
         self.calls += 1

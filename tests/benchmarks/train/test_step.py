@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from actloc_core.structures import Predictions, Targets
+from actloc_core.structures import Backbone, Predictions, Targets
 from benchmarks.train.models import build_model
 from benchmarks.train.state import new_state
 from benchmarks.train.step import split_batch, targets_to_device, train_step
@@ -112,6 +112,7 @@ class NotFinite(torch.nn.Module):
 
     def __init__(self, clip):
         super().__init__()
+        self.backbone = Backbone()
         self.clip, self.weight = clip, torch.nn.Parameter(torch.ones(()))
 
     def forward(self, clips, boxes=None):
