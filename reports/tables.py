@@ -327,8 +327,8 @@ DISPLAYED = (
     "method", "dataset", "pretraining", "backbone", "clip", "res.", "end-to-end", "paper GFLOPs",
     "counted GFLOPs", "after backbone", "parameters M", "paper mAP", "our mAP", "our mAP, slowfast",
     "our accuracy", "95 %", "difference", "to reference", "paper precision", "our precision",
-    "paper recall", "our recall", "candidates per actor", "their p(alpha)", "twin law", "actor AP 0.5", "actor AP 0.75",
-    "class AP, true boxes", "mAP, no duplicates", "untrained mAP", "seeds",
+    "paper recall", "our recall", "candidates per actor", "their p(alpha)", "twin law",
+    "actor AP 0.5", "actor AP 0.75", "class AP, true boxes", "mAP, no duplicates", "untrained mAP", "seeds",
 )  # fmt: skip
 """Columns of the Markdown, LaTeX and HTML tables, in order."""
 TEXT_COLUMNS = ("method", "dataset", "pretraining", "backbone", "clip", "end-to-end")
