@@ -31,13 +31,16 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class Totals:
-    """What the terms are divided by. They add up over the parts of a batch."""
+    """What the terms are divided by. They add up over the parts of a batch.
 
-    boxes: float
+    Numbers, or scalars on the device where they are summed over processes: nobody then waits for them.
+    """
+
+    boxes: float | Tensor
     """Annotated actors."""
-    actors: float
+    actors: float | Tensor
     """Weights of all candidates: 1 of a matched one, eos_coef of any other."""
-    labels: float
+    labels: float | Tensor
     """Matched candidates x classes."""
 
     def __add__(self, other: Totals) -> Totals:
@@ -107,12 +110,16 @@ def grouped_set_loss(
     classified = totals.labels / action_logits.shape[1] if weights.action_sum else totals.labels
     actor = F.cross_entropy(actor_logits, is_actor, class_weight, reduction="sum")
     terms = {
-        "l1": weights.l1 * (boxes - gt_boxes).abs().sum() / max(totals.boxes, 1),
-        "giou": weights.giou * (1 - giou).sum() / max(totals.boxes, 1),
+        "l1": weights.l1 * (boxes - gt_boxes).abs().sum() / _at_least_one(totals.boxes),
+        "giou": weights.giou * (1 - giou).sum() / _at_least_one(totals.boxes),
         "actor": weights.actor * actor / totals.actors,
-        "action": weights.action * action / max(classified, 1),
+        "action": weights.action * action / _at_least_one(classified),
     }
     return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+
+def _at_least_one(total: float | Tensor) -> float | Tensor:
+    return total.clamp(min=1) if isinstance(total, Tensor) else max(total, 1)
 
 
 def _laid_out(predictions: Predictions, targets: Sequence[Targets], matches: Matches) -> tuple[Tensor, ...]:

@@ -6,10 +6,8 @@ at the same point of the program.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, distributed
 
 
@@ -25,17 +23,8 @@ def rank() -> int:
     return int(distributed.get_rank()) if world_size() > 1 else 0
 
 
-def all_reduce(values: Sequence[float], device: torch.device) -> list[float]:
-    """Sum each value over the processes, in float64 on `device`."""
-    if world_size() == 1:
-        return list(values)
-    return [
-        float(x) for x in all_reduce_tensor(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
-    ]
-
-
-def all_reduce_tensor(x: Tensor) -> Tensor:
-    """Sum a tensor of any shape over the processes, in place."""
+def all_reduce(x: Tensor) -> Tensor:
+    """Sum a tensor of any shape over the processes, in place; nobody waits for it."""
     if world_size() > 1:
         distributed.all_reduce(x)
     return x

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from actloc_core.structures import backbone_of
 from benchmarks.context import Callbacks, RunContext, Step
-from benchmarks.distributed import all_gather, all_reduce_tensor, rank, world_size
+from benchmarks.distributed import all_gather, all_reduce, rank, world_size
 from benchmarks.experiments import Experiment
 from benchmarks.loading import loader_options
 from benchmarks.train.state import TrainState
@@ -115,7 +115,7 @@ def read_steps(
     losses = torch.stack([torch.stack(list(one.losses.values())) for one in unread]).double()  # (n, terms)
     problems = [problem for one in unread for problem in one.problems]
     host = torch.tensor([0.0 if rank() else seconds, len(problems)], dtype=torch.float64, device=device)
-    *values, seconds, replaced = all_reduce_tensor(torch.cat([losses.flatten(), host])).tolist()
+    *values, seconds, replaced = all_reduce(torch.cat([losses.flatten(), host])).tolist()
     if replaced:
         problems = [problem for each in all_gather(problems) for problem in each]
     done = []

@@ -1,6 +1,7 @@
 """One training step, the method of the paper: forward, match (Eq. 3), loss (Eq. 4), backward, clip, step.
 
-Nothing here waits for a GPU but the matching, which fetches its costs once for each group of clips.
+Nothing here waits for a GPU but the matching, which fetches its costs once for each group of clips; what
+processes sum they sum on the device.
 """
 
 from __future__ import annotations
@@ -95,7 +96,10 @@ def batch_totals(
             candidates = max(candidates, *(len(target.boxes) for target in targets))
         counted = [totals_of(targets, candidates, weights)]
     total = functools.reduce(operator.add, counted)
-    return Totals(*all_reduce([total.boxes, total.actors, total.labels], device))
+    if world_size() == 1:
+        return total
+    mine = torch.tensor([float(total.boxes), float(total.actors), float(total.labels)])
+    return Totals(*all_reduce(to_device(mine, device)).unbind())
 
 
 def split_batch(groups: Sequence[Group], count: int) -> list[list[Group]]:
