@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 CHECKPOINT_EVERY_S = 60.0
-"""Seconds of training that a killed process can lose."""
+"""Seconds of training that a killed process can lose; more where checkpoints would take over 2 % of them."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RunContext:
     """Id of a request to train anew: checkpoints of a training not started for it do not count. An id and no
     time, for clocks are set back and differ between machines. "" uses what is there."""
     checkpoint_every: float = CHECKPOINT_EVERY_S
-    """Seconds between two checkpoints."""
+    """Seconds between two checkpoints, or more, see CHECKPOINT_EVERY_S; 0: one after each step all the same."""
 
     @property
     def trainings(self) -> Path:
@@ -76,7 +76,11 @@ class Callbacks:
         """The model was validated after this step; before `on_step`."""
 
     def on_checkpoint(self, saved: dict[str, Any]) -> None:
-        """A checkpoint is due: `saved` is all that the rest of the training follows from, for torch.save."""
+        """A checkpoint is due: `saved` is all that the rest of the training follows from, for torch.save. Its
+        tensors are the training's own, which the next step changes."""
+
+    def on_saved(self) -> None:
+        """A checkpoint is on disk. Called in a thread beside the training, in the first process alone."""
 
 
 def autocast(device: torch.device, bf16: bool) -> torch.autocast:

@@ -274,15 +274,13 @@ class _Reporter(Callbacks):
 
 
 class _RemoteSync(Callbacks):
-    """Sends the training's directory to the mirror after each checkpoint."""
+    """Sends the training's directory to the mirror after each checkpoint, beside the training."""
 
     def __init__(self, mirror: str, out: Path, training: str) -> None:
         self.mirror, self.out, self.training = mirror, out, training
 
-    def on_checkpoint(self, saved: dict[str, Any]) -> None:
+    def on_saved(self) -> None:
         """A mirror that cannot be written costs copies: the checkpoint is on this machine."""
-        if rank():
-            return
         try:
             send(self.mirror, self.out, f"trainings/{self.training}")
         except ValueError as error:

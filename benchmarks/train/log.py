@@ -6,12 +6,13 @@ import csv
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from actloc_core.detector import pack_checkpoint
 from benchmarks.context import Callbacks, Step
@@ -113,23 +114,63 @@ class BestCheckpoint(Callbacks):
             checkpoints.save_tensors(self.path, best)
 
 
-@dataclass
 class CheckpointWriter(Callbacks):
-    """state_<step>.pt, of which the last two are kept. A full disk costs checkpoints, not the training."""
+    """state_<step>.pt, of which the last two are kept. A full disk costs checkpoints, not the training.
 
-    folder: Path
-    record: TrainingRecord
-    origin: Mapping[str, str | None]
+    Training waits for a copy in host memory alone, and goes on while a thread writes it; where the one before
+    is still being written, it waits for that.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        record: TrainingRecord,
+        origin: Mapping[str, str | None],
+        callbacks: Sequence[Callbacks] = (),
+    ) -> None:
+        """callbacks: whose `on_saved` is called, in the thread, after each checkpoint."""
+        self.folder, self.record, self.origin, self.callbacks = folder, record, origin, callbacks
+        self.thread = ThreadPoolExecutor(1)
+        self.writing: Future[None] | None = None
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Wait for the last one: whoever goes on, or gives up, finds it whole."""
+        self._wait()
+        self.thread.shutdown()
 
     def on_checkpoint(self, saved: dict[str, Any]) -> None:
-        """Save a checkpoint; remove the ones before the last two."""
+        """Have a checkpoint written, and the ones before the last two removed."""
         if rank():
             return
+        self._wait()
         content = saved | {"origin": dict(self.origin), "kept": asdict(self.record)}
+        self.writing = self.thread.submit(self._write, saved["step"], _on_host(content))
+
+    def _wait(self) -> None:
+        if self.writing is not None:
+            self.writing.result()
+
+    def _write(self, step: int, content: dict[str, Any]) -> None:
         try:
-            checkpoints.save_tensors(self.folder / f"state_{saved['step']:09d}.pt", content)
+            checkpoints.save_tensors(self.folder / f"state_{step:09d}.pt", content)
         except OSError as error:
-            print(f"step {saved['step']}: no checkpoint was saved ({error})", file=sys.stderr, flush=True)
+            print(f"step {step}: no checkpoint was saved ({error})", file=sys.stderr, flush=True)
             return
         for old in checkpoints.intermediate(self.folder)[:-2]:
             old.unlink()
+        for callback in self.callbacks:
+            callback.on_saved()
+
+
+def _on_host(content: Any) -> Any:
+    """A copy in host memory of whatever tensors there are in containers: training changes them in place."""
+    if isinstance(content, Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, dict):
+        return {key: _on_host(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(_on_host(value) for value in content)
+    return content

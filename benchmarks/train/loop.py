@@ -24,6 +24,8 @@ from datasets.transforms import Augmentation, Batch, TrainingView, collate
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
 """Steps between two reads of losses from the device, each of which waits for it."""
+CHECKPOINTS_SHARE = 0.02
+"""Of the time, that checkpoints may take at most."""
 VALIDATE_AT = (1 / 4, 1 / 2, 3 / 4, 1)
 """Shares of the training after which the model is validated."""
 
@@ -49,6 +51,7 @@ def fit(
     steps, _ = training_steps(exp, len(train))
     validated_at = {round(steps * share) for share in VALIDATE_AT} if validate else set()
     started, checkpointed = time.monotonic() - seconds_before, seconds_before
+    pause = context.checkpoint_every  # until the next checkpoint, at least
     unread: list[Unread] = []
     multiple = backbone_of(state.model).side_multiple
     for batch in training_loader(train, exp, context, first=state.step, multiple=multiple):
@@ -67,12 +70,22 @@ def fit(
         for step in (*earlier, last):
             for callback in callbacks:
                 callback.on_step(step)
-        if state.step < steps and last.seconds - checkpointed >= context.checkpoint_every:
-            saved = state.state_dict()
-            for callback in callbacks:
-                callback.on_checkpoint(saved)
+        if state.step < steps and last.seconds - checkpointed >= pause:
+            waited = _checkpoint(state, callbacks)
+            if context.checkpoint_every:
+                pause = max(context.checkpoint_every, waited / CHECKPOINTS_SHARE)
             checkpointed = last.seconds
     state.use_averaged()
+
+
+def _checkpoint(state: TrainState, callbacks: Sequence[Callbacks]) -> float:
+    """-> the seconds for which the training waited, in the first process: all go by the same number."""
+    clock = time.monotonic()
+    saved = state.state_dict()
+    for callback in callbacks:
+        callback.on_checkpoint(saved)
+    waited: float = all_gather(time.monotonic() - clock)[0]
+    return waited
 
 
 class Unread(NamedTuple):

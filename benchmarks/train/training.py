@@ -112,16 +112,16 @@ def _fit(
             print(f"{before}: stochastic depth drops other paths", file=sys.stderr, flush=True)
     with TrainingLog(folder / "log.csv", resumed_at=state.step) as log:
         best = BestCheckpoint(folder / "best.pt", record, state.model, exp, data.train.classes, origin)
-        writer = CheckpointWriter(folder, record, origin)
-        fit(
-            state,
-            data.train,
-            exp,
-            context,
-            [record, best, log, writer, *callbacks],
-            validate=lambda: validation_mAP(state.model, data.val, exp, context, callbacks),
-            seconds_before=record.seconds,
-        )
+        with CheckpointWriter(folder, record, origin, callbacks) as writer:
+            fit(
+                state,
+                data.train,
+                exp,
+                context,
+                [record, best, log, writer, *callbacks],
+                validate=lambda: validation_mAP(state.model, data.val, exp, context, callbacks),
+                seconds_before=record.seconds,
+            )
     return record
 
 

@@ -1,7 +1,9 @@
 """The training loop: order of clips, events, errors, and reading losses late as on a GPU."""
 
 import gc
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from actloc_core.clip import VideoError
 from actloc_core.structures import Backbone, Predictions
 from benchmarks.context import Callbacks
 from benchmarks.score.predict import predict
-from benchmarks.train import loop
+from benchmarks.train import checkpoints, loop
+from benchmarks.train.log import CheckpointWriter, TrainingRecord
 from benchmarks.train.loop import batches
 from benchmarks.train.models import build_model
 from tests.benchmarks.shared import TINY, Recorder, Stopped, context_of, equal_weights, fit_new
@@ -238,3 +241,44 @@ def test_the_model_as_given_is_trained_in_place(small_split):
     trained, _ = fit_new(small_split, replace(EXP, epochs=0.25), model=model)
     assert trained is model
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_checkpoints_that_take_long_are_fewer(small_split, monkeypatch):
+    """By a clock of the test's own, on which a step takes a second and a checkpoint half, 2 % of 25."""
+    now, saved = 0.0, []
+
+    class Slow(Callbacks):
+        def on_batch(self):
+            nonlocal now
+            now += 1.0
+
+        def on_checkpoint(self, content):
+            nonlocal now
+            now += 0.5
+            saved.append(content["step"])
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))
+    fit_new(small_split, replace(EXP, batch=2, epochs=1.2), [Slow()], checkpoint_every=10.0)
+    assert saved == [10, 35], "at 10 and 35.5 seconds, though one is asked for every 10"
+    now = 0.0
+    saved.clear()
+    fit_new(small_split, replace(EXP, epochs=1), [Slow()], checkpoint_every=0)
+    assert len(saved) > 1, "0 is every step"
+
+
+def test_a_checkpoint_is_of_its_step_though_training_goes_on(small_split, tmp_path, monkeypatch):
+    """The thread that writes it has a copy: the weights change in place meanwhile."""
+    written = {}
+
+    def save_late(path, content):
+        time.sleep(0.05)  # some steps
+        written[content["step"]] = content["model"]
+
+    recorder = Recorder()
+    monkeypatch.setattr(checkpoints, "save_tensors", save_late)
+    with CheckpointWriter(tmp_path, TrainingRecord(0.0, "now"), {}) as writer:
+        fit_new(small_split, EXP, [writer, recorder], checkpoint_every=0)
+    assert set(written) == {content["step"] for content in recorder.checkpoints}
+    for content in recorder.checkpoints:
+        for name, tensor in content["model"].items():
+            assert torch.equal(written[content["step"]][name], tensor), name
