@@ -30,7 +30,7 @@ class RunContext:
     """Id of a request to train anew: checkpoints of a training not started for it do not count. An id and no
     time, for clocks are set back and differ between machines. "" uses what is there."""
     checkpoint_every: float = CHECKPOINT_EVERY_S
-    """Seconds between two checkpoints, or more, see CHECKPOINT_EVERY_S; 0: one after each step all the same."""
+    """Seconds between two checkpoints, or more, see CHECKPOINT_EVERY_S; 0: one after each step."""
 
     @property
     def trainings(self) -> Path:

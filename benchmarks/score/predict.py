@@ -26,8 +26,8 @@ from datasets.split import Key, Split, subsample
 from datasets.transforms import EvaluationView, collate
 from evaluators.frame_map import Detections
 
-VALIDATION_CLIPS = 80
-"""Keyframes of a validation in training, and of the one of the untrained model."""
+VALIDATION_CLIPS, SMALL_VALIDATION_CLIPS = 2000, 80
+"""Keyframes of a validation in training, and of the one of the untrained model; of synthetic data, fewer."""
 
 Boxes = Mapping[Key, GivenBoxes]
 """Keyframe -> the boxes that a two-stage model classifies; a keyframe without any may be missing."""
@@ -140,7 +140,8 @@ def validation_mAP(
 
     A two-stage model is given the annotated boxes.
     """
-    subset = subsample(split, VALIDATION_CLIPS)
+    small = exp.dataset.startswith("synthetic_")
+    subset = subsample(split, SMALL_VALIDATION_CLIPS if small else VALIDATION_CLIPS)
     asked = replace(exp, theta=CURVE_THETA, score="product", nms_iou=None)
     boxes = annotated_boxes(subset) if exp.method == "two_stage" else None
     detections = predict(model, subset, asked, context, boxes, callbacks)

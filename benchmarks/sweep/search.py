@@ -24,7 +24,7 @@ from benchmarks.score.predict import annotated_boxes, predict
 from benchmarks.score.results import CURVE_THETA, save
 from benchmarks.sweep.trials import failure_reason
 from benchmarks.train.data import load_data
-from benchmarks.train.loop import VALIDATE_AT, fit, training_steps
+from benchmarks.train.loop import QUARTERS, Validation, fit, quarters, training_steps
 from benchmarks.train.models import build_model, initialise
 from benchmarks.train.state import new_state
 from datasets.split import Split, hold_out_videos, subsample
@@ -119,7 +119,7 @@ def search(spec: SearchSpec, log: TrialLog, *, trials: int, seed: int, at_once: 
             num_samples=trials,
             search_alg=proposals,
             scheduler=ASHAScheduler(
-                time_attr="looks", max_t=len(VALIDATE_AT), grace_period=1, reduction_factor=2
+                time_attr="looks", max_t=len(QUARTERS), grace_period=1, reduction_factor=2
             ),
             max_concurrent_trials=at_once,
         ),
@@ -197,7 +197,7 @@ def run_trial(
             report({"looks": len(best), "theta": best[-1], "mAP": step.mAP or 0.0})
 
     state = new_state(model, exp, steps=steps, warmup=warmup)
-    fit(state, rest, exp, context, [Reporter()], validate=validate)
+    fit(state, rest, exp, context, [Reporter()], validation=Validation(quarters(steps), validate))
 
 
 def best_theta(

@@ -26,8 +26,8 @@ READ_EVERY = {"cpu": 1, "cuda": 20}
 """Steps between two reads of losses from the device, each of which waits for it."""
 CHECKPOINTS_SHARE = 0.02
 """Of the time, that checkpoints may take at most."""
-VALIDATE_AT = (1 / 4, 1 / 2, 3 / 4, 1)
-"""Shares of the training after which the model is validated."""
+QUARTERS = (1 / 4, 1 / 2, 3 / 4, 1)
+"""Shares of a training after which small models, and those of a search, are validated."""
 
 
 def fit(
@@ -37,19 +37,19 @@ def fit(
     context: RunContext,
     callbacks: Sequence[Callbacks] = (),
     *,
-    validate: Callable[[], float] | None = None,
+    validation: Validation | None = None,
     seconds_before: float = 0.0,
 ) -> None:
     """Train in place from `state.step` to the end of the experiment's recipe.
 
-    Order, views and dropped paths follow from exp.seed. validate: -> frame-mAP of the model as it is.
+    Order, views and dropped paths follow from exp.seed. validation: of the model as it is, now and then.
     seconds_before: of training before an interruption. Processes that share the run take every world_size-th
     clip of each batch; losses and gradients are those of one process with all clips, and callbacks see the
     same numbers in each.
     Raises FloatingPointError naming the step and its clips where a loss is not finite.
     """
     steps, _ = training_steps(exp, len(train))
-    validated_at = {round(steps * share) for share in VALIDATE_AT} if validate else set()
+    validated_at = validation.steps if validation else frozenset()
     started, checkpointed = time.monotonic() - seconds_before, seconds_before
     pause = context.checkpoint_every  # until the next checkpoint, at least
     unread: list[Unread] = []
@@ -63,8 +63,8 @@ def fit(
             continue
         *earlier, last = read_steps(unread, steps, time.monotonic() - started, train, exp, context.device)
         unread = []
-        if validate and state.step in validated_at:
-            last = replace(last, mAP=validate())
+        if validation and state.step in validated_at:
+            last = replace(last, mAP=validation.mAP())
             for callback in callbacks:
                 callback.on_validation(last)
         for step in (*earlier, last):
@@ -76,6 +76,29 @@ def fit(
                 pause = max(context.checkpoint_every, waited / CHECKPOINTS_SHARE)
             checkpointed = last.seconds
     state.use_averaged()
+
+
+class Validation(NamedTuple):
+    """When and how a model is validated during its training."""
+
+    steps: frozenset[int]
+    """After which."""
+    mAP: Callable[[], float]
+    """-> the frame-mAP of the model as it is."""
+
+
+def quarters(steps: int) -> frozenset[int]:
+    """The steps after each quarter of a training."""
+    return frozenset(round(steps * share) for share in QUARTERS)
+
+
+def validation_steps(exp: Experiment, clips: int) -> frozenset[int]:
+    """After which steps a training on this many clips is validated: each epoch, and small ones four times."""
+    steps, _ = training_steps(exp, clips)
+    if exp.dataset.startswith("synthetic_"):
+        return quarters(steps)
+    per_epoch = clips // exp.batch
+    return frozenset({*range(per_epoch, steps + 1, per_epoch), steps})
 
 
 def _checkpoint(state: TrainState, callbacks: Sequence[Callbacks]) -> float:

@@ -35,7 +35,7 @@ from benchmarks.score.results import save
 from benchmarks.train import checkpoints
 from benchmarks.train.data import Data, clip_rate
 from benchmarks.train.log import BestCheckpoint, CheckpointWriter, TrainingLog, TrainingRecord
-from benchmarks.train.loop import fit, training_steps
+from benchmarks.train.loop import Validation, fit, training_steps, validation_steps
 from benchmarks.train.models import build_model, initialise, weights_file, weights_hash
 from benchmarks.train.state import TrainState, new_state
 
@@ -110,6 +110,10 @@ def _fit(
         if len(saved["generators"]) != world_size():
             before = f"trained by {len(saved['generators'])} processes so far, by {world_size()} from here on"
             print(f"{before}: stochastic depth drops other paths", file=sys.stderr, flush=True)
+    validation = Validation(
+        validation_steps(exp, len(data.train)),
+        lambda: validation_mAP(state.model, data.val, exp, context, callbacks),
+    )
     with TrainingLog(folder / "log.csv", resumed_at=state.step) as log:
         best = BestCheckpoint(folder / "best.pt", record, state.model, exp, data.train.classes, origin)
         with CheckpointWriter(folder, record, origin, callbacks) as writer:
@@ -119,7 +123,7 @@ def _fit(
                 exp,
                 context,
                 [record, best, log, writer, *callbacks],
-                validate=lambda: validation_mAP(state.model, data.val, exp, context, callbacks),
+                validation=validation,
                 seconds_before=record.seconds,
             )
     return record

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.context import Callbacks, RunContext
 from benchmarks.experiments import OURS, at_scale
-from benchmarks.train.loop import fit, training_steps
+from benchmarks.train.loop import Validation, fit, quarters, training_steps
 from benchmarks.train.models import build_model
 from benchmarks.train.state import new_state
 
@@ -84,14 +84,16 @@ def fit_new(
 ):
     """Train a model by the loop alone; -> (model, its steps).
 
-    saved: a checkpoint to resume from. validate: `fit`'s. options: RunContext's.
+    saved: a checkpoint to resume from. validate: -> a mAP, after each quarter. options: RunContext's.
     """
     torch.manual_seed(seed)
     model = build_model(exp, len(split.classes)) if model is None else model
     state, recorder = state_of(model, exp, len(split)), Recorder()
     if saved is not None:
         state.load_state_dict(saved)
-    fit(state, split, exp, context_of(**options), [recorder, *callbacks], validate=validate)
+    at = quarters(training_steps(exp, len(split))[0])
+    validation = Validation(at, validate) if validate else None
+    fit(state, split, exp, context_of(**options), [recorder, *callbacks], validation=validation)
     return model, recorder.steps
 
 

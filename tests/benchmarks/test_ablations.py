@@ -60,7 +60,7 @@ def first(out):
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
         patch.setattr("benchmarks.sweep.cluster.cluster", machines)
         patch.setattr("benchmarks.sweep.trials.sweep", sweep_in_turn)
-        patch.setattr("benchmarks.score.predict.VALIDATION_CLIPS", 4)
+        patch.setattr("benchmarks.score.predict.SMALL_VALIDATION_CLIPS", 4)
         assert ablations.main(["--scale", "smoke", "--out", str(out), "--only", *CHOSEN]) == 0
     return printed.getvalue()
 

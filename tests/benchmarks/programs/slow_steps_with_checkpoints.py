@@ -6,4 +6,4 @@ import benchmarks.context
 import benchmarks.score.predict
 
 benchmarks.context.CHECKPOINT_EVERY_S = 0.0
-benchmarks.score.predict.VALIDATION_CLIPS = 4
+benchmarks.score.predict.SMALL_VALIDATION_CLIPS = 4

@@ -17,7 +17,7 @@ from benchmarks.context import Callbacks
 from benchmarks.score.predict import predict
 from benchmarks.train import checkpoints, loop
 from benchmarks.train.log import CheckpointWriter, TrainingRecord
-from benchmarks.train.loop import batches
+from benchmarks.train.loop import batches, validation_steps
 from benchmarks.train.models import build_model
 from tests.benchmarks.shared import TINY, Recorder, Stopped, context_of, equal_weights, fit_new
 
@@ -241,6 +241,13 @@ def test_the_model_as_given_is_trained_in_place(small_split):
     trained, _ = fit_new(small_split, replace(EXP, epochs=0.25), model=model)
     assert trained is model
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_real_data_are_validated_after_each_epoch_and_small_trainings_after_each_quarter():
+    small = replace(EXP, batch=4, epochs=3.5)
+    assert validation_steps(small, 41) == {9, 18, 26, 35}
+    assert validation_steps(replace(small, dataset="ava"), 41) == {10, 20, 30, 35}
+    assert validation_steps(replace(small, dataset="ava", epochs=2), 41) == {10, 20}
 
 
 def test_checkpoints_that_take_long_are_fewer(small_split, monkeypatch):
