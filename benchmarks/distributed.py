@@ -31,12 +31,26 @@ def all_reduce(x: Tensor) -> Tensor:
 
 
 def all_gather(value: Any) -> list[Any]:
-    """The value of every process, by rank."""
+    """The value of every process, by rank; through host memory."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
-    distributed.all_gather_object(values, value)
+    distributed.all_gather_object(values, value, group=_host_group())
     return values
+
+
+_HOST_GROUPS: dict[Any, Any] = {}
+"""Process group -> one of the same processes that talks through host memory."""
+
+
+def _host_group() -> Any:
+    """NCCL would bring what is gathered, a split's detections, into the memory of every GPU."""
+    if distributed.get_backend() == "gloo":
+        return None
+    world = distributed.group.WORLD
+    if world not in _HOST_GROUPS:
+        _HOST_GROUPS[world] = distributed.new_group(backend="gloo")
+    return _HOST_GROUPS[world]
 
 
 def barrier() -> None:

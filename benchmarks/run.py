@@ -16,7 +16,7 @@ from benchmarks.context import Callbacks, RunContext
 from benchmarks.distributed import all_gather, rank
 from benchmarks.experiments import Experiment
 from benchmarks.score.analysis import Analysis, analyse
-from benchmarks.score.detections import SplitDetections, expand_rows, filter_by_score
+from benchmarks.score.detections import SplitDetections, expand_rows, filter_by_score, scored_by
 from benchmarks.score.diagnostics import Diagnostics, diagnose
 from benchmarks.score.evaluate import benchmark, frame_ap, protocol_of, random_classes, top1_accuracy
 from benchmarks.score.predict import predict
@@ -59,34 +59,51 @@ def run(
     for one in experiments:  # errors in the boxes before the training, not after
         given_boxes(one, data.report, root)
     training = train(exp, data, context, callbacks)
-    results, refused = [], []
-    for one in experiments:
-        try:
-            results.append(score(one, training, data, root, context, callbacks))
-        except TooManyError as error:  # at this theta: the other rows can be scored all the same
-            refused.append(str(error))
+    results, refused = {}, []
+    for rows in rows_of_a_prediction(experiments):
+        # One pass for rows that differ in theta and score: what passes a higher theta is a part of what
+        # passes the lowest, and the product of the scores comes after.
+        lowest = replace(rows[0], theta=min(CURVE_THETA, *(one.theta for one in rows)), score="action")
+        boxes, clock = given_boxes(lowest, data.report, root), time.monotonic()
+        predicted = predict(training.model, data.report, lowest, context, boxes, callbacks)
+        seconds = time.monotonic() - clock
+        for one in rows:
+            try:
+                results[one.hash] = score(one, training, data, predicted, context, seconds=seconds)
+            except TooManyError as error:  # at this theta: the other rows can be scored all the same
+                refused.append(str(error))
+            for callback in callbacks:  # at AVA's size a row takes minutes, and a watchdog counts
+                callback.on_batch()
     if refused:
         raise TooManyError("; ".join(refused))
-    return results
+    return [results[one.hash] for one in experiments]
+
+
+def rows_of_a_prediction(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
+    """Rows of one training, those together whose detections follow from one pass through the model."""
+    rows: dict[tuple[object, ...], list[Experiment]] = {}
+    for exp in experiments:
+        rows.setdefault((exp.nms_iou, exp.boxes), []).append(exp)
+    return list(rows.values())
 
 
 def score(
     exp: Experiment,
     training: FinishedTraining,
     data: Data,
-    root: Path,
+    predicted: SplitDetections,
     context: RunContext,
-    callbacks: Sequence[Callbacks] = (),
+    *,
+    seconds: float,
 ) -> Result:
     """Score one row on its report split; write detections, persons and, last, result.json.
 
+    predicted: the candidates of the split at a theta of at most the row's and CURVE_THETA, with the scores of
+    the actions; that took `seconds`.
     Raises TooManyError, with nothing written.
     """
-    clock, split, protocol = time.monotonic(), data.report, protocol_of(exp)
-    boxes = given_boxes(exp, split, root)
-    # One pass for both thresholds: what passes the higher is a part of what passes the lower.
-    lower = replace(exp, theta=min(exp.theta, CURVE_THETA))
-    candidates = predict(training.model, split, lower, context, boxes, callbacks)
+    clock, split, protocol = time.monotonic() - seconds, data.report, protocol_of(exp)
+    candidates = filter_by_score(scored_by(predicted, exp.score), min(exp.theta, CURVE_THETA))
     detections = filter_by_score(candidates, exp.theta)
     _refuse_too_many(detections, exp, len(split))
     at_theta = frame_ap(split, detections, protocol)

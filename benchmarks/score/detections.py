@@ -44,6 +44,19 @@ def expand_rows(detections: SplitDetections, ids: Sequence[int] | None = None) -
     )
 
 
+def scored_by(detections: SplitDetections, score: str) -> SplitDetections:
+    """Detections that have the scores of the actions alone, by `score`: see `actloc_core.model.keep_actors`.
+
+    Raises ValueError for another score than these.
+    """
+    if score not in ("action", "product"):
+        raise ValueError(f"score must be 'action' or 'product', got {score!r}")
+    if score == "action":
+        return detections
+    p_actor = detections.persons.score[:, None].astype(np.float32)  # as the model gave it
+    return replace(detections, scores=detections.scores * p_actor)
+
+
 def filter_by_score(detections: SplitDetections, theta: float) -> SplitDetections:
     """Filter actors by p(alpha) > theta, as `actloc_core.model.keep_actors` filters candidates."""
     persons = detections.persons

@@ -13,6 +13,7 @@ from actloc_core.detector import ActionDetector
 from benchmarks.experiments import TRAINING
 from benchmarks.run import TooManyError, _refuse_too_many, run
 from benchmarks.score.detections import SplitDetections, expand_rows
+from benchmarks.score.evaluate import frame_ap
 from benchmarks.score.predict import predict
 from benchmarks.score.results import Result, read_result
 from benchmarks.train.data import load_data
@@ -121,6 +122,38 @@ def test_the_mAP_by_slowfast_is_of_the_candidates_in_the_models_order(finished, 
     from_file = read_detections(folder / "detections.csv")
     sorted_by_score = frame_map(test.ground_truth, from_file, test.evaluated, rules=rules)
     assert sorted_by_score.mAP == pytest.approx(result.mAP, abs=1e-9)
+
+
+def test_rows_of_one_training_share_a_prediction_and_have_the_detections_of_their_own(
+    finished, small_benchmark, monkeypatch
+):
+    """Thetas below and above the curve's, both scores; only another NMS needs another pass."""
+    result, folder, _ = finished
+    out, passes = folder.parents[1], []
+    rows = [
+        replace(EXP, theta=theta, score=score) for theta in (0.01, 0.3) for score in ("action", "product")
+    ]
+    rows += [replace(EXP, theta=0.05, nms_iou=0.5)]
+
+    def counted(model, split, exp, *args):
+        passes.append(exp)
+        return predict(model, split, exp, *args)
+
+    monkeypatch.setattr("benchmarks.run.predict", counted)
+    recorder = Recorder()
+    results = run_at(small_benchmark, out, *rows, callbacks=[recorder])
+    assert [exp.theta for exp in passes] == [0.01, 0.02]
+    assert recorder.batches == 2 * -(-result.clips // EXP.batch) + len(rows), "a sign of life after each row"
+    model = ActionDetector(folder, device="cpu").model
+    split = load_data(EXP, {EXP.dataset: small_benchmark}).report
+    for row, one in zip(rows, results, strict=True):
+        assert one.hash == row.hash
+        alone = predict(model, split, row, context_of())
+        persons = read_persons(out / "runs" / one.hash / "persons.csv")
+        assert np.array_equal(np.sort(persons.score), np.sort(alone.persons.score))
+        # To a float32's last digit: torch's sigmoid of a number depends on its place among the others.
+        again = frame_ap(split, alone, "standard")
+        assert one.mAP == pytest.approx(again.mAP, abs=1e-6)
 
 
 def test_the_checkpoint_rebuilds_the_model_with_weights_only(training):
