@@ -48,8 +48,10 @@ def ablations(session: nox.Session) -> None:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--out", default="out")
     shared.add_argument("--scale", default="tiny")
+    shared.add_argument("--set", action="append", default=[])
     known, _ = shared.parse_known_args(session.posargs)
-    session.run("python", "-m", "reports", "--out", known.out, "--scale", known.scale)
+    settings = [word for setting in known.set for word in ("--set", setting)]
+    session.run("python", "-m", "reports", "--out", known.out, "--scale", known.scale, *settings)
 
 
 @nox.session

@@ -6,6 +6,7 @@
     python -m benchmarks.ablations --only ours                 our table, beyond the paper's
     python -m benchmarks.ablations --seeds 3                   each row from seeds 0, 1 and 2
     python -m benchmarks.ablations --fresh                     run again what has a result
+    python -m benchmarks.ablations --set accumulate=2 --set batch=8    a field of every row, another run
     python -m benchmarks.ablations --list                      the rows, and which have a result
     python -m benchmarks.ablations --scale paper --data ava=FOLDER --weights mvitv2_s_k400=FILE --dry-run
         one step and one evaluation of every row at full size: can it run here, and how long will it take?
@@ -27,9 +28,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actloc_core.cli import command_parser
-from benchmarks.experiments import TRAINING, Experiment
+from benchmarks.experiments import TRAINING, Experiment, scale_of
 from benchmarks.inputs import (
     add_common_options,
+    add_scale_options,
     check_data,
     chosen_rows,
     data_roots,
@@ -78,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     Raises ValueError or FileNotFoundError for input that cannot be used.
     """
     args = parser().parse_args(argv)
-    rows = chosen_rows(args.only, args.rows, args.scale, args.seeds)
+    rows = chosen_rows(args.only, args.rows, scale_of(args.scale, args.set), args.seeds)
     if args.list:
         _print_rows(rows, args.out)
         return 0
@@ -141,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--seeds", type=positive, default=1, metavar="N", help="run each row from N seeds (default: 1)"
     )
+    add_scale_options(p)
     add_common_options(p)
     p.add_argument(
         "--mirror",

@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 SCALES = ("smoke", "tiny", "paper")
 INFERENCE_FIELDS = ("theta", "score", "nms_iou", "boxes")
@@ -216,22 +217,88 @@ ROWS: dict[str, Experiment] = {
 }
 
 
+SET = " --set "
+"""Between a scale's size and the fields that are set in all of its rows, as on a command line."""
+
+
+def scale_of(size: str, settings: Sequence[str]) -> str:
+    """A scale with fields set in every row: ("paper", ["batch=8"]) -> "paper --set batch=8".
+
+    Raises ValueError for a field that an Experiment does not have, and for a value that is not of its type.
+    """
+    for setting in settings:
+        parse_setting(setting)
+    return SET.join([size, *settings])
+
+
+def size_of(scale: str) -> str:
+    """A scale without its settings, one of SCALES."""
+    return scale.partition(SET)[0]
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """FIELD=VALUE -> field and value. Raises ValueError for another field or a value of another type."""
+    field, equals, value = text.partition("=")
+    kinds = get_type_hints(Experiment)
+    if not equals or field not in kinds:
+        near = ", ".join(difflib.get_close_matches(field, kinds, 3, 0)) or ", ".join(kinds)
+        raise ValueError(f"--set {text}: write FIELD=VALUE; nearest fields: {near}")
+    if field == "seed":
+        raise ValueError(f"--set {text}: every row runs from the seeds of --seeds")
+    default = getattr(OURS, field)
+    kind = kinds[field]
+    kinds_of_field = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    for one in sorted(kinds_of_field, key=lambda one: one is not NoneType):  # "none" is a str, too
+        try:
+            return field, _value(value, one)
+        except ValueError:
+            continue
+    kind_name = kind.__name__ if isinstance(kind, type) else str(kind)
+    raise ValueError(
+        f"--set {text}: {field} is of type {kind_name}, such as {default}; "
+        "whole numbers are at least 1, others at least 0"
+    )
+
+
+def _value(text: str, kind: Any) -> object:
+    """A value of a type from its text. Raises ValueError for another text."""
+    if kind is NoneType:
+        if text != "none":
+            raise ValueError(text)
+        return None
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise ValueError(text)
+        return text == "true"
+    if get_origin(kind) is tuple:
+        low, high = (int(part) for part in text.split(","))
+        if not 0 < low <= high:
+            raise ValueError(text)
+        return low, high
+    value = kind(text)
+    if kind is not str and not (value >= (1 if kind is int else 0) and value < math.inf):
+        raise ValueError(text)
+    return value
+
+
 @cache
 def rows_at(scale: str, *, seed: int = 0) -> Mapping[str, Experiment]:
-    """Every row at this scale, by its full name, with this seed.
+    """Every row at this scale, by its full name, with this seed. scale: one of SCALES, or of `scale_of`.
 
     No scale changes the theta, score or relative epochs that a row of the table "ours" ablates.
     """
     rows = {}
+    size, *settings = scale.split(SET)
+    fields_set: dict[str, Any] = dict(parse_setting(setting) for setting in settings)
     for name, exp in ROWS.items():
         exp = replace(exp, seed=seed)
-        scaled = at_scale(exp, scale)
+        scaled = at_scale(exp, size)
         for field in ("theta", "score"):
             if name.startswith(f"ours/{field}_"):
                 scaled = replace(scaled, **{field: getattr(exp, field)})
         if name.startswith("ours/epochs_"):
             scaled = replace(scaled, epochs=scaled.epochs * exp.epochs / OURS.epochs)
-        rows[name] = scaled
+        rows[name] = replace(scaled, **fields_set)
     return MappingProxyType(rows)
 
 

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 from actloc_core import cli
-from benchmarks.experiments import ROWS, SCALES, TRAINING, Experiment, choose, rows_at
+from benchmarks.experiments import ROWS, SCALES, TRAINING, Experiment, choose, rows_at, size_of
 from benchmarks.train.data import given_boxes, load_data
 from benchmarks.train.models import weights_file
 from benchmarks.train.pretrained import WEIGHTS, download
@@ -32,9 +32,20 @@ def exit_code(command: Callable[[], int]) -> int:
     return cli.exit_code(command, interrupted="interrupted; rerun the same command to resume")
 
 
-def add_common_options(p: argparse.ArgumentParser) -> None:
-    """Options of every command that trains: scale, data, weights, cluster, output directory."""
+def add_scale_options(p: argparse.ArgumentParser) -> None:
+    """The options that `experiments.scale_of` takes."""
     p.add_argument("--scale", choices=SCALES, default="tiny", help="size of every run (default: tiny)")
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="set a field of every row's Experiment, such as accumulate=2; may be repeated",
+    )
+
+
+def add_common_options(p: argparse.ArgumentParser) -> None:
+    """Options of every command that trains: data, weights, cluster, output directory."""
     p.add_argument(
         "--data",
         action="append",
@@ -85,10 +96,15 @@ def chosen_rows(only: list[str], rows: list[str], scale: str, seeds: int) -> dic
 
 
 def initial_rows(experiments: Iterable[Experiment], scale: str) -> dict[str, Experiment]:
-    """Row's name -> experiment, of the rows whose trained backbones initialise these; of seed 0."""
+    """Row's name -> experiment, of the rows whose trained backbones initialise these; of seed 0.
+
+    Settings of the scale are not theirs: one pre-training does for rows of all settings.
+    """
     initialised_from = {exp.weights for exp in experiments}
     return {
-        name: exp for name, exp in rows_at(scale).items() if TRAINING + exp.training_hash in initialised_from
+        name: exp
+        for name, exp in rows_at(size_of(scale)).items()
+        if TRAINING + exp.training_hash in initialised_from
     }
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from actloc_core.cli import command_parser
 from actloc_core.detector import resolve_device
 from benchmarks.context import RunContext
-from benchmarks.experiments import OURS, ROWS, Experiment, choose, rows_at
+from benchmarks.experiments import OURS, ROWS, SCALES, Experiment, choose, rows_at
 from benchmarks.inputs import (
     add_common_options,
     check_data,
@@ -114,6 +114,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--row", default="2b/two_c_t", metavar="ROW", help="table/row (default: 2b/two_c_t)")
     p.add_argument("--trials", type=positive, default=16, metavar="N", help="in all (default: 16)")
     p.add_argument("--seed", type=int, default=0, help="of the proposals and the trainings (default: 0)")
+    p.add_argument("--scale", choices=SCALES, default="tiny", help="size of every run (default: tiny)")
     add_common_options(p)
     return p
 

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from actloc_core.cli import command_parser, exit_code
-from benchmarks.experiments import SCALES, TABLES
-from benchmarks.inputs import named
+from benchmarks.experiments import TABLES, scale_of
+from benchmarks.inputs import add_scale_options, named
 from benchmarks.score.results import save
 from benchmarks.train.data import load_data
 from datasets.split import Split
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     p = command_parser("reports", __doc__)
     p.add_argument("--out", type=Path, default=Path("out"), help="output directory of a sweep (default: out)")
-    p.add_argument("--scale", choices=SCALES, default="tiny", help="runs of this scale (default: tiny)")
+    add_scale_options(p)
     p.set_defaults(command=write_report)
     commands = p.add_subparsers(title="other commands", metavar="COMMAND")
     clips = "p(alpha) over the keyframe, boxes, and the last layer's attention of the highest-scored tokens"
@@ -72,19 +72,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def write_report(args: argparse.Namespace) -> int:
-    """Write tables, sanity check, verdicts, keyframes and page; -> 0."""
+    """Write tables, sanity check, verdicts, keyframes and page; -> 0. ValueError: an unknown field."""
+    scale = scale_of(args.scale, args.set)
     folder, runs = args.out / "report", args.out / "runs"
     folder.mkdir(parents=True, exist_ok=True)
-    tables = [build_table(name, args.scale, runs) for name in TABLES]
+    tables = [build_table(name, scale, runs) for name in TABLES]
     for table in tables:
         write_table(table, folder)
-    text = sanity(args.scale, runs)
+    text = sanity(scale, runs)
     print(text)
     _write(folder / "sanity.md", text)
-    text = hypotheses.markdown(hypotheses.verdicts(args.scale, runs), args.scale)
+    text = hypotheses.markdown(hypotheses.verdicts(scale, runs), scale)
     print(text)
     _write(folder / "hypotheses.md", text)
-    sweep = load_sweep(args.out, args.scale)
+    sweep = load_sweep(args.out, scale)
     for problem in sweep.problems:
         print(f"not shown: {problem}", file=sys.stderr)
     best = best_single_stage(sweep.runs)
@@ -92,7 +93,7 @@ def write_report(args: argparse.Namespace) -> int:
         figure = keyframes(best.result, runs / best.result.hash, split)
         save_png(figure, folder / "keyframes.png", dpi=110)
         print(f"figure: {folder / 'keyframes.png'}")
-    _write(folder / "index.html", page(args.out, args.scale, tables))
+    _write(folder / "index.html", page(args.out, scale, tables))
     print(
         f"page: {folder / 'index.html'}, self-contained: open it in a browser\n"
         f"tables: {folder}/table_*.md, .tex and .csv\n"

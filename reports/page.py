@@ -15,7 +15,7 @@ import pandas as pd
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
-from benchmarks.experiments import TABLES
+from benchmarks.experiments import TABLES, size_of
 from benchmarks.score.analysis import THETAS, Analysis
 from datasets.split import Split
 from reports import attention, charts, hypotheses
@@ -70,7 +70,7 @@ def page(out: Path, scale: str, tables: Sequence[Table]) -> str:
         title=TITLE,
         sections=sections,
         summary=summary,
-        warning=TINY_WARNING if scale == "tiny" and sweep.runs else "",
+        warning=TINY_WARNING if size_of(scale) == "tiny" and sweep.runs else "",
         problems=sweep.problems,
         tables=[
             _text_table(

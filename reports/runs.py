@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,14 @@ def find_run(out: Path, prefix: str) -> Run:
     matches = [
         run for scale in SCALES for run in load_sweep(out, scale).runs if run.result.hash.startswith(prefix)
     ]
+    known = {run.result.hash for run in matches}
+    for path in sorted((out / "runs").glob(f"{glob.escape(prefix)}*/result.json")):  # of rows with fields set
+        if path.parent.name not in known:
+            result = read_result(path)
+            exp = Experiment(**result.experiment)
+            analysis = read_analysis(path.with_name("analysis.json"))
+            log = _log(out / "trainings" / exp.training_hash)
+            matches.append(Run((result.hash,), exp, result, analysis, log))
     if len(matches) != 1:
         raise ValueError(f"run {prefix}: {len(matches) or 'no'} runs in {out / 'runs'} start with this hash")
     return matches[0]

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_ind
 
-from benchmarks.experiments import ROWS, rows_at
+from benchmarks.experiments import ROWS, rows_at, size_of
 from benchmarks.score.analysis import read_analysis
 from benchmarks.score.diagnostics import twin_law
 from benchmarks.score.results import TABLE_THETA, Result, read_result
@@ -116,13 +116,13 @@ def build_table(
         lines.append(line | {"low": low, "high": high})
     single = [r for row in rows.index for seed in results[row] for r in seed if row not in MEANS]
     cells = pd.DataFrame(lines)
-    hidden = HIDDEN.get(name, ()) + (("difference", "our mAP, slowfast") if scale != "paper" else ())
+    hidden = HIDDEN.get(name, ()) + (("difference", "our mAP, slowfast") if size_of(scale) != "paper" else ())
     return Table(name, TITLES[name], scale, cells, notes(name, scale, single, cells), hidden)
 
 
 def parts(table: Table) -> list[Table]:
     """The table as it is displayed: small results of ours are not beside the state of the art."""
-    if table.scale == "paper" or table.name not in APART:
+    if size_of(table.scale) == "paper" or table.name not in APART:
         return [table]
     ours = tuple(name for name in DISPLAYED if name not in PUBLISHED)
     small = replace(
@@ -308,7 +308,7 @@ def _result_notes(name: str, scale: str, results: Sequence[Result]) -> Iterator[
             f"{value} mAP."
         )
     if any(r.experiment["method"] == "two_stage" and r.experiment["boxes"] == "detector" for r in results):
-        simulated = " (simulated, on this synthetic data)" if scale != "paper" else ""
+        simulated = " (simulated, on this synthetic data)" if size_of(scale) != "paper" else ""
         yield f"The detector's boxes{simulated} come from a person-box file, with scores of at least 0.8."
     if any(r.experiment["method"] == "detr" for r in results):
         yield (
@@ -317,9 +317,9 @@ def _result_notes(name: str, scale: str, results: Sequence[Result]) -> Iterator[
         )
     if replaced := sum(r.substituted for r in results):
         yield f"{replaced} training clips could not be read and were replaced."
-    if scale != "paper" and name != "pretraining" and results:
+    if size_of(scale) != "paper" and name != "pretraining" and results:
         yield INITIALISATION_NOTE
-    if scale == "tiny":
+    if size_of(scale) == "tiny":
         yield TINY_WARNING
 
 
@@ -390,7 +390,7 @@ def headed(cells: pd.DataFrame, table: Table) -> pd.DataFrame:
 def heading(name: str, table: Table) -> str:
     """A column's heading: below the paper's scale a number of ours never looks like one on AVA."""
     kind, _, what = name.partition(" ")
-    if table.scale == "paper" or what == "GFLOPs" or kind not in ("our", "paper"):
+    if size_of(table.scale) == "paper" or what == "GFLOPs" or kind not in ("our", "paper"):
         return name
     data = "real data" if table.name.startswith("4") else "AVA"
     return f"ours, small, synthetic: {what}" if kind == "our" else f"paper, {data}: {what}"

@@ -196,8 +196,8 @@ def _measure(
     if findings.needed > findings.free:
         findings.problem = (
             f"a batch of {exp.batch} clips needs about {findings.needed / GIB:.1f} GiB, "
-            f"and this {context.device.type} has {findings.free / GIB:.1f} GiB; the experiment's fields "
-            "accumulate and checkpointing reduce it"
+            f"and this {context.device.type} has {findings.free / GIB:.1f} GiB; --set accumulate=2, 4, ... "
+            "or --set checkpointing=true reduces it"
         )
         return
     findings.step_seconds, findings.needed = _step(model, data, exp, context, clips=exp.batch)

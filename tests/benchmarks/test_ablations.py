@@ -313,6 +313,14 @@ def test_chosen_rows_bring_the_pre_training_along_that_they_are_initialised_from
     assert list(chosen_rows(["4/ucf24"], [], "paper", 1)) == ["4/ucf24"]
 
 
+def test_rows_with_fields_set_are_initialised_from_the_pre_training_of_all():
+    rows = chosen_rows(["2b/c_t"], [], "tiny --set batch=4", 1)
+    plain = chosen_rows(["2b/c_t"], [], "tiny", 1)
+    assert list(rows) == ["pretraining/mvitv2_s", "2b/c_t"]
+    assert rows["pretraining/mvitv2_s"] == plain["pretraining/mvitv2_s"]
+    assert rows["2b/c_t"] == replace(plain["2b/c_t"], batch=4)
+
+
 def test_a_row_whose_weights_no_small_pre_training_stands_for_says_so(monkeypatch, capsys):
     monkeypatch.setitem(experiments.ROWS, "2b/c_t", replace(ROWS["2b/c_t"], weights="videomae_b"))
     experiments.rows_at.cache_clear()

@@ -15,6 +15,8 @@ from benchmarks.experiments import (
     at_scale,
     choose,
     rows_at,
+    scale_of,
+    size_of,
 )
 
 
@@ -69,6 +71,43 @@ def test_a_scale_keeps_the_fields_that_rows_ablate():
     assert rows_at("tiny")["3/hiera_l"].backbone == "hiera_tiny"
     assert rows_at("tiny")["ours/epochs_50"].epochs == 2 * rows_at("tiny")["ours/two_c_t"].epochs
     assert at_scale(OURS, "paper") is OURS
+
+
+def test_settings_are_fields_of_every_row_of_their_type():
+    settings = ["batch=4", "lr=2e-3", "checkpointing=true", "short_sides=32,48", "ema=0.9"]
+    scale = scale_of("tiny", settings)
+    assert scale == " --set ".join(["tiny", *settings])
+    assert size_of(scale) == size_of("tiny") == "tiny"
+    rows, plain = rows_at(scale, seed=2), rows_at("tiny", seed=2)
+    for name, exp in rows.items():
+        changed = replace(plain[name], batch=4, lr=2e-3, checkpointing=True, short_sides=(32, 48), ema=0.9)
+        assert exp == changed
+        assert exp.hash != plain[name].hash
+    assert rows_at(scale_of("paper", ["weights=none"]))["2b/c_t"].weights is None
+    assert rows_at(scale_of("paper", ["theta=0.3"]))["2b/c_t"].training_hash == ROWS["2b/c_t"].training_hash
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("bacth=4", "write FIELD=VALUE; nearest fields: batch,"),
+        ("batch", "write FIELD=VALUE"),
+        ("batch=4.5", "batch is of type int, such as 16; whole numbers are at least 1"),
+        ("batch=0", "batch is of type int"),
+        ("lr=fast", "lr is of type float, such as 0.0001"),
+        ("lr=-1", "lr is of type float"),
+        ("lr=nan", "lr is of type float"),
+        ("epochs=inf", "epochs is of type float"),
+        ("bf16=1", "bf16 is of type bool, such as True"),
+        ("short_sides=240", r"short_sides is of type tuple\[int, int\] \| None, such as None"),
+        ("short_sides=340,240", "short_sides is of type"),
+        ("lr=none", "lr is of type float"),
+        ("seed=3", "every row runs from the seeds of --seeds"),
+    ],
+)
+def test_settings_that_are_none_are_refused(setting, message):
+    with pytest.raises(ValueError, match=f"--set {setting}: .*{message}"):
+        scale_of("tiny", [setting])
 
 
 def test_rows_that_differ_in_inference_only_fields_share_a_training():

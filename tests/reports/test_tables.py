@@ -7,6 +7,7 @@ from benchmarks.experiments import ROWS, rows_at
 from benchmarks.train.gflops import ROWS as CLASSIFIERS
 from benchmarks.train.gflops import Count
 from reports import tables
+from reports.runs import find_run
 from reports.tables import (
     MEANS,
     REFERENCE,
@@ -268,3 +269,19 @@ def test_latex_escapes_text_and_has_booktabs_rules(store, tmp_path):
     assert "`" not in tex
     assert r"16x256\textasciicircum 2" in latex(table("2a", "tiny", tmp_path))
     assert tex.count("{") == tex.count("}")
+
+
+def test_a_report_of_rows_with_fields_set_has_these_alone(store, tmp_path):
+    """They are another scale, of the same size: no difference to the paper's numbers is shown."""
+    scale = "tiny --set batch=4"
+    store(tmp_path / "runs", "2b/tubelet", scale="tiny", mAP=0.3)
+    store(tmp_path / "runs", "2b/tubelet", scale=scale, mAP=0.4)
+    text = markdown(table("2b", scale, tmp_path / "runs"))
+    assert "40.0" in text
+    assert "30.0" not in text.replace("30.0 |", "", 1), "but the paper's"
+    assert "Scale: tiny --set batch=4." in text
+    assert "difference |" not in text
+    run = find_run(tmp_path, rows_at(scale)["2b/tubelet"].hash[:8])
+    assert run.experiment.batch == 4
+    with pytest.raises(ValueError, match="no runs in"):
+        find_run(tmp_path, "[0-9a-f]")
