@@ -89,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.dry_run:
         from benchmarks.gates.dry_run import dry_run
 
-        return 0 if dry_run(job.experiments, job.names, job.roots, job.weights) else 1
+        how = {"processes": args.processes or 1, "workers": args.workers}
+        return 0 if dry_run(job.experiments, job.names, job.roots, job.weights, **how) else 1
     if args.mirror:
         fetch_done(args.mirror, args.out, job.experiments.values())
     due = rows_to_run(job, fingerprints, fresh=args.fresh)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from actloc_core.structures import backbone_of
@@ -53,8 +54,7 @@ def fit(
     started, checkpointed = time.monotonic() - seconds_before, seconds_before
     pause = context.checkpoint_every  # until the next checkpoint, at least
     unread: list[Unread] = []
-    multiple = backbone_of(state.model).side_multiple
-    for batch in training_loader(train, exp, context, first=state.step, multiple=multiple):
+    for batch in training_loader(train, exp, state.model, context, first=state.step):
         unread.append(_step(state, batch, unread, train, exp, context.device))
         for callback in callbacks:
             callback.on_batch()
@@ -207,19 +207,23 @@ def batches(
         yield [(epoch, int(i)) for i in order[place * batch : (place + 1) * batch]]
 
 
-def training_loader(
-    train: Split, exp: Experiment, context: RunContext, *, first: int, multiple: int
-) -> DataLoader[Any]:
-    """Batches of augmented clips for the steps after `first`. multiple: of their sides, the model's."""
-    strength = Augmentation(
+def augmentation(exp: Experiment, model: nn.Module) -> Augmentation:
+    """The augmentation of an experiment's training clips, of sides that its model takes."""
+    return Augmentation(
         flip=exp.flip,
         colour=exp.colour,
         box=exp.box_jitter,
         short_sides=exp.short_sides,
-        multiple=multiple,
+        multiple=backbone_of(model).side_multiple,
     )
+
+
+def training_loader(
+    train: Split, exp: Experiment, model: nn.Module, context: RunContext, *, first: int
+) -> DataLoader[Any]:
+    """Batches of augmented clips for the steps after `first`."""
     return DataLoader(
-        TrainingView(train, strength, exp.seed),
+        TrainingView(train, augmentation(exp, model), exp.seed),
         batch_sampler=Batches(len(train), exp, first=first),
         collate_fn=collate,
         # Its own generator: a loader draws a number, and torch's belongs to dropped paths alone.

@@ -342,7 +342,7 @@ def test_a_dry_run_reports_every_row_and_writes_nothing(with_ray):
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if "2a/" in line and "│" in line]
     assert [line.split("│")[-2].strip() for line in lines] == ["yes"]
-    assert "step s" in done.stdout
+    assert "device s/step" in done.stdout
     assert sorted(p for p in out.rglob("*")) == before
 
 
