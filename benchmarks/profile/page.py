@@ -186,6 +186,28 @@ def _trains(t: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     )
 
 
+def _loader(rows: Any, figures: Mapping[str, Any]) -> str:
+    head = "## Loader\n\n"
+    if "note" in rows:
+        return f"{head}{rows['note']}"
+    fastest = max((row["clips_s"] for row in _rows(figures.get("speed")) if "clips_s" in row), default=None)
+    shown = [row | {"cores": fastest / row["clips_s"] if fastest else None} for row in rows]
+    columns = {
+        "file": ("file", ""),
+        "decoding_ms": ("decoding ms/clip", ".0f"),
+        "resizing_ms": ("resizing ms/clip", ".0f"),
+        "clips_s": ("clips/s of a core", ".1f"),
+        "cores": ("cores for the fastest model", ".1f"),
+        "clip_mib": ("MiB a clip", ".1f"),
+    }
+    of = f" The fastest model takes {fastest:.0f} clips/s." if fastest else ""
+    return (
+        f"{head}H.264 files of 30 frames a second, a keyframe every 100; clips of 16 frames, every fourth, "
+        "resized to 256 x 256, which travel as bytes. CPU time, of enlarged synthetic scenes: a film's frames "
+        f"take longer.{of}\n\n{table(shown, columns)}"
+    )
+
+
 SECTIONS: dict[str, Callable[[Any, Mapping[str, Any]], str]] = {
     "ceilings": _ceilings,
     "accuracy": _accuracy,
@@ -195,5 +217,6 @@ SECTIONS: dict[str, Callable[[Any, Mapping[str, Any]], str]] = {
     "kernels": _kernels,
     "depthwise": _depthwise,
     "trains": _trains,
+    "loader": _loader,
 }
 """Section -> its text, in the order of the page; `eager` and `compile` are rows of `speed`'s table."""

@@ -53,6 +53,22 @@ def test_gpu_md_has_a_heading_for_every_section(measured):
     assert "failed" not in text
 
 
+def test_a_core_reads_clips_and_the_cores_that_a_gpu_needs_follow(tmp_path):
+    options = ["--device", "cpu", "--quick", "--out", str(tmp_path), "--only"]
+    assert gpu.main([*options, "loader"]) == 0
+    figures = json.loads((tmp_path / "gpu" / "gpu.json").read_text())
+    small, large = figures["loader"]
+    assert (small["file"], large["file"]) == ("320 x 240", "640 x 480")
+    assert small["clips_s"] > large["clips_s"] > 0
+    assert small["clip_mib"] == 16 * 256 * 256 * 3 / 2**20
+    figures["speed"] = [
+        {"model": "m", "batch": 16, "clips_s": 10 * small["clips_s"], "gmac": 1, "step_ms_clip": 1}
+    ]
+    text = page.markdown(figures)
+    [line] = [line for line in text.splitlines() if line.startswith("| 320 x 240")]
+    assert line.split("|")[5].strip() == "10.0"
+
+
 def test_a_section_that_fails_is_reported_and_the_others_are_measured(tmp_path, monkeypatch, capsys):
     def fails(device, quick, seconds):
         raise RuntimeError("out of memory")
