@@ -20,7 +20,7 @@ from datasets import scenes
 SIZES = ((320, 240), (640, 480))
 """Width and height of the files, of which AVA's movies in circulation have about the first or more."""
 FPS, GOP = 30, 100
-"""Frames a second, and frames from one keyframe to the next: about a film's shot, where encoders begin anew."""
+"""Frames a second, and frames from one keyframe to the next: about a film's shot, where encoders begin."""
 
 
 def loader(device: torch.device, quick: bool) -> list[dict[str, Any]] | dict[str, str]:

@@ -203,8 +203,8 @@ def _loader(rows: Any, figures: Mapping[str, Any]) -> str:
     of = f" The fastest model takes {fastest:.0f} clips/s." if fastest else ""
     return (
         f"{head}H.264 files of 30 frames a second, a keyframe every 100; clips of 16 frames, every fourth, "
-        "resized to 256 x 256, which travel as bytes. CPU time, of enlarged synthetic scenes: a film's frames "
-        f"take longer.{of}\n\n{table(shown, columns)}"
+        "resized to 256 x 256, which travel as bytes. CPU time, of enlarged synthetic scenes: a film's "
+        f"frames take longer.{of}\n\n{table(shown, columns)}"
     )
 
 
