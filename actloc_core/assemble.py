@@ -37,12 +37,14 @@ def assemble(
     encoder_layers: int,
     decoder_layers: int,
     checkpointing: bool,
+    dropout: float = 0.0,
 ) -> nn.Module:
     """A model that returns `Predictions`, its weights drawn from torch's seed.
 
     Called with a clip, (B, 3, frames, crop, crop) or of another size that the strides divide; a
     TwoStageLocalizer also with the boxes of each clip. backbone and selection are names of functions in
-    `actloc_core.backbones` and `actloc_core.selection`; queries and layers are the encoder-decoder's.
+    `actloc_core.backbones` and `actloc_core.selection`; queries and layers are the encoder-decoder's, dropout
+    the two-stage baseline's.
     Raises ValueError for a name that there is not.
     """
     body: Backbone = _named(backbones, backbone)(
@@ -50,7 +52,7 @@ def assemble(
     )
     body.checkpointing = checkpointing
     if method == "two_stage":
-        return TwoStageLocalizer(body, num_classes=num_classes)
+        return TwoStageLocalizer(body, num_classes=num_classes, dropout=dropout)
     if method == "classification":
         return ClipClassifier(body, num_classes=num_classes)
     if method == "detr":

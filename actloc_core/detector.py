@@ -251,9 +251,10 @@ def load_checkpoint(path: Path) -> TrainedModel:
     return TrainedModel(model.eval(), exp, classes, fps, file)
 
 
-def _model_fields(exp: Mapping[str, Any]) -> dict[str, Any]:
+def _model_fields(exp: dict[str, Any]) -> dict[str, Any]:
     """The experiment's fields that `assemble` takes. ValueError names a missing or mistyped one."""
     hints = get_type_hints(assemble)
+    exp = {"dropout": 0.0} | exp  # what checkpoints of before this field had
     for name in FIELDS:
         expected = hints[name]
         types = (int, float) if expected is float else (expected,)

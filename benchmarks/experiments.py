@@ -47,6 +47,8 @@ class Experiment:
     queries: int = 100  # these three of DETR's: its own sizes
     encoder_layers: int = 6
     decoder_layers: int = 6
+    dropout: float = 0.0  # before the classifier of the two-stage baseline; not given
+    train_boxes: str = "ground_truth"  # of the same: what it is trained on; or both, the detector's too
     # matching and loss, Eqs. 3 and 4
     l1: float = 5.0
     giou: float = 2.0
@@ -173,6 +175,8 @@ TABLES: dict[str, dict[str, Experiment]] = {
         "two_c_t_frame_embedding": replace(OURS, frame_embedding=True),
         "singleton": replace(OURS, selection="singleton"),
         "singleton_frame_embedding": replace(OURS, selection="singleton", frame_embedding=True),
+        # The two-stage baseline as PySlowFast trains it on AVA.
+        "two_stage_both_boxes": replace(TWO_STAGE, train_boxes="both", dropout=0.5),
         # What pre-training is worth, and the frame embedding without it.
         "drawn_weights": replace(OURS, weights=None),
         "drawn_weights_frame_embedding": replace(OURS, weights=None, frame_embedding=True),

@@ -174,13 +174,17 @@ def person_boxes(path: Path, *, threshold: float = 0.8) -> dict[Key, PersonBoxes
 
 
 def find_person_boxes(root: Path, split: str) -> Path:
-    """Find the person-box file of a split. FileNotFoundError names the file and its publisher."""
-    name, annotations = f"ava_detection_{split}_boxes_and_labels.csv", annotations_folder(root)
-    paths = sorted(annotations.rglob(name))
+    """Find the person-box file of a split. FileNotFoundError names the file and its publisher.
+
+    Of the training split the published one that has boxes without an action, too, comes first.
+    """
+    stem, annotations = f"ava_detection_{split}_boxes_and_labels", annotations_folder(root)
+    names = [f"{stem}{kind}.csv" for kind in ("_include_negative_v2.2", "_include_negative", "")]
+    paths = [path for name in names for path in sorted(annotations.rglob(name))]
     if not paths:
         raise FileNotFoundError(
-            f"{annotations}: no {name} in it or below it. It holds the boxes of a person detector and is "
-            "published with SlowFast; or choose rows that use ground-truth boxes or none"
+            f"{annotations}: no {names[-1]} in it or below it. It holds the boxes of a person detector, and "
+            "is published with SlowFast; or choose rows that use ground-truth boxes or none"
         )
     return paths[0]
 

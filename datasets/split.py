@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from actloc_core.boxes import xyxy_to_cxcywh
+from actloc_core.boxes import cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh
 from actloc_core.clip import VideoError, read_frames
 from actloc_core.pixels import to_tensor
 from actloc_core.structures import Targets
@@ -222,6 +222,32 @@ def subsample(split: Split, count: int) -> Split:
     """Select at most `count` evenly spaced keyframes of a split, with their ground truth alone."""
     indices = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int))
     return with_keyframes(split, [split.keyframes[i] for i in indices])
+
+
+def with_detected_boxes(
+    split: Split, detected: Mapping[Key, NDArray[np.float64]], *, min_iou: float = 0.5
+) -> Split:
+    """A split for training whose keyframes have a person detector's boxes, too, beside the annotated ones.
+
+    detected: keyframe -> boxes (N, 4), xyxy in [0, 1]. A box has the labels of the actor that it overlaps
+    most, where that is by at least min_iou, and none otherwise: an example of nobody's actions. What is
+    evaluated, the split's ground truth, is left as it is.
+    """
+    boxes, labels, rows, count = [], [], {}, 0
+    for key in split.keyframes:
+        actors = split.annotations.at(key)
+        found = torch.from_numpy(np.unique(detected.get(key, np.zeros((0, 4))), axis=0)).float()
+        of_found = actors.labels.new_zeros(len(found), actors.labels.shape[1])
+        if len(found) and len(actors.boxes):
+            iou, _ = iou_and_giou(found[:, None], cxcywh_to_xyxy(actors.boxes)[None])
+            best, actor = iou.max(1)
+            of_found = actors.labels[actor] * (best >= min_iou)[:, None]
+        boxes += [actors.boxes, xyxy_to_cxcywh(found)]
+        labels += [actors.labels, of_found]
+        rows[key] = (count, count + len(actors.boxes) + len(found))
+        count = rows[key][1]
+    annotations = ActorAnnotations(rows, torch.cat(boxes), torch.cat(labels).to(torch.uint8))
+    return replace(split, annotations=annotations)
 
 
 def hold_out_videos(split: Split, *, every: int) -> tuple[Split, Split]:

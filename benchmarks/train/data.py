@@ -16,8 +16,10 @@ from benchmarks.experiments import Experiment
 from benchmarks.score.evaluate import benchmark
 from benchmarks.score.predict import annotated_boxes
 from datasets import ava, jhmdb, kinetics, scenes, synthetic, synthetic_tubes, ucf24
-from datasets.split import Key, Split
+from datasets.split import Key, Split, with_detected_boxes
 
+TRAIN_BOXES = ("ground_truth", "both")
+"""What a two-stage row may be trained on."""
 USUAL_FPS = {"ucf24": 25.0, "jhmdb": 30.0}
 
 
@@ -41,6 +43,11 @@ def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
     Raises ValueError where no folder is given, and what the readers raise, naming file and line.
     """
     name = benchmark(exp)
+    if exp.train_boxes not in TRAIN_BOXES or (exp.train_boxes == "both" and name != "ava"):
+        raise ValueError(
+            f"train_boxes must be one of {', '.join(TRAIN_BOXES)}, and both of AVA alone, which has a "
+            f"person-box file; it is {exp.train_boxes!r}, of {exp.dataset}"
+        )
     if exp.dataset not in roots:
         raise ValueError(f"no folder is given for dataset {exp.dataset!r}: --data {exp.dataset}=FOLDER")
     root, made = roots[exp.dataset], exp.dataset.startswith("synthetic_")
@@ -48,7 +55,10 @@ def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
     clips: dict[str, Any] = {"frames": exp.frames, "stride": exp.stride, "crop": exp.crop, "flipped": flipped}
     if name == "ava":
         clips["fps"] = clip_rate(exp)
-        train, val = ava.load(root, "train", **clips), ava.load(root, "val", **clips)
+        train, val = (
+            _training_boxes(exp, ava.load(root, "train", **clips), root),
+            ava.load(root, "val", **clips),
+        )
         if made:
             return Data(train, val, ava.load(root, "test", **clips), "test", synthetic.fingerprint(root))
         return Data(train, val, val, "val", ava.fingerprint(root))
@@ -72,6 +82,14 @@ def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
         "test" if name == "ucf24" else f"test {exp.split}",
         ucf24.fingerprint(root) if name == "ucf24" else jhmdb.fingerprint(root),
     )
+
+
+def _training_boxes(exp: Experiment, train: Split, root: Path) -> Split:
+    """The training split with what a two-stage row is trained on, see `Experiment.train_boxes`."""
+    if exp.method != "two_stage" or exp.train_boxes == "ground_truth":
+        return train
+    detected = ava.person_boxes(ava.find_person_boxes(root, "train"))
+    return with_detected_boxes(train, {key: persons.boxes for key, persons in detected.items()})
 
 
 def clip_rate(exp: Experiment) -> float:

@@ -21,6 +21,7 @@ TINY = {
     "encoder_layers": 1,
     "decoder_layers": 1,
     "checkpointing": False,
+    "dropout": 0.0,
     "score": "product",
     "short_sides": None,
 }

@@ -210,3 +210,10 @@ def test_compiled_model_gives_the_same_detections(checkpoint):
     compiled = ActionDetector(checkpoint, device="cpu", compile=True)
     for one, other in zip(plain(clip), compiled(clip), strict=True):
         assert one.box == pytest.approx(other.box, abs=1e-4)
+
+
+def test_a_checkpoint_of_before_dropout_was_a_field_is_read(tmp_path):
+    content = checkpoint_content()
+    del content["experiment"]["dropout"]
+    torch.save(content, tmp_path / "old.pt")
+    assert ActionDetector(tmp_path / "old.pt", device="cpu").crop == 32

@@ -106,3 +106,15 @@ def test_the_matching_gives_each_person_their_own_box():
     losses = set_loss(found, targets, matches)
     assert losses["l1"].item() == pytest.approx(0, abs=1e-6)
     assert losses["giou"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_dropout_acts_in_training_alone():
+    torch.manual_seed(0)
+    model = TwoStageLocalizer(Grid(), num_classes=5, dropout=0.5)
+    given, clip = [boxes([0.5, 0.5, 0.6, 0.6])], torch.rand(1, 3, 4, 16, 16)
+    model.eval()
+    once, again = (model(clip, given).action_logits for _ in range(2))
+    assert torch.equal(once, again)
+    model.train()
+    once, again = (model(clip, given).action_logits for _ in range(2))
+    assert not torch.equal(once, again)

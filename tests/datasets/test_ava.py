@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from actloc_core.boxes import cxcywh_to_xyxy
 from actloc_core.clip import clip_indices, read_frames
 from actloc_core.pixels import to_tensor
 from datasets import ava, synthetic
-from datasets.split import subsample
+from datasets.split import subsample, with_detected_boxes
 
 FULL = "".join(
     f'label {{\n  name: "{n}"\n  label_id: {i}\n  label_type: PERSON_MOVEMENT\n}}\n'
@@ -206,3 +207,33 @@ def test_subsample_keeps_only_the_ground_truth_of_its_keyframes(root):
     assert subset.keyframes == (("movie", 902),)
     assert subset.ground_truth.label.tolist() == [12, 80, 11]
     assert len(load(root).ground_truth.label) == 4
+
+
+def test_detected_boxes_have_the_labels_of_the_actor_they_overlap_by_half(root):
+    """One is moved by a fifth of the actor's width (IoU .67), twice, one by half (.33), one is alone."""
+    split = load(root)
+    key, other = split.keyframes[0], split.keyframes[-1]
+    before = split.annotations.at(key)
+    x1, y1, x2, y2 = cxcywh_to_xyxy(before.boxes)[0].double().tolist()
+    w = x2 - x1
+    near, far = [x1 + w / 5, y1, x2 + w / 5, y2], [x1 + w / 2, y1, x2 + w / 2, y2]
+    detected = {key: np.array([near, far, [0, 0, 1e-3, 1e-3], near])}
+    both = with_detected_boxes(split, detected)
+    after = both.annotations.at(key)
+    count = len(before.boxes)
+    assert len(after.boxes) == count + 3
+    assert torch.equal(after.boxes[:count], before.boxes)
+    assert torch.equal(after.labels[:count], before.labels)
+    of_near = [i for i in range(count, count + 3) if after.boxes[i, 0] == pytest.approx(x1 + 0.7 * w)]
+    assert torch.equal(after.labels[of_near[0]], before.labels[0])
+    assert after.labels[count:].sum() == before.labels[0].sum()
+    assert torch.equal(both.annotations.at(other).boxes, split.annotations.at(other).boxes)
+    assert both.ground_truth is split.ground_truth
+
+
+def test_of_the_training_split_the_person_boxes_with_negatives_come_first(root):
+    folder = root / "annotations"
+    for name in ("", "_include_negative", "_include_negative_v2.2"):
+        path = folder / f"ava_detection_train_boxes_and_labels{name}.csv"
+        path.write_text("")
+        assert ava.find_person_boxes(root, "train") == path

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from benchmarks.experiments import OURS
 from benchmarks.train.data import given_boxes, load_data
@@ -32,3 +34,20 @@ def test_missing_or_unknown_boxes_of_a_two_stage_row_are_named(small_benchmark, 
     with pytest.raises(FileNotFoundError, match="ava_detection_test_boxes_and_labels"):
         given_boxes(exp, data.report, tmp_path)
     assert given_boxes(TINY, data.report, tmp_path) is None, "the other methods take none"
+
+
+def test_a_two_stage_row_can_be_trained_on_the_detectors_boxes_too(small_benchmark):
+    """At 95 % of the actors, and on idle persons and distractors, which have no actions."""
+    plain = replace(TINY, method="two_stage")
+    exp = replace(plain, train_boxes="both")
+    both, one = (load_data(each, {exp.dataset: small_benchmark}) for each in (exp, plain))
+    assert both.train.keyframes == one.train.keyframes
+    counts = np.array([[len(each.train.targets(i).boxes) for each in (both, one)] for i in range(200)])
+    assert (counts[:, 0] >= counts[:, 1]).all()
+    assert 1.8 < counts[:, 0].sum() / counts[:, 1].sum() < 2.6
+    labels = torch.cat([both.train.targets(i).labels[counts[i, 1] :] for i in range(200)])
+    assert 0.05 < (labels.sum(1) == 0).float().mean() < 0.4, "boxes of nobody who acts"
+    assert len(both.val.annotations.boxes) == len(one.val.annotations.boxes)
+    for wrong in (replace(exp, train_boxes="detector"), replace(exp, dataset="synthetic_jhmdb")):
+        with pytest.raises(ValueError, match="train_boxes must be one of ground_truth, both"):
+            load_data(wrong, {})
