@@ -106,7 +106,7 @@ def load(
 def read_labels(root: Path, split: str) -> tuple[Labels, list[str]]:
     """The videos of a split with their classes, and the names of all classes, the same for every split.
 
-    Raises as `load`.
+    Raises FileNotFoundError or ValueError naming file and line.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such data folder; give it as --data kinetics=FOLDER")

@@ -80,7 +80,7 @@ PRETRAINING = {row for row in TINY_ROWS if row.startswith("pretraining/")}
 HIERA = {"3/hiera_l", "pretraining/hiera_l"}
 CHANGES = {
     "actloc_core/detr.py": {"fig1/detr"},
-    "actloc_core/two_stage.py": {"2a/two_stage", "2a/two_stage_true_boxes"},
+    "actloc_core/two_stage.py": {"2a/two_stage", "2a/two_stage_true_boxes", "ours/two_stage_both_boxes"},
     "actloc_core/classifier.py": PRETRAINING,
     "actloc_core/backbones/hiera.py": HIERA,
     "actloc_core/backbones/mvit.py": EVERY - HIERA - {"scoring"},

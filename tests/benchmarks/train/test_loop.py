@@ -243,7 +243,7 @@ def test_the_model_as_given_is_trained_in_place(small_split):
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
-def test_real_data_are_validated_after_each_epoch_and_small_trainings_after_each_quarter():
+def test_real_data_are_validated_after_each_epoch_and_small_ones_four_times():
     small = replace(EXP, batch=4, epochs=3.5)
     assert validation_steps(small, 41) == {9, 18, 26, 35}
     assert validation_steps(replace(small, dataset="ava"), 41) == {10, 20, 30, 35}
