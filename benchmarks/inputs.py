@@ -198,7 +198,7 @@ def synthetic_folder(made: Path, name: str) -> Path:
 def check_data(experiments: Mapping[str, Experiment], roots: Mapping[str, Path]) -> dict[str, str]:
     """Read every annotation and check every video before any training; -> hash -> fingerprint."""
     checked: dict[tuple[object, ...], str] = {}
-    fingerprints = {}
+    fingerprints, noted = {}, set()
     for key, exp in experiments.items():
         asked = (exp.method == "two_stage", exp.boxes)
         same = (exp.dataset, exp.split, exp.keyframe_stride, exp.frames, exp.stride, exp.crop, asked)
@@ -206,5 +206,9 @@ def check_data(experiments: Mapping[str, Experiment], roots: Mapping[str, Path])
             data = load_data(exp, roots)
             given_boxes(exp, data.report, roots[exp.dataset])
             checked[same] = data.fingerprint
+            for note in dict.fromkeys((*data.train.notes, *data.val.notes)):
+                if note not in noted:
+                    print(f"note: {note}", file=sys.stderr)
+                noted.add(note)
         fingerprints[key] = checked[same]
     return fingerprints

@@ -1,12 +1,14 @@
 """AVA 2.2 and datasets in its formats, such as the synthetic benchmark, from frames or video files.
 
 <root>/frames/<video>/<video>_%06d.jpg       30 per second, number 1 is second 900; or else
-<root>/videos/<video>.{mp4,mkv,webm,avi}     whole movies, or their cuts from second 900
+<root>/videos/<video>.{mp4,mkv,webm,avi,mov} whole movies, or their cuts from second 900
 <root>/annotations/ava_<split>_v2.2.csv                      video,second,x1,y1,x2,y2,action,person
-<root>/annotations/ava_<split>_excluded_timestamps_v2.2.csv
+<root>/annotations/ava_<split>_excluded_timestamps_v2.2.csv      if missing, none is excluded
 <root>/annotations/ava_action_list_v2.2.pbtxt                    all actions: the classes of training
-<root>/annotations/ava_action_list_v2.2_for_activitynet_2019.pbtxt   the evaluated classes
+<root>/annotations/ava_action_list_v2.2_for_activitynet_2019.pbtxt   the evaluated ones; if missing, all
 <root>/annotations/**/ava_detection_<split>_boxes_and_labels.csv     person boxes of a detector
+
+Where there are none of 2.2 the files of 2.1 are read.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from datasets.split import (
     find_video,
     group_by_actor,
 )
-from evaluators.ava_csv import read_annotations, read_exclusions, read_label_map, read_persons
+from evaluators.ava_csv import outside, read_annotations, read_exclusions, read_label_map, read_persons
+from evaluators.frame_map import GroundTruth
 
 FIRST_SECOND, LAST_SECOND = 902, 1798
 """The annotated range of a movie, one keyframe per second."""
@@ -93,22 +96,20 @@ def load(
     flipped: action names that a horizontal flip exchanges.
     Raises FileNotFoundError or ValueError naming file, line and field.
     """
-    folder = annotations_folder(root)
-    classes = read_label_map(folder / "ava_action_list_v2.2.pbtxt")
-    evaluated = read_label_map(folder / "ava_action_list_v2.2_for_activitynet_2019.pbtxt")
-    csv = folder / f"ava_{split}_v2.2.csv"
-    ground_truth, person = read_annotations(csv, known_ids=frozenset(classes))
-    excluded = read_exclusions(folder / f"ava_{split}_excluded_timestamps_v2.2.csv")
+    read = read_files(root, split)
+    csv, classes, ground_truth, excluded = read.csv, read.classes, read.ground_truth, read.excluded
     sources = {video: find_source(root, video, csv) for video in ground_truth.videos}
     spans = {video: span(source, fps) for video, source in sources.items()}
     # The person id distinguishes persons with equal boxes; older files have none.
-    ids = np.full(len(ground_truth.label), -1) if person is None else person
-    annotations = group_by_actor(ground_truth, ids, ground_truth.box, tuple(classes))
+    ids = np.full(len(ground_truth.label), -1) if read.person is None else read.person
+    # A box that leaves the frame is scored as it is, and trained on as far as it is seen.
+    annotations = group_by_actor(ground_truth, ids, ground_truth.box.clip(0, 1), tuple(classes))
     _check_spans(annotations, sources, spans, csv)
     keys = annotations.rows if split == "train" else _evaluated_keyframes(spans)
     return AvaSplit(
         classes=classes,
-        evaluated=evaluated,
+        evaluated=read.evaluated,
+        notes=read.notes,
         ground_truth=ground_truth,
         excluded=excluded,
         keyframes=tuple(sorted(key for key in keys if key not in excluded)),
@@ -121,6 +122,51 @@ def load(
         starts={video: begin for video, (begin, _) in spans.items()},
         fps=fps,
     )
+
+
+class AvaFiles(NamedTuple):
+    """What the annotation files of a split hold."""
+
+    csv: Path
+    classes: dict[int, str]
+    """Of training."""
+    evaluated: dict[int, str]
+    ground_truth: GroundTruth
+    person: NDArray[np.int64] | None
+    """(N,) person id of each row of the ground truth, where the file has them."""
+    excluded: frozenset[Key]
+    notes: tuple[str, ...]
+    """What is unusual about them, in words."""
+
+
+def read_files(root: Path, split: str) -> AvaFiles:
+    """Read the annotation files of a split: of version 2.2, or of 2.1 where there are none.
+
+    Raises FileNotFoundError or ValueError naming file, line and field.
+    """
+    folder, notes = annotations_folder(root), []
+    version, year = ("2.1", "2018") if (folder / f"ava_{split}_v2.1.csv").is_file() else ("2.2", "2019")
+    if (folder / f"ava_{split}_v2.2.csv").is_file():
+        version, year = "2.2", "2019"
+    classes = read_label_map(folder / f"ava_action_list_v{version}.pbtxt")
+    csv = folder / f"ava_{split}_v{version}.csv"
+    ground_truth, person = read_annotations(csv, known_ids=frozenset(classes))
+    evaluated, excluded = classes, frozenset[Key]()
+    if (file := folder / f"ava_action_list_v{version}_for_activitynet_{year}.pbtxt").is_file():
+        evaluated = read_label_map(file)
+    else:
+        notes.append(f"{file} does not exist: all {len(classes)} classes of training are evaluated")
+    if (file := folder / f"ava_{split}_excluded_timestamps_v{version}.csv").is_file():
+        excluded = read_exclusions(file)
+    else:
+        notes.append(f"{file} does not exist: no second is excluded")
+    boxes, most = outside(ground_truth)
+    if boxes:
+        notes.append(
+            f"{csv}: {boxes:,} rows have boxes that leave the frame, by up to {most:.4f} of its side: they "
+            "are scored as they are, and clipped for training"
+        )
+    return AvaFiles(csv, classes, evaluated, ground_truth, person, excluded, tuple(notes))
 
 
 def _check_spans(

@@ -21,7 +21,6 @@ from datasets.split import FrameFolder, VideoSource, read_source
 from datasets.tubes import TubeBenchmark, select_videos
 from datasets.ucf24 import UCF24
 from evaluators.act_pickle import ActAnnotations, split_videos
-from evaluators.ava_csv import read_annotations, read_exclusions, read_label_map
 from evaluators.frame_map import GroundTruth
 
 PUBLISHED_COUNTS: Mapping[str, Mapping[str, Mapping[str, int]]] = {
@@ -109,17 +108,14 @@ def inspect(
 
 
 def _inspect_ava(root: Path, split: str, progress: Progress) -> SplitReport:
-    annotations = ava.annotations_folder(root)
-    classes = read_label_map(annotations / "ava_action_list_v2.2.pbtxt")
-    csv = annotations / f"ava_{split}_v2.2.csv"
-    # Boxes out of range and unknown actions are errors of the reader, with file and line, as in training.
-    gt, _ = read_annotations(csv, known_ids=frozenset(classes))
-    read_exclusions(annotations / f"ava_{split}_excluded_timestamps_v2.2.csv")
-    report = SplitReport(split, {}, {}, gt, classes)
+    # Errors of the readers, with file and line, are those of training.
+    read = ava.read_files(root, split)
+    gt, csv = read.ground_truth, read.csv
+    report = SplitReport(split, {}, {}, gt, read.classes, warnings=[*read.notes])
     frames = 0
-    last = dict.fromkeys(gt.videos, 0)
-    for video, second in zip(gt.video, gt.frame, strict=True):
-        last[gt.videos[video]] = max(last[gt.videos[video]], int(second))
+    seconds: dict[str, list[int]] = {video: [] for video in gt.videos}
+    for video, second in zip(gt.video.tolist(), gt.frame.tolist(), strict=True):
+        seconds[gt.videos[video]].append(second)
     outside = (gt.frame < ava.FIRST_SECOND) | (gt.frame > ava.LAST_SECOND)
     if outside.any():
         report.warnings.append(
@@ -138,9 +134,15 @@ def _inspect_ava(root: Path, split: str, progress: Progress) -> SplitReport:
             report.errors.append(str(error))
         else:
             report.sources[video], report.starts[video] = source, begin
-            if last[video] >= end:
+            first, last = min(seconds[video]), max(seconds[video])
+            if last >= end:
                 report.errors.append(
-                    f"{video}: annotated up to second {last[video]}, but it ends at {end:.1f}: truncated?"
+                    f"{video}: annotated up to second {last}, but it ends at {end:.1f}: truncated?"
+                )
+            if first < begin:  # training refuses it, too
+                report.errors.append(
+                    f"{video}: annotated from second {first}, but its first frame is second {begin}: AVA's "
+                    f"seconds count from {begin}; add {begin} to yours if they count from 0"
                 )
         progress(split, done, len(gt.videos))
     _count(report, len(gt.videos), frames)
@@ -288,7 +290,7 @@ def _draw_tile(
     scale = np.array([size[0] / unit[0], size[1] / unit[1]] * 2)
     gt = report.ground_truth
     for box in np.unique(gt.box[rows], axis=0):
-        x1, y1, x2, y2 = np.sort((box * scale).reshape(2, 2), axis=0).ravel()
+        x1, y1, x2, y2 = np.sort((box * scale).reshape(2, 2), axis=0).clip(0, np.array(size) - 1).ravel()
         draw.rectangle((x1, y1, x2, y2), outline="yellow", width=2)
         labels = gt.label[rows & (gt.box == box).all(1)]
         text = ", ".join(report.classes[int(label)].split(" (")[0] for label in labels)

@@ -27,7 +27,8 @@ from evaluators.frame_map import GroundTruth
 Key = tuple[str, int]
 """A keyframe: the video, and the second (AVA) or the frame from 1 (UCF101-24, JHMDB)."""
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+"""Of video files, in lower or upper case."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def read_source(source: VideoSource, indices: NDArray[np.int64]) -> NDArray[np.u
 def find_video(
     root: Path, video: str, frames: Sequence[tuple[str, str]], annotation_file: Path
 ) -> VideoSource:
-    """Find a video's extracted frames, or else its file, <root>/videos/<video>.{mp4,mkv,webm,avi}.
+    """Find a video's extracted frames, or else its file, <root>/videos/<video> with one of VIDEO_SUFFIXES.
 
     frames: where its frames may be, as (folder below root, name of image n).
     Raises FileNotFoundError listing the paths tried, ValueError for a name that leads out of the folder.
@@ -89,8 +90,9 @@ def find_video(
         if (count := _count_images(root / folder, name)) > 0:
             return FrameFolder(root / folder, name, count)
     for suffix in VIDEO_SUFFIXES:
-        if (path := root / "videos" / f"{video}{suffix}").is_file():
-            return path
+        for written in (suffix, suffix.upper()):
+            if (path := root / "videos" / f"{video}{written}").is_file():
+                return path
     tried = [str(root / folder / (name % 1)) for folder, name in frames]
     tried.append(f"{root / 'videos' / video}{{{','.join(VIDEO_SUFFIXES)}}}")
     raise FileNotFoundError(
@@ -132,6 +134,8 @@ class Split(abc.ABC):
     frames: int
     stride: int
     crop: int
+    notes: tuple[str, ...] = ()
+    """What is unusual about its files, in words, for whoever starts a training."""
 
     def __len__(self) -> int:
         return len(self.keyframes)

@@ -25,6 +25,7 @@ from evaluators.act_pickle import (
 )
 from evaluators.audit import Audit, audit, notes
 from evaluators.ava_csv import (
+    outside,
     read_detections,
     read_exclusions,
     read_groundtruth,
@@ -177,6 +178,8 @@ class Task:
     ground_truth: GroundTruth
     classes: dict[int, str]
     rules: EvalRules
+    notes: tuple[str, ...] = ()
+    """What is unusual about the ground truth's file."""
 
 
 @dataclass
@@ -195,7 +198,9 @@ def _ava_task(options: argparse.Namespace) -> Task:
         excluded=read_exclusions(options.exclusions) if options.exclusions else frozenset(),
     )
     ground_truth = read_groundtruth(options.groundtruth, ANY_CLASS)
-    return Task(ground_truth, read_label_map(options.labelmap), rules)
+    boxes, most = outside(ground_truth)
+    note = f"{boxes:,} rows of ground truth have boxes that leave the frame, by up to {most:.4f}; kept"
+    return Task(ground_truth, read_label_map(options.labelmap), rules, (note,) if boxes else ())
 
 
 def _act_task(annotations: ActAnnotations, split: int, options: argparse.Namespace) -> Task:
@@ -241,7 +246,7 @@ def _score(task: Task, detections: Detections, options: argparse.Namespace) -> S
         text.append(class_table(columns, score.classes))
     if budget:
         text.append(summarise(budget))
-    text += [f"note: {note}" for note in notes(counts, task.rules)]
+    text += [f"note: {note}" for note in (*task.notes, *notes(counts, task.rules))]
     return Scored(text, _frame_json(score, counts, interval, budget), budget or interval or score)
 
 

@@ -5,10 +5,11 @@
     persons          video,second,x1,y1,x2,y2,score      or 8 columns, the action id EMPTY or -1
     frame detections video,frame,label,score,x1,y1,x2,y2        UCF101-24 and JHMDB, boxes in pixels
     exclusions       video,second
-    label map        pbtxt: `item { name id }` or `label { name label_id label_type }`
+    label map        pbtxt: `item { name id }` or `label { name label_id label_type }`; or a list of names
 
-Commas, no header, no quotes, UTF-8; AVA's boxes in [0, 1] of the frame's width and height. Windows
-line ends, a byte order mark and blank lines at the end are accepted. Anything else unusual raises
+Commas, no quotes, UTF-8; AVA's boxes in [0, 1] of the frame's width and height, of ground truth up to
+OUTSIDE beyond it. Windows line ends, a byte order mark, blank lines at the end and a first line that names
+the columns, of which the first is the video, are accepted. Anything else unusual raises
 an `AvaFileError` that names file, line, field, value and what to do: a file read wrongly would
 still give a number.
 
@@ -19,7 +20,7 @@ is parsed again in Python, which decides. In both, whole-number columns stay tex
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +32,12 @@ from evaluators.frame_map import FRAME_LIMIT, Detections, GroundTruth
 from evaluators.matching import Bools, Floats, Ints, lookup
 
 AVA_IDS = range(1, 81)  # the 80 actions of AVA 2.2, evaluated or not
+
+OUTSIDE = 0.1
+"""How far a box of ground truth may leave the frame: annotation tools draw a hair outside it. Such boxes are
+scored as they are, as the public tools do. What is further out are pixels, or a slip."""
+HEADS = {"video", "video_id", "video_name", "vid", "video_path", "filename", "movie"}
+"""First column of a line of headings."""
 
 _BOX = ("x1", "y1", "x2", "y2")
 _NUMBERS = (*_BOX, "score")
@@ -46,10 +53,13 @@ _INTEGER = re.compile(r"[ \t]*0*\d{1,18}[ \t]*", re.ASCII)
 _NUMBER = re.compile(
     r"[ \t]*[+-]?(nan|inf(inity)?|(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)[ \t]*", re.ASCII | re.IGNORECASE
 )
-_STRING = r'"(?:[^"\\\n]|\\.)*"'
+_STRING = r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'"""
+_GAP = re.compile(r"(?:\s|#[^\n]*)*")
+_OPENING = re.compile(r"(?:item|label)\s*:?\s*[{<]")
 _FIELD = re.compile(rf"(\w+)\s*:\s*({_STRING}|[\w.+-]+)[\s,;]*")
-_ENTRY = re.compile(rf"(?:item|label)\s*\{{\s*((?:\w+\s*:\s*(?:{_STRING}|[\w.+-]+)[\s,;]*)*)\}}\s*")
-_COMMENT_LINE = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
+_NUMBERED = re.compile(r"(\d+)\s*[ \t:,]\s*(\S.*)")
+_NO_NAME = re.compile(r""",[\d.]+,|\b(?:display_name|name|id|label_id)\s*:|^(?:item|label)$""")
+"""In a line that is no name of a list: a row of a csv, or protobuf text whose braces are lost."""
 
 
 class AvaFileError(DataFileError):
@@ -57,35 +67,71 @@ class AvaFileError(DataFileError):
 
 
 def read_label_map(path: PathLike) -> dict[int, str]:
-    """Read class id -> name, in file order, from either pbtxt form. Other fields are ignored.
+    """Read class id -> name, in file order, from protobuf text in either form, or a plain list of names.
+
+    Of an item's names display_name counts before name. Strings may have single quotes, comments stand
+    anywhere, other fields are ignored. A plain list has a name a line, of the ids 1, 2, ..., or `12 stand`,
+    `12: stand` in every line.
 
     FileNotFoundError. AvaFileError: not a label map, an entry without name or id, a repeated id.
     """
     path = Path(path)
-    text = _COMMENT_LINE.sub("", _decode(path, _read_bytes(path)).replace("\r\n", "\n"))
-    at = len(text) - len(text.lstrip())
+    text = _decode(path, _read_bytes(path)).replace("\r\n", "\n")
+    at = _GAP.match(text).end()  # type: ignore[union-attr]  # it matches the empty text
     if at == len(text):
         _fail(path, None, "the file is empty", "a label map lists the classes to evaluate")
+    if "{" not in text and "<" not in text and (listed := _plain_list(text)):
+        entries = listed
+    else:
+        entries = list(_items(path, text, at))
     classes: dict[int, str] = {}
+    for line, number, name in entries:
+        if number in classes:
+            found = f"id {number} stands for {classes[number]!r} and for {name!r}"
+            _fail(path, line, found, "give every class its own id")
+        classes[number] = name
+    return classes
+
+
+def _items(path: Path, text: str, at: int) -> Iterator[tuple[int, int, str]]:
+    """The line, id and name of each entry of protobuf text, of which the first begins at `at`."""
     while at < len(text):
-        line = text.count("\n", 0, at) + 1
-        entry = _ENTRY.match(text, at)
-        if entry is None:
-            found = f"cannot read an entry that begins with {text[at : at + 30].splitlines()[0]!r}"
+        line, begin = text.count("\n", 0, at) + 1, at
+        fields: dict[str, str] = {}
+        opening = _OPENING.match(text, at)
+        at = opening.end() if opening else at
+        while opening:
+            at = _GAP.match(text, at).end()  # type: ignore[union-attr]
+            if text[at : at + 1] in ("}", ">"):
+                at = _GAP.match(text, at + 1).end()  # type: ignore[union-attr]
+                break
+            opening = _FIELD.match(text, at)
+            if opening:
+                fields[opening[1]] = opening[2]
+                at = opening.end()
+        if opening is None:
+            found = f"cannot read an entry that begins with {text[begin : begin + 30].splitlines()[0]!r}"
             _fail(path, line, found, 'write it as `item { name: "stand" id: 12 }`')
-        fields: dict[str, str] = dict(_FIELD.findall(entry[1]))
-        name = fields.get("name", "")
+        name = fields.get("display_name", fields.get("name", ""))
         number = fields.get("id", fields.get("label_id", ""))
-        if not name.startswith('"') or not _INTEGER.fullmatch(number):
+        if name[:1] not in ('"', "'") or not _INTEGER.fullmatch(number):
             found = f"the entry has name {name or 'missing'} and id {number or 'missing'}"
             _fail(path, line, found, "give it a quoted name and a whole-number id")
-        name = re.sub(r"\\(.)", r"\1", name[1:-1])
-        if int(number) in classes:
-            found = f"id {int(number)} stands for {classes[int(number)]!r} and for {name!r}"
-            _fail(path, line, found, "give every class its own id")
-        classes[int(number)] = name
-        at = entry.end()
-    return classes
+        yield line, int(number), re.sub(r"\\(.)", r"\1", name[1:-1])
+
+
+def _plain_list(text: str) -> list[tuple[int, int, str]]:
+    """The line, id and name of each line of a list; [] for text that is none, such as a csv."""
+    lines = [(line, name.strip()) for line, name in enumerate(text.splitlines(), 1)]
+    lines = [(line, name) for line, name in lines if name and not name.startswith("#")]
+    numbered = [_NUMBERED.fullmatch(name) for _, name in lines]
+    names = [match[2] if match else name for match, (_, name) in zip(numbered, lines, strict=True)]
+    if any(_NO_NAME.search(name) or not re.search(r"[^\W\d_]", name) for name in names):
+        return []
+    numbers = [int(match[1]) for match in numbered if match] or list(range(1, 1 + len(lines)))
+    if len(numbers) < len(lines):  # some have a number
+        return []
+    return [(line, number, name) for (line, _), number, name in zip(lines, numbers, names, strict=True)]
 
 
 def read_exclusions(path: PathLike) -> frozenset[tuple[str, int]]:
@@ -106,8 +152,11 @@ def read_annotations(
     known_ids: the action ids a row may have; None allows AVA's own, 1 to 80. Person ids are unique
     within one video. Rows keep the file's order.
 
-    FileNotFoundError. AvaFileError: the file is empty, or a row is malformed, has a box that
-    leaves [0, 1] or is inverted or empty (x1 >= x2 or y1 >= y2), or an unknown action id.
+    A person id of -1 is nobody's in particular. Boxes may leave [0, 1] by up to OUTSIDE and stay as they are:
+    `outside` counts them.
+
+    FileNotFoundError. AvaFileError: the file is empty, or a row is malformed, has a box that leaves [0, 1] by
+    more, that lies beyond the frame, or is inverted or empty (x1 >= x2 or y1 >= y2), or an unknown action id.
     """
     table = _read(path, _GROUND_TRUTH, (7, 8))
     if len(table.columns["x1"]) == 0:
@@ -116,17 +165,25 @@ def read_annotations(
     second = table.seconds()
     box = table.floats(_BOX)
     for i, name in enumerate(_BOX):
-        outside = (box[:, i] < 0) | (box[:, i] > 1)
-        table.check(outside, name, "box coordinates are fractions of the frame, in [0, 1], not pixels")
+        far = (box[:, i] < -OUTSIDE) | (box[:, i] > 1 + OUTSIDE)
+        table.check(far, name, "box coordinates are fractions of the frame, in [0, 1], not pixels")
     label = table.action_ids(known_ids)
     for low, high in ((0, 2), (1, 3)):
         advice = f"a box needs {_BOX[low]} < {_BOX[high]}; correct or delete the row"
         table.check(box[:, low] >= box[:, high], _BOX[high], advice)
+        beyond = (box[:, low] >= 1) | (box[:, high] <= 0)
+        table.check(beyond, _BOX[low], "the box lies beyond the frame; correct or delete the row")
     person = None
     if "person id" in table.columns:
         advice = "column 8 of ground truth is the person id; of detections, the score"
-        person = table.integers("person id", advice)
+        person = table.integers("person id", advice, least=-1)
     return GroundTruth(videos, video, second, box, label), person
+
+
+def outside(ground_truth: GroundTruth) -> tuple[int, float]:
+    """-> how many boxes of AVA's ground truth leave the frame, and by how much at most."""
+    beyond = np.maximum(-ground_truth.box, ground_truth.box - 1).max(1, initial=0.0)
+    return int((beyond > 0).sum()), float(beyond.max(initial=0.0))
 
 
 def read_groundtruth(path: PathLike, known_ids: Collection[int] | None = None) -> GroundTruth:
@@ -159,7 +216,7 @@ def read_persons(path: PathLike) -> Detections:
     """
     path = Path(path)
     data = _read_bytes(path)
-    public = data[: _first_line_end(data)].count(b",") == 7
+    public = data[: _first_line_end(data)].count(b",") == 7  # of headings, too
     table = _parse(path, data, _DETECTION if public else _PERSON, (8,) if public else (7,))
     if public:
         texts, codes = table.columns["action id"]
@@ -257,16 +314,19 @@ def _parse(path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int, .
     names: of the columns, left to right; widths: how many of them a file may have. All rows of a
     file have the width of its first, and row i is line i + 1.
     """
-    first = data[: _first_line_end(data)].decode("utf-8", "replace").split(",")
+    line, first = 1, data[: _first_line_end(data)].decode("utf-8", "replace").split(",")
     if len(first) > 1 and all(field.strip(' \t"')[:1].isalpha() for field in first[1:]):
-        found = f"{','.join(first)[:80]!r} looks like a header"
-        _fail(path, 1, found, "the format has none: delete the line")
+        if first[0].strip(' \t"').lower() not in HEADS:
+            found = f"{','.join(first)[:80]!r} looks like a header"
+            _fail(path, 1, found, "delete the line, or call its first column video")
+        data = data[_first_line_end(data) :].removeprefix(b"\r").removeprefix(b"\n")
+        line, first = 2, data[: _first_line_end(data)].decode("utf-8", "replace").split(",")
     columns = None
     if data and len(first) in widths:
         columns = _arrow_columns(data, names[: len(first)])
     if columns is None:
-        columns = _python_columns(path, data, names, widths)
-    return _Table(path, data, columns)
+        columns = _python_columns(path, data, names, widths, begin=line)
+    return _Table(path, data, columns, line)
 
 
 def _arrow_columns(data: bytes, names: tuple[str, ...]) -> dict[str, Any] | None:
@@ -307,20 +367,20 @@ def _arrow_columns(data: bytes, names: tuple[str, ...]) -> dict[str, Any] | None
 
 
 def _python_columns(
-    path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int, ...]
+    path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int, ...], *, begin: int
 ) -> dict[str, Any]:
-    """The same line by line in Python. AvaFileError at the first line that cannot be parsed."""
+    """The same line by line in Python, from line `begin` of the file. AvaFileError at the first wrong one."""
     rows = []
     width = widths[-1]
-    for line, raw in enumerate(data.splitlines(), 1):
+    for line, raw in enumerate(data.splitlines(), begin):
         text = _decode(path, raw, line)
         fields = text.split(",")
-        if line == 1 and len(fields) in widths:
+        if line == begin and len(fields) in widths:
             width = len(fields)
         if not text.strip():
             _fail(path, line, "the line is empty", "delete it")
         if len(fields) != width:
-            wanted = f"{width}, as line 1 has" if line > 1 else " or ".join(map(str, widths))
+            wanted = f"{width}, as line {begin} has" if line > begin else " or ".join(map(str, widths))
             advice = f"separate {','.join(names[:width])} by commas"
             if '"' in text:
                 advice += " and leave out the quotes"
@@ -379,6 +439,8 @@ class _Table:
     path: Path
     data: bytes
     columns: dict[str, Any]
+    begin: int
+    """The line of the first row: 2 below headings."""
 
     def videos(self) -> tuple[tuple[str, ...], Ints]:
         """The video names and each row's index into them, (N,)."""
@@ -388,12 +450,14 @@ class _Table:
         self.check(bad, "video", advice)
         return tuple(names), codes
 
-    def integers(self, name: str, advice: str, limit: int = 10**18) -> Ints:
-        """A text column as whole numbers, 0 to limit - 1; each distinct text is parsed once."""
+    def integers(self, name: str, advice: str, limit: int = 10**18, *, least: int = 0) -> Ints:
+        """A text column as whole numbers, least (0 or -1) to limit - 1; each distinct text is parsed once."""
         texts, codes = self.columns[name]
-        values = [int(text) if _INTEGER.fullmatch(text) else -1 for text in texts]
-        value: Ints = np.array([v if v < limit else -1 for v in values], dtype=np.int64)[codes]
-        self.check(value < 0, name, advice)
+        values = [int(text) if _INTEGER.fullmatch(text) else -2 for text in texts]
+        if least == -1:
+            values = [-1 if text.strip() == "-1" else v for text, v in zip(texts, values, strict=True)]
+        value: Ints = np.array([v if v < limit else -2 for v in values], dtype=np.int64)[codes]
+        self.check(value < least, name, advice)
         return value
 
     def seconds(self) -> Ints:
@@ -430,7 +494,7 @@ class _Table:
         if wrong.any():
             row, column = int(np.argmax(wrong)), list(self.columns).index(name)
             field = self.data.splitlines()[row].decode("utf-8").split(",")[column]
-            _fail_field(self.path, row + 1, column, name, field, advice)
+            _fail_field(self.path, row + self.begin, column, name, field, advice)
 
 
 def _is_name(name: str) -> bool:

@@ -194,6 +194,49 @@ def test_annotations_v2_2_is_accepted_as_folder_name(root):
     assert len(load(root)) == 2
 
 
+def test_files_of_version_2_1_are_read_where_there_are_none_of_2_2(root):
+    plain = load(root, "val")
+    for path in list((root / "annotations").iterdir()):
+        path.rename(path.with_name(path.name.replace("v2.2", "v2.1").replace("2019", "2018")))
+    older = load(root, "val")
+    assert older.keyframes == plain.keyframes
+    assert (older.evaluated, older.excluded) == (plain.evaluated, plain.excluded)
+    assert older.notes == plain.notes == ()
+    write(root, ROWS.replace("0904", "0903"))
+    assert ("movie", 904) not in load(root, "train").annotations.rows, "2.2 where there are both"
+
+
+def test_a_missing_evaluation_label_map_or_exclusion_file_is_noted(root):
+    folder = root / "annotations"
+    (folder / "ava_action_list_v2.2_for_activitynet_2019.pbtxt").unlink()
+    (folder / "ava_val_excluded_timestamps_v2.2.csv").unlink()
+    split = load(root, "val")
+    assert list(split.evaluated) == [11, 12, 80]
+    assert split.excluded == frozenset()
+    first, second = split.notes
+    assert first.endswith("activitynet_2019.pbtxt does not exist: all 3 classes of training are evaluated")
+    assert second.endswith("ava_val_excluded_timestamps_v2.2.csv does not exist: no second is excluded")
+
+
+def test_boxes_a_hair_outside_are_clipped_for_training_and_kept_for_scoring(root):
+    write(root, ROWS.replace("movie,0904,0.000,0.000,1.000,1.000", "movie,0904,-0.0019,0.5,1.0017,0.9"))
+    split = load(root)
+    assert split.annotations.at(("movie", 904)).boxes[0].tolist() == pytest.approx([0.5, 0.7, 1.0, 0.4])
+    assert split.ground_truth.box[-1].tolist() == [-0.0019, 0.5, 1.0017, 0.9]
+    [note] = split.notes
+    assert "1 rows have boxes that leave the frame, by up to 0.0019 of its side: they are scored as" in note
+
+
+@pytest.mark.parametrize("suffix", [".MP4", ".mov", ".MOV", ".Mp4"])
+def test_suffixes_of_videos_in_capitals_and_mov(root, suffix):
+    (root / "videos" / "movie.mp4").rename(root / "videos" / f"movie{suffix}")
+    if suffix == ".Mp4":
+        with pytest.raises(FileNotFoundError, match=r"movie\{\.mp4,"):
+            load(root)
+    else:
+        assert load(root)[0][0].shape == (3, 4, 32, 32)
+
+
 def test_fingerprint_changes_with_the_annotations(root):
     before = ava.fingerprint(root)
     assert ava.fingerprint(root) == before

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import synthetic, synthetic_clips, synthetic_tubes
+from datasets import ava, synthetic, synthetic_clips, synthetic_tubes
 from datasets.__main__ import main
 from datasets.check import PUBLISHED_COUNTS, inspect, summary
 from datasets.scenes import ACTIONS
@@ -149,3 +149,16 @@ def test_invalid_annotations_exit_with_code_2(made, capsys, tmp_path):
     assert "1.3" in err
     assert check(capsys, tmp_path, "ucf24", tmp_path / "none")[0] == 2
     assert check(capsys, tmp_path, "ava", root, "--sample", "-1")[0] == 2
+
+
+def test_seconds_that_count_from_0_are_an_error_as_in_training(made, capsys, tmp_path):
+    root = shutil.copytree(made / "ava", tmp_path / "ava")
+    for path in (root / "annotations").glob("ava_*_v2.2.csv"):
+        if "excluded" not in path.name:
+            rows = [line.split(",") for line in path.read_text().splitlines()]
+            path.write_text("".join(",".join([r[0], str(int(r[1]) - 900), *r[2:]]) + "\n" for r in rows))
+    status, out, _ = check(capsys, tmp_path, "ava", root)
+    assert status == 1
+    assert "annotated from second 2, but its first frame is second 900: AVA's seconds count from 900" in out
+    with pytest.raises(ValueError, match="is annotated at second 2, but"):
+        ava.load(root, "train", frames=4, stride=1, crop=32)

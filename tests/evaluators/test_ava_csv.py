@@ -24,6 +24,7 @@ from evaluators import (
     write_frame_detections,
     write_persons,
 )
+from evaluators.ava_csv import outside
 from tests.evaluators.shared import run_program
 
 GROUND_TRUTH = b"""\
@@ -195,7 +196,7 @@ item {
   id: 1
 }
 # a note { of someone
-item {  id: 80  name: "say \\"{#}\\""  display_name: "x" }
+item {  id: 80  name: "say \\"{#}\\""  note: "x" }
 """
 LABELS = b"""\
 label {
@@ -258,7 +259,10 @@ EVERYWHERE = [
     ("", "the line is empty; delete it"),
 ]
 GROUND_TRUTH_ONLY = [
-    (row(x1="-0.001"), "column 3 (x1): found '-0.001'; box coordinates are fractions of the frame, in"),
+    (row(x1="-0.101"), "column 3 (x1): found '-0.101'; box coordinates are fractions of the frame, in"),
+    (row(x1="-0.1", x2="-0.01"), "column 3 (x1): found '-0.1'; the box lies beyond the frame"),
+    (row(y1="1.0", y2="1.05"), "column 4 (y1): found '1.0'; the box lies beyond the frame"),
+    (row(last="-2"), "column 8 (person id): found '-2'; column 8 of ground truth is the pers"),
     (
         row(y2="320"),
         "column 6 (y2): found '320'; box coordinates are fractions of the frame, in [0, 1], not pixels",
@@ -308,19 +312,23 @@ def test_detections_accept_boxes_that_ground_truth_refuses(parser, file):
         (read_groundtruth, PERSONS[:27], ", line 1, column 7 (action id): found '0.9'"),
         (read_groundtruth, PUBLIC_PERSONS, ", line 1, column 7 (action id): the field is empty; t"),
         (read_groundtruth, b"a,0902\n", ", line 1: found 2 columns instead of 7 or 8; separate vi"),
-        (read_groundtruth, b"video,timestamp,x1,y1,x2,y2,id\n" + GROUND_TRUTH, ", line 1: 'video,timest"),
         (read_detections, GROUND_TRUTH.replace(b",1\n", b"\n"), ", line 1: found 7 columns instead of 8;"),
         (read_detections, PUBLIC_PERSONS, "this looks like a person-box file; read those with"),
-        (read_detections, b"v,s,x1,y1,x2,y2,id,score\n" + DETECTIONS, "looks like a header; the format"),
+        (
+            read_detections,
+            b"v,s,x1,y1,x2,y2,id,score\n" + DETECTIONS,
+            "looks like a header; delete the line, or",
+        ),
         (read_detections, b'"v","s","x","y","x","y","id","p"\n', "looks like a header"),
         (read_detections, b"\n" + DETECTIONS, ", line 1: the line is empty; delete it"),
-        (read_persons, b"video,second,x1,y1,x2,y2,score\n" + PERSONS, ", line 1: 'video,second,x1"),
         (read_persons, DETECTIONS, ", line 1, column 7 (action id): found '12'; person boxes have no a"),
         (read_persons, PERSONS + b"a,0902\n", ", line 3: found 2 columns instead of 7"),
         (read_persons, PERSONS + b"a,x,0,0,1,1,0.1", ", line 3, column 2 (second): found 'x'; the"),
         (read_persons, PERSONS + b"a,2147483648,0,0,1,1,0.1", ", line 3, column 2 (second): foun"),
         (read_persons, PERSONS + b"a,1,0,0,1,1,inf", ", line 3, column 7 (score): found 'inf'; a "),
-        (read_exclusions, b"video,timestamp\na,0902\n", ", line 1: 'video,timestamp' looks like a"),
+        (read_exclusions, b"clip,timestamp\na,0902\n", ", line 1: 'clip,timestamp' looks like a"),
+        (read_exclusions, b"video,timestamp\na,0902\nb,9s\n", ", line 3, column 2 (second): found '9s'"),
+        (read_persons, b"video_id,second,x1,y1,x2,y2,score\na,1\n", ", line 2: found 2 columns instead of 7"),
         (read_exclusions, b"a,0902\nb\n", ", line 2: found 1 column instead of 2, as line 1 has"),
         (read_exclusions, b"a,0902\nb,9s\n", ", line 2, column 2 (second): found '9s'; the second"),
         (read_exclusions, b"a,0902\n,7\n", ", line 2, column 1 (video): the field is empty; a vid"),
@@ -373,6 +381,45 @@ def test_malformed_label_maps_are_refused(file, data, message):
 
 
 READERS = [read_groundtruth, read_detections, read_persons, read_exclusions, read_label_map]
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("item {\n  id: 12\n  name: 'stand'\n}\nitem { name: 'it\\'s' id: 1 }", {12: "stand", 1: "it's"}),
+        ('item { # the first\n name: "a # b" # its name\n id: 1 } # over', {1: "a # b"}),
+        ('item: { name: "/m/01g317" id: 1 display_name: "person" }', {1: "person"}),
+        ("item < name: 'a', id: 1; >", {1: "a"}),
+        ("stand\nsit, or lie\n\n# a note\ntalk to (e.g., self, a person)\n", {
+            1: "stand", 2: "sit, or lie", 3: "talk to (e.g., self, a person)"}),
+        ("12: stand\n11: sit", {12: "stand", 11: "sit"}),
+        ("0 ApplyEyeMakeup\n1 Archery", {0: "ApplyEyeMakeup", 1: "Archery"}),
+        ("12,stand\n11, sit", {12: "stand", 11: "sit"}),
+    ],
+)  # fmt: skip
+def test_label_maps_as_people_have_them(file, text, classes):
+    assert list(read_label_map(file(text.encode())).items()) == list(classes.items())
+
+
+def test_a_line_of_headings_is_skipped(parser, file):
+    heads = b"video_id,timestamp,x1,y1,x2,y2,action_id,person_id"
+    for end in (b"\n", b"\r\n"):
+        read = read_groundtruth(file(heads + end + GROUND_TRUTH))
+        plain = read_groundtruth(file(GROUND_TRUTH))
+        assert (read.videos, read.label.tolist()) == (plain.videos, plain.label.tolist())
+        assert np.array_equal(read.box, plain.box)
+    persons = read_persons(file(b"video,second,x1,y1,x2,y2,score\n" + PERSONS))
+    assert np.array_equal(persons.box, read_persons(file(PERSONS)).box)
+    assert read_exclusions(file(b"video,timestamp\na,0902\n")) == {("a", 902)}
+
+
+def test_boxes_a_hair_outside_the_frame_stay_as_they_are_and_are_counted(parser, file):
+    rows = [row(x1="-0.0019"), row(y2="1.0017"), row(x1="-0.1", y2="1.1"), ROW]
+    gt, _ = read_annotations(file("\n".join(rows).encode()))
+    assert gt.box[:3].tolist() == [[-0.0019, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 1.0017], [-0.1, 0.2, 0.3, 1.1]]
+    assert outside(gt) == (3, pytest.approx(0.1))
+    assert outside(gt.take(np.array([3]))) == (0, 0.0)
+    assert read_annotations(file(row(last="-1").encode()))[1].tolist() == [-1]
 
 
 @pytest.mark.parametrize("read", READERS)

@@ -310,7 +310,7 @@ BAD_INPUT = [
     (AVA, {"det.csv": DET + "a,0902,0,0,1,1,0,0.9\n"}, "line 4, column 7 (action id): found '0'"),
     (AVA, {"gt.csv": GT + "b,0903,1,0,0,1,1,3\n"}, "gt.csv, line 4, column 5 (x2): found '0'; a box"),
     (AVA, {"gt.csv": ""}, "gt.csv: the file is empty"),
-    (AVA, {"map.pbtxt": "run\n"}, "map.pbtxt, line 1: cannot read an entry"),
+    (AVA, {"map.pbtxt": "run {\n"}, "map.pbtxt, line 1: cannot read an entry"),
     ([*AVA, "--exclusions", "ex.csv"], {"ex.csv": "b\n"}, "ex.csv, line 1: found 1 column instead of 2"),
     ([*AVA, "--bootstrap", "9"], {"gt.csv": GT[: GT.index("b")], "det.csv": ""}, "needs at least two"),
     (UCF, {"GT.pkl": "not a pickle"}, "GT.pkl: cannot be unpickled"),
