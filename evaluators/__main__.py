@@ -45,11 +45,14 @@ from evaluators.frame_map import (
     Protocol,
     frame_map,
 )
+from evaluators.hints import hints, other_names
 from evaluators.precision_recall import actor_curve, actor_precision_recall
 from evaluators.present import class_table, comparison_table, percent, plot, summarise
 from evaluators.video_map import VideoMap, video_map
 
 Json = dict[str, Any]
+SUSPICIOUS = 0.2
+"""mAP below which another reading of the detections is looked for."""
 ANY_CLASS = range(1, 10_000)  # ids a file may have; those not in the label map are counted
 JSON_NAMES = {  # field of `Audit` -> its established name in the JSON file, where they differ
     "other_class_ground_truth": "other_classes_truth",
@@ -246,7 +249,8 @@ def _score(task: Task, detections: Detections, options: argparse.Namespace) -> S
         text.append(class_table(columns, score.classes))
     if budget:
         text.append(summarise(budget))
-    text += [f"note: {note}" for note in (*task.notes, *notes(counts, task.rules))]
+    found = hints(task.ground_truth, detections) if not score.mAP >= SUSPICIOUS else []
+    text += [f"note: {note}" for note in (*task.notes, *notes(counts, task.rules), *found)]
     return Scored(text, _frame_json(score, counts, interval, budget), budget or interval or score)
 
 
@@ -262,6 +266,7 @@ def _score_split(annotations: ActAnnotations, split: int, path: Path, options: a
         scored.json["video_map"] = _video_json(tubes)
     if outside:
         scored.text.append(f"note: detections in videos outside split {split}: {outside:,}, not scored")
+        scored.text += [f"note: {note}" for note in other_names(task.ground_truth, read)]
     scored.text += _hints(detections, pixels=True)
     scored.json |= {"split": split, "num_outside_split": outside}
     return scored

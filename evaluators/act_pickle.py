@@ -8,7 +8,8 @@ The content is then checked against the schema
     gttubes       {video: {label index: [tube, ..]}}      one list per split
     nframes       {video: frames}                         resolution  {video: (height, width)}
 
-with tubes as (N, 5) arrays: frame (from 1), x1, y1, x2, y2 in pixels. Errors name the entry.
+with tubes as (N, 5) arrays, or lists of such rows: frame (from 1), x1, y1, x2, y2 in pixels. Lists of names
+may be arrays of text, dicts may be defaultdicts, and train_videos may be missing. Errors name the entry.
 """
 
 import io
@@ -168,15 +169,16 @@ class _PlainUnpickler(pickle._Unpickler):
 
 
 _NUMBER_CODE = re.compile(r"[<>=|]?([iu][1248]|f[248]|b1|[?bBhHiIlLqQefd])")
+_TEXT_CODE = re.compile(r"[<>=|]?[US][1-9]\d{0,4}")
 
 
 class _Dtype:
-    """In place of numpy.dtype: a number type by its code, such as 'f4'. Its state is the byte order."""
+    """In place of numpy.dtype: a type of numbers or text by its code, 'f4' or 'U12', and its byte order."""
 
     def __init__(self, code: object, *_: object) -> None:
         code = code.decode("ascii", "replace") if isinstance(code, bytes) else code
         # Checked before NumPy parses it: other codes stand for objects and structures.
-        if not isinstance(code, str) or not _NUMBER_CODE.fullmatch(code):
+        if not isinstance(code, str) or not (_NUMBER_CODE.fullmatch(code) or _TEXT_CODE.fullmatch(code)):
             raise _Refused(f"an array of dtype {code!r:.40}, which is not a number's")
         self.numpy = np.dtype(code)
 
@@ -210,6 +212,10 @@ def _from_bytes(raw: object, dtype: object, shape: object, order: object) -> NDA
         raise _Refused("an array without a valid shape")
     if math.prod(shape) * dtype.numpy.itemsize != len(raw):
         raise _Refused(f"an array of shape {shape} and {len(raw)} bytes, which do not fit")
+    if dtype.numpy.kind == "U":  # its bytes may stand for no text at all
+        code = np.frombuffer(bytes(raw), np.dtype(np.uint32).newbyteorder(dtype.numpy.byteorder))
+        if ((code > 0x10FFFF) | ((code >= 0xD800) & (code < 0xE000))).any():
+            raise _Refused("an array of text with characters that there are not")
     return np.frombuffer(bytes(raw), dtype.numpy).reshape(shape, order=order)
 
 
@@ -223,6 +229,7 @@ def _encode(text: object, encoding: object) -> bytes:
 _ALLOWED: dict[str, Any] = {
     "_codecs.encode": _encode,
     "collections.OrderedDict": dict,
+    "collections.defaultdict": lambda *_: {},  # its factory is not needed
     "numpy.dtype": _Dtype,
     "numpy.ndarray": None,  # only an argument of _reconstruct, never called
 }
@@ -236,6 +243,8 @@ for _builtins in ("builtins", "__builtin__"):
         f"{_builtins}.set": set,
         f"{_builtins}.frozenset": frozenset,
         f"{_builtins}.bytes": lambda: b"",
+        # Factories of a defaultdict, never called.
+        **{f"{_builtins}.{factory}": None for factory in ("list", "dict", "int", "float", "str", "tuple")},
     }
 
 
@@ -255,7 +264,10 @@ def _annotations(path: str, content: object, boxes: BoxForm) -> ActAnnotations:
         video: _size(f"resolution[{video!r}]", size)
         for video, size in _dict("resolution", content["resolution"]).items()
     }
-    train_videos, test_videos = (_splits(key, content[key]) for key in ("train_videos", "test_videos"))
+    test_videos = _splits("test_videos", content["test_videos"])
+    train_videos: tuple[tuple[str, ...], ...] = ((),) * len(test_videos)
+    if "train_videos" in content:
+        train_videos = _splits("train_videos", content["train_videos"])
     ground_truth = _tubes(content["gttubes"], len(labels), boxes)
     for i, names in enumerate(test_videos):
         for video in names:
@@ -267,7 +279,7 @@ def _annotations(path: str, content: object, boxes: BoxForm) -> ActAnnotations:
 
 
 def _check_keys(content: dict[Any, Any]) -> None:
-    missing = [key for key in _KEYS if key not in content]
+    missing = [key for key in _KEYS if key not in content and key != "train_videos"]
     if not missing:
         return
     first = next(iter(content.values()), None)
@@ -280,6 +292,8 @@ def _check_keys(content: dict[Any, Any]) -> None:
 
 
 def _splits(key: str, lists: object) -> tuple[tuple[str, ...], ...]:
+    if isinstance(lists, np.ndarray) and lists.ndim == 2:
+        lists = list(lists)
     if not isinstance(lists, (list, tuple)) or not lists:
         _fail(key, f"found {_kind(lists)}", "it is a list with one list of videos per split")
     least = int(key == "test_videos")  # there may be nothing to train on
@@ -323,6 +337,7 @@ def _tubes(gttubes: object, num_labels: int, boxes: BoxForm) -> GroundTruthTubes
 
 def _tube(where: str, tube: object, boxes: BoxForm) -> Floats:
     """(N, 5) float64, checked."""
+    tube = _as_array(tube)
     if not isinstance(tube, np.ndarray) or tube.dtype.kind not in "fiu":
         _fail(where, f"found {_kind(tube)}", "a tube is an array of numbers, (N, 5)")
     if tube.ndim != 2 or tube.shape[1] != 5 or not len(tube):
@@ -345,6 +360,18 @@ def _tube(where: str, tube: object, boxes: BoxForm) -> Floats:
     return rows
 
 
+def _as_array(value: object) -> object:
+    """An array of numbers for a list of rows of numbers, and what it is for anything else."""
+    if not isinstance(value, (list, tuple)) or not value:
+        return value
+    rows = [row.tolist() if isinstance(row, np.ndarray) and row.ndim == 1 else row for row in value]
+    if not all(isinstance(row, (list, tuple)) and len(row) == len(rows[0]) for row in rows):
+        return value
+    if not all(isinstance(number, (int, float)) and abs(number) < 1e300 for row in rows for number in row):
+        return value
+    return np.array(rows, dtype=np.float64)
+
+
 def _last_frames(annotations: ActAnnotations) -> dict[str, int]:
     """The last frame of each video by its length or its tubes, whichever ends later."""
     rows = annotations.ground_truth
@@ -356,7 +383,7 @@ def _last_frames(annotations: ActAnnotations) -> dict[str, int]:
 
 def _array(path: Path) -> NDArray[Any]:
     if path.suffix.lower() == ".pkl":
-        content = load_plain(path)
+        content = _as_array(load_plain(path))
         if not isinstance(content, np.ndarray):
             advice = "MOC's detections are one array, (M, 8)"
             raise ActFileError(f"{path}: it holds a {_kind(content)}; {advice}")
@@ -409,6 +436,8 @@ def _check_rows(rows: Floats, column: int, wrong: Bools, advice: str) -> None:
 
 
 def _names(where: str, names: object, *, least: int = 1) -> tuple[str, ...]:
+    if isinstance(names, np.ndarray) and names.ndim == 1:
+        names = names.tolist()
     if not isinstance(names, (list, tuple)) or len(names) < least:
         _fail(where, f"found {_kind(names)}", "it is a list of names")
     for i, name in enumerate(names):

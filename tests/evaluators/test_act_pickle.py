@@ -2,7 +2,7 @@
 
 import copyreg
 import pickle
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +188,50 @@ def test_tube_may_end_after_its_video(pickled):
     content = annotations()
     content["gttubes"]["run/a"] = {0: [tube(1, 9)]}
     assert split_ground_truth(read_act(pickled(content)), 2).frame.max() == 9
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_content_as_people_pickle_it_is_that_of_the_published_form(pickled, protocol):
+    """Text as NumPy's, dicts with default factories, tubes as lists of rows, no list of training videos."""
+    plain = annotations()
+    del plain["train_videos"]
+    of_people = {
+        "labels": np.array(plain["labels"]),
+        "gttubes": defaultdict(dict),
+        "nframes": {np.str_(video): np.int64(number) for video, number in plain["nframes"].items()},
+        "resolution": {np.str_(video): list(size) for video, size in plain["resolution"].items()},
+        "test_videos": np.array(plain["test_videos"]),
+    }
+    for video, of_video in plain["gttubes"].items():
+        tubes = defaultdict(list)
+        for label, of_label in of_video.items():
+            tubes[label] = [of_label[0].tolist(), *of_label[1:]]
+        of_people["gttubes"][np.str_(video)] = tubes
+    read, expected = read_act(pickled(of_people, protocol)), read_act(pickled(annotations()))
+    assert (read.labels, read.nframes) == (expected.labels, expected.nframes)
+    assert read.resolution == expected.resolution
+    assert read.test_videos == expected.test_videos
+    assert read.train_videos == ((), ())
+    assert {type(name) for names in read.test_videos for name in names} == {str}
+    for field in ("video", "frame", "box", "label", "tube"):
+        assert np.array_equal(getattr(read.ground_truth, field), getattr(expected.ground_truth, field)), field
+
+
+def test_text_of_other_byte_orders_is_read_and_text_of_no_characters_refused(pickled):
+    content = annotations(labels=np.array(["run", "sit"], dtype=">U3"))
+    assert read_act(pickled(content)).labels == ("run", "sit")
+    broken = pickle.dumps(np.array(["run"]), 4).replace(b"r\x00\x00\x00", b"\xff\xff\xff\x7f")
+    with pytest.raises(ActFileError, match="text with characters that there are not"):
+        load_plain(pickled(broken))
+
+
+def test_detections_may_be_a_list_of_rows(act, tmp_path):
+    rows = [[0, 2, 0, 0.5, 10, 20, 30, 40], (1, 1, 1, np.float64(0.25), 1, 2, 3, 4), np.arange(1, 9) % 2]
+    rows[2] = np.array([0, 3, 1, 0.1, 0, 0, 5, 5])
+    (tmp_path / "d.pkl").write_bytes(pickle.dumps(rows))
+    read = read_act_detections(tmp_path / "d.pkl", act, 1)
+    assert read.score.tolist() == [0.5, 0.25, 0.1]
+    assert read.box[1].tolist() == [1, 2, 3, 4]
 
 
 def test_number_may_be_an_array_of_one_element(pickled):
@@ -409,7 +453,7 @@ def nested(change):
     ("content", "message"),
     [
         ([1], "the file: it holds a list; ACT's annotations are a dict"),
-        ({}, "the file: it has no labels, gttubes, nframes, train_videos, test_videos"),
+        ({}, "the file: it has no labels, gttubes, nframes, test_videos, resolution"),
         ({"v": {"annotations": [], "numf": 3}}, "the list of corrected annotations (sf, ef, boxes), which"),
         (nested(lambda c: c.pop("nframes")), "the file: it has no nframes; it has labels, gttubes, reso"),
         (annotations(labels="run"), "labels: found str; it is a list of names"),

@@ -315,7 +315,7 @@ BAD_INPUT = [
     ([*AVA, "--bootstrap", "9"], {"gt.csv": GT[: GT.index("b")], "det.csv": ""}, "needs at least two"),
     (UCF, {"GT.pkl": "not a pickle"}, "GT.pkl: cannot be unpickled"),
     (UCF, {"GT.pkl": "cos\nsystem\n(S'touch executed'\ntR."}, "GT.pkl: the pickle asks for 'os.system'"),
-    (UCF, {"GT.pkl": "(dp0\nS'labels'\n(lp1\ns."}, "GT.pkl, the file: it has no gttubes, nframes, train_v"),
+    (UCF, {"GT.pkl": "(dp0\nS'labels'\n(lp1\ns."}, "GT.pkl, the file: it has no gttubes, nframes, test"),
     (UCF, {"1.npy": "no array"}, "1.npy: cannot be read as an .npy array"),
     ([*UCF, "--split", "3"], {}, "GT.pkl has no split 3; its splits are 1 to 2"),
     ([*UCF, "--split", "one"], {}, "--split is a number from 1 or, for ucf24 and jhmdb, all; found 'one'"),

@@ -1,0 +1,122 @@
+"""Why a score is near 0 though the detections are good: another order of columns, scale, frames or names.
+
+Each is told by what would fit, and nothing is changed.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from evaluators.frame_map import Detections, GroundTruth, frame_keys
+from evaluators.matching import Floats, candidate_pairs
+
+LOW, HIGH = 0.1, 0.5
+"""Shares of the ground-truth boxes that detections overlap by half: below the first, something may be wrong;
+a reading by which it is above the second is named."""
+FRAMES = 300
+"""Of the ground truth, evenly spaced, that are looked at."""
+
+
+def hints(ground_truth: GroundTruth, detections: Detections) -> list[str]:
+    """Notes on names, frames and boxes by which the detections would fit the ground truth, and do not."""
+    if not len(ground_truth.video) or not len(detections.video):
+        return []
+    notes = other_names(ground_truth, detections)
+    some = _some_frames(ground_truth)
+    gt_frame, det_frame, _ = frame_keys(some, detections, frozenset())
+    if not np.isin(gt_frame, det_frame).any():
+        return notes + _offset(ground_truth, detections)
+    if _overlap(some, detections, detections.box)[0] >= LOW:
+        return notes
+    return notes + _columns(some, detections)
+
+
+def _some_frames(ground_truth: GroundTruth) -> GroundTruth:
+    """The ground truth of up to FRAMES frames."""
+    keys = np.column_stack([ground_truth.video, ground_truth.frame])
+    frames, of_row = np.unique(keys, axis=0, return_inverse=True)
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(np.int64))
+    return ground_truth.take(np.isin(of_row.reshape(-1), chosen))
+
+
+def _overlap(ground_truth: GroundTruth, detections: Detections, box: Floats) -> tuple[float, float]:
+    """How well these boxes (M, 4) fit the ground truth of their frames: -> the share of its boxes that one
+    overlaps by half, and the mean of its boxes' best IoU."""
+    gt_frame, det_frame, _ = frame_keys(ground_truth, detections, frozenset())
+    near = np.isin(det_frame, gt_frame)
+    pairs = candidate_pairs(gt_frame, ground_truth.box, det_frame[near], box[near])
+    best = np.zeros(len(gt_frame))
+    np.maximum.at(best, pairs.gt, pairs.iou)
+    return float((best >= 0.5).mean()), float(best.mean())
+
+
+def _columns(ground_truth: GroundTruth, detections: Detections) -> list[str]:
+    """The reading of the four box columns by which most of the ground truth is overlapped, if any."""
+    box = detections.box
+    scale = _extent(ground_truth.box) / np.maximum(_extent(box), 1e-9)
+    readings: dict[str, Callable[[], Floats]] = {
+        "read as y1,x1,y2,x2": lambda: box[:, [1, 0, 3, 2]],
+        "read as x,y,w,h": lambda: np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], axis=1),
+        "read as x and y of the centre, w, h": lambda: np.concatenate(
+            [box[:, :2] - box[:, 2:] / 2, box[:, :2] + box[:, 2:] / 2], axis=1
+        ),
+        f"scaled by {scale[0]:.3g} in x and {scale[1]:.3g} in y": lambda: box * np.tile(scale, 2),
+    }
+    fits = {how: _overlap(ground_truth, detections, boxes()) for how, boxes in readings.items()}
+    best = max(fits, key=lambda how: fits[how][1])
+    if fits[best][0] < HIGH:
+        return []
+    return [
+        f"{best} the boxes would overlap {fits[best][0]:.0%} of the ground truth by half; as they are, "
+        f"{_overlap(ground_truth, detections, box)[0]:.0%}"
+    ]
+
+
+def _extent(box: Floats) -> Floats:
+    """The x and the y below which nearly all corners lie, (2,)."""
+    return np.quantile(box[:, 2:], 0.98, axis=0)
+
+
+def _offset(ground_truth: GroundTruth, detections: Detections) -> list[str]:
+    """The number by which the frames or seconds of the same video differ most often."""
+    number = {name: i for i, name in enumerate(ground_truth.videos)}
+    differences: Counter[int] = Counter()
+    frames = 0
+    for video, name in enumerate(detections.videos):
+        theirs = np.unique(detections.frame[detections.video == video])[:FRAMES]
+        ours = np.unique(ground_truth.frame[ground_truth.video == number.get(name, -1)])[:FRAMES]
+        if len(ours) and len(theirs):
+            differences.update((ours[:, None] - theirs).ravel().tolist())
+            frames += min(len(ours), len(theirs))
+    if not differences:
+        return []
+    offset, met = differences.most_common(1)[0]
+    if met < HIGH * frames:
+        return []
+    return [
+        f"no detection is in a frame of the ground truth; with {offset:+d} {met:,} of {frames:,} frames (or "
+        "seconds) would meet: do they count from another number?"
+    ]
+
+
+def other_names(ground_truth: GroundTruth, detections: Detections) -> list[str]:
+    """Videos of the detections that the ground truth has under another name."""
+    known = set(ground_truth.videos)
+    present = [detections.videos[i] for i in np.unique(detections.video).tolist()]
+    unknown = [name for name in present if name not in known]
+    by_base = {_base(name): name for name in ground_truth.videos}
+    for name in unknown:
+        if (meant := by_base.get(_base(name))) is not None:
+            return [
+                f"{len(unknown):,} of {len(present):,} videos of the detections are not in the ground truth; "
+                f"{name!r} may be its {meant!r}: names must be equal, with folder and suffix"
+            ]
+    return []
+
+
+def _base(name: str) -> str:
+    """A video's name without folders and suffix."""
+    base = name.replace("\\", "/").rpartition("/")[2]
+    return re.sub(r"\.(mp4|mkv|webm|avi|mov|jpg|png)$", "", base, flags=re.IGNORECASE)
