@@ -136,7 +136,7 @@ def load_plain(path: PathLike) -> Any:
     for anything else, a damaged file, not a pickle.
     """
     path = Path(path)
-    with open_data(path, ActFileError) as file:
+    with open_data(path, ActFileError, form="a pickle", refused=("array", "zip", "JSON")) as file:
         data = io.BytesIO(file.read())  # a read of more bytes than there are allocates nothing
     try:
         return _PlainUnpickler(data, encoding="latin1").load()
@@ -388,7 +388,7 @@ def _array(path: Path) -> NDArray[Any]:
             advice = "MOC's detections are one array, (M, 8)"
             raise ActFileError(f"{path}: it holds a {_kind(content)}; {advice}")
         return np.asarray(content)
-    with open_data(path, ActFileError) as file:
+    with open_data(path, ActFileError, form="an array of numpy.save", refused=("pickle", "JSON")) as file:
         try:
             array: NDArray[Any] = np.load(file, allow_pickle=False)
         except Exception as error:  # NumPy parses the header as Python, which fails in many ways

@@ -301,7 +301,8 @@ def _read(path: PathLike, names: tuple[str, ...], widths: tuple[int, ...]) -> "_
 
 def _read_bytes(path: Path) -> bytes:
     """The file without byte order mark and without blank lines at the end."""
-    with open_data(path, AvaFileError) as file:
+    form = "text, one line for each row or class,"
+    with open_data(path, AvaFileError, form=form, refused=("pickle", "array", "zip", "JSON")) as file:
         data = file.read()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         _fail(path, 1, "the text is UTF-16, not UTF-8", "save the file as UTF-8")

@@ -1,7 +1,8 @@
 """Opening data files with clear errors, and writing files atomically."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -14,14 +15,45 @@ class DataFileError(ValueError):
     """An invalid data file. The message says where, what was found and what to do."""
 
 
-def open_data(path: Path, error: type[DataFileError]) -> IO[bytes]:
-    """Open a file for reading. FileNotFoundError; `error` when it cannot be read, such as a folder."""
+ELSE = (
+    (rb"\s*<(!doctype html|html|head|body)", "a web page", "fetch the file itself, as a browser would"),
+    (rb"version https://git-lfs", "a Git LFS pointer", "run git lfs pull in its repository"),
+    (rb"\x1f\x8b", "gzip", "unpack it with gunzip"),
+    (rb"BZh\d", "bzip2", "unpack it with bunzip2"),
+    (rb"\xfd7zXZ", "xz", "unpack it with unxz"),
+    (rb"MATLAB 5\.0 MAT-file", "a MATLAB file", "read it with scipy.io.loadmat and write its content anew"),
+    (rb"\x89HDF\r\n", "an HDF5 file, perhaps of MATLAB 7.3", "read it with h5py and write its content anew"),
+)
+"""First bytes of files of no form that is read here: what they are, and what to do."""
+OTHER = {
+    "pickle": (rb"\x80[\x02-\x05]", "a pickle"),
+    "zip": (rb"PK\x03\x04", "a zip archive"),
+    "array": (rb"\x93NUMPY", "an array of numpy.save"),
+    "JSON": (rb'\s*(\{\s*"|\[\s*[\[{"]|\{\}|\[\])', "JSON"),
+}
+"""Forms of which some reader reads one and not the others."""
+
+
+def open_data(
+    path: Path, error: type[DataFileError], *, form: str = "", refused: Sequence[str] = ()
+) -> IO[bytes]:
+    """Open a file for reading.
+
+    form: what it should be, in words. refused: forms of OTHER that it may not have.
+    FileNotFoundError; `error` when it cannot be read, such as a folder, or is plainly something else.
+    """
     try:
-        return open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115  # the caller closes it
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: file not found; check the path") from None
     except OSError as reason:
         raise error(f"{path}: cannot be read ({reason.strerror})") from reason
+    head = file.peek(512)[:512]
+    for pattern, what, advice in (*ELSE, *((*OTHER[name], f"{form} is needed") for name in refused)):
+        if re.match(pattern, head, re.IGNORECASE):
+            file.close()
+            raise error(f"{path}: this is {what}, whatever its name says; {advice}")
+    return file
 
 
 @contextmanager
