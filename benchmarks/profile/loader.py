@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,9 @@ def loader(device: torch.device, quick: bool) -> list[dict[str, Any]] | dict[str
 
     A clip is 16 frames, every fourth of 30 a second, resized to 256 x 256. A note where av is missing.
     """
-    if find_spec("av") is None:
+    try:
+        import av  # noqa: F401
+    except ImportError:
         return {"note": "needs av, which is not installed here"}
     exp, threads = experiment(quick=False), torch.get_num_threads()
     torch.set_num_threads(1)
