@@ -184,6 +184,8 @@ def _process(
     log.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(max(1, int(options.resources.num_cpus)))
     rows = [Experiment(**values) for values in spec.trainings[training]]
+    # Convolutions are timed once for each size of clip: not where there are many.
+    torch.backends.cudnn.benchmark = rows[0].short_sides is None
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

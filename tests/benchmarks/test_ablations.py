@@ -298,6 +298,16 @@ def test_no_gpu_is_idle_that_a_run_could_use_and_idle_ones_are_said(trainings, o
     assert resources.num_gpus == 1
 
 
+def test_resources_that_no_machine_has_are_refused_before_anything_runs(smoke_data, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.sweep.cluster.cluster", machines)
+    monkeypatch.setattr("benchmarks.sweep.trials.sweep", sweep_in_turn)
+    (tmp_path / "data").symlink_to(smoke_data)
+    options = ["--scale", "smoke", "--only", "ours/drawn_weights", "--out", str(tmp_path), "--gpus-each", "1"]
+    with pytest.raises(ValueError, match=r"insufficient resources: a run asks for .*1 GPUs"):
+        ablations.main(options)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_chosen_rows_bring_the_pre_training_along_that_they_are_initialised_from():
     """Once for all seeds, and not where it is chosen already or the weights are published."""
     rows = chosen_rows(["4/ucf24", "3"], [], "tiny", 2)

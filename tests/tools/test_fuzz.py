@@ -17,8 +17,8 @@ def test_damaged_text_and_pickles_are_read_correctly_or_refused(tmp_path, capsys
 
 
 @pytest.mark.slow
-def test_ten_thousand_damaged_files_of_all_kinds(tmp_path, capsys):
-    status = fuzz.main(["--inputs", "10000", "--seed", "12", "--keep", str(tmp_path)])
+def test_five_thousand_damaged_files_of_all_kinds(tmp_path, capsys):
+    status = fuzz.main(["--inputs", "5000", "--seed", "12", "--keep", str(tmp_path)])
     assert status == 0, capsys.readouterr().out
 
 

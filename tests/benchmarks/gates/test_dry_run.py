@@ -12,15 +12,22 @@ from tests.benchmarks.shared import TINY
 pytestmark = pytest.mark.slow
 
 
-def test_a_batch_too_large_for_memory_is_predicted_from_two_clips(small_benchmark, monkeypatch, capsys):
-    """On a machine with 1000 bytes: the whole batch takes no step."""
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """A row's process is this one: that starts no interpreter."""
 
-    def in_this_process(exp, as_one):
+    def run(exp, as_one):
         reports = queue.Queue()
         module._run(asdict(exp), as_one, reports)
         return Findings(**list(reports.queue)[-1])
 
-    monkeypatch.setattr(module, "_in_own_process", in_this_process)
+    monkeypatch.setattr(module, "_in_own_process", run)
+
+
+def test_a_batch_too_large_for_memory_is_predicted_from_two_clips(
+    small_benchmark, in_this_process, monkeypatch, capsys
+):
+    """On a machine with 1000 bytes: the whole batch takes no step."""
     monkeypatch.setattr(module, "_free", lambda device: 1000.0)
     assert not dry_run({TINY.hash: TINY}, {TINY.hash: "a row"}, {TINY.dataset: small_benchmark}, {})
     printed = capsys.readouterr()
@@ -29,13 +36,13 @@ def test_a_batch_too_large_for_memory_is_predicted_from_two_clips(small_benchmar
     assert "a clip" in printed.out
 
 
-def test_a_batch_of_more_clips_than_there_are_is_reported(small_benchmark, capsys):
+def test_a_batch_of_more_clips_than_there_are_is_reported(small_benchmark, in_this_process, capsys):
     row = replace(TINY, batch=10**7)
     assert not dry_run({row.hash: row}, {row.hash: "a row"}, {row.dataset: small_benchmark}, {})
     assert "training clips do not fill one batch of 10000000" in capsys.readouterr().err
 
 
-def test_a_row_that_raises_is_reported_with_its_error(small_benchmark, capsys):
+def test_a_row_that_raises_is_reported_with_its_error(small_benchmark, in_this_process, capsys):
     row = replace(TINY, backbone="mvitv9")
     assert not dry_run({row.hash: row}, {row.hash: "a row"}, {row.dataset: small_benchmark}, {})
     assert "has no 'mvitv9'" in capsys.readouterr().err
@@ -52,7 +59,7 @@ def test_a_row_that_runs_is_reported_with_what_it_takes(small_benchmark, capsys)
     assert printed.err == ""
 
 
-def test_a_process_of_four_has_a_quarter_of_the_batch(small_benchmark, capsys):
+def test_a_process_of_four_has_a_quarter_of_the_batch(small_benchmark, in_this_process, capsys):
     row = replace(TINY, batch=8)
     how = {"processes": 4, "workers": 1}
     assert dry_run({row.hash: row}, {row.hash: "a row"}, {row.dataset: small_benchmark}, {}, **how)

@@ -60,7 +60,8 @@ def head_with_client_server() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "ray_client_server_port": port})
+    head = {"num_cpus": 2, "ray_client_server_port": port, "include_dashboard": False}
+    Cluster(initialize_head=True, head_node_args=head)
     while True:  # the head is there before its client server listens
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

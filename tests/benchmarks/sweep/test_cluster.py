@@ -213,15 +213,11 @@ def ablations(*args):
 
 
 @pytest.mark.slow
-def test_the_command_refuses_what_no_cluster_has_and_fetches_results_from_a_mirror(smoke_data, tmp_path):
+def test_the_command_fetches_results_from_a_mirror(smoke_data, tmp_path):
     out, mirror = tmp_path / "out", tmp_path / "mirror"
     out.mkdir()
     (out / "data").symlink_to(smoke_data)
     row = ("--only", "ours/drawn_weights", "--out", out)
-    refused = ablations(*row, "--gpus-each", 1)
-    assert refused.returncode == 2
-    assert re.search("error: insufficient resources: a run asks for .*1 GPUs", refused.stderr)
-
     done = ablations(*row, "--mirror", mirror.as_uri())
     assert done.returncode == 0, done.stderr
     for folder in ("runs", "trainings"):

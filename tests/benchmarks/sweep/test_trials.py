@@ -73,15 +73,18 @@ def sweep_of(*rows, root, folder, how="side by side", warning=""):
 
 @pytest.mark.slow
 def test_a_failing_trial_fails_alone(small_benchmark, tmp_path):
-    """One raises, one dies, one asks for 400 TB, one diverges: each has its reason, the good one is done."""
-    reasons = sweep_of("good", "unknown", "killed", "huge", "nan", root=small_benchmark, folder=tmp_path)
-    assert set(reasons) == {"unknown", "killed", "huge", "nan"}
+    """One raises, one dies, one asks for 400 TB, one diverges, one hangs until the watchdog ends it."""
+    bad = {"unknown", "killed", "huge", "nan", "hung"}
+    reasons = sweep_of("good", *sorted(bad), root=small_benchmark, folder=tmp_path)
+    assert set(reasons) == bad
     assert reasons["huge"][0] == "out of memory"
     diverged = r"FloatingPointError: step \d+, clips \[\('train_.*(the loss is|is not finite)"
     assert re.search(diverged, reasons["nan"][0])
     assert "no_such_selection" in reasons["unknown"][0]
     assert reasons["killed"][0] == "its process died"
     assert "    the last line of the log" in reasons["killed"][:4]
+    assert reasons["hung"][0] == "it hung: no batch for 0:00:30"
+    assert any("in hangs" in line for line in reasons["hung"][:8]), "with its stack"
 
 
 @pytest.mark.slow
@@ -90,14 +93,6 @@ def test_a_trial_that_ray_drops_is_started_again(small_benchmark, tmp_path):
     warning = "Could not re-use actor"  # Ray's own words
     rows, where = ("hurried", "good"), {"root": small_benchmark, "folder": tmp_path}
     assert sweep_of(*rows, **where, how="one by one", warning=warning) == {}
-
-
-@pytest.mark.slow
-def test_a_trial_that_hangs_is_ended_by_the_watchdog_with_its_stack(small_benchmark, tmp_path):
-    reasons = sweep_of("good", "hung", root=small_benchmark, folder=tmp_path)
-    assert set(reasons) == {"hung"}
-    assert reasons["hung"][0] == "it hung: no batch for 0:00:30"
-    assert any("in hangs" in line for line in reasons["hung"][:8])
 
 
 def small_cluster(what, python=sys.executable):
