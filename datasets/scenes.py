@@ -255,28 +255,57 @@ def draw(tracks: Sequence[Track], length: int, rng: np.random.Generator) -> np.n
 
 
 def _draw_track(frames: np.ndarray, track: Track, xs: np.ndarray, ys: np.ndarray) -> None:
-    """Paint one body into frames (T, H, W, 3) in place; xs and ys (H, W) are pixel centres."""
-    # Only the region that the body ever covers: its masks are 0 in the rest, most of the image.
-    left, top = np.floor(track.boxes[:, :2].min(axis=0)).astype(int) - 1
-    right, bottom = np.ceil(track.boxes[:, 2:].max(axis=0)).astype(int) + 1
-    region = slice(max(top, 0), bottom), slice(max(left, 0), right)
-    frames, xs, ys = frames[:, *region], xs[region], ys[region]
+    """Paint one body into frames (T, H, W, 3) in place; xs and ys (H, W) are pixel centres.
+
+    Each of its parts in the region alone that it ever covers: its mask is 0 in the rest, most of the image.
+    """
     size = track.size
+    half_w, half_h = _per_frame(size * ASPECT / 2), _per_frame(size / 2)
+    opacity = _per_frame(track.opacity)
 
-    def per_frame(values: np.ndarray) -> np.ndarray:
-        return values.astype(np.float32)[:, None, None]
-
-    dx, dy = xs - per_frame(track.x), ys - per_frame(track.y)
-    half_w, half_h = per_frame(size * ASPECT / 2), per_frame(size / 2)
+    reach = track.boxes[:, 2:].max(axis=0), track.boxes[:, :2].min(axis=0)
+    part, dx, dy = _region(frames, track, xs, ys, *reach)
     body = np.clip(0.5 + np.minimum(half_w - np.abs(dx), half_h - np.abs(dy)), 0, 1)
-    cos, sin = per_frame(np.cos(track.angle)), per_frame(np.sin(track.angle))
-    along, across = np.abs(dx * cos + dy * sin), np.abs(dx * sin - dy * cos)
-    bar = np.clip(0.5 + np.minimum(half_w * 0.95 - along, np.maximum(1.2, 0.08 * half_h) - across), 0, 1)
-    core = np.clip(0.5 + size[:, None, None] * 0.1 - np.hypot(dx, dy), 0, 1)
     across_x, along_y, phase = track.stripes
-    waves = np.sin(2 * np.pi * (across_x * dx + along_y * dy) / per_frame(size) + phase)
-    shade, white = (1 + 0.35 * waves[..., None]) * track.shade, np.array((0.95, 0.95, 0.9))
-    for mask, colour in ((body, shade), (bar, white), (core, track.core[:, None, None])):
-        mask = (mask * per_frame(track.opacity)).astype(np.float32)[..., None]
-        frames *= 1 - mask
-        frames += mask * colour.astype(np.float32)
+    waves = np.sin(2 * np.pi * (across_x * dx + along_y * dy) / _per_frame(size) + phase)
+    _paint(part, body * opacity, (1 + 0.35 * waves[..., None]) * track.shade)
+
+    thickness = np.maximum(1.2, 0.08 * half_h)
+    radius = float(np.hypot(half_w * 0.95 + 0.5, thickness + 0.5).max())
+    part, dx, dy = _region(frames, track, xs, ys, *_square(track, radius))
+    cos, sin = _per_frame(np.cos(track.angle)), _per_frame(np.sin(track.angle))
+    along, across = np.abs(dx * cos + dy * sin), np.abs(dx * sin - dy * cos)
+    bar = np.clip(0.5 + np.minimum(half_w * 0.95 - along, thickness - across), 0, 1)
+    _paint(part, bar * opacity, np.array((0.95, 0.95, 0.9)))
+
+    part, dx, dy = _region(frames, track, xs, ys, *_square(track, float(size.max()) * 0.1 + 0.5))
+    core = np.clip(0.5 + size[:, None, None] * 0.1 - np.hypot(dx, dy), 0, 1)
+    _paint(part, core * opacity, track.core[:, None, None])
+
+
+def _per_frame(values: np.ndarray) -> np.ndarray:
+    """(T,) -> (T, 1, 1) float32."""
+    return values.astype(np.float32)[:, None, None]
+
+
+def _square(track: Track, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """The highest and the lowest x, y that are within a radius of the body's centre in any frame."""
+    centre = np.stack([track.x, track.y], axis=1)
+    return centre.max(axis=0) + radius, centre.min(axis=0) - radius
+
+
+def _region(
+    frames: np.ndarray, track: Track, xs: np.ndarray, ys: np.ndarray, highest: np.ndarray, lowest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The part of the frames between two corners; its pixels' distances from the body's centre in x and y."""
+    left, top = np.floor(lowest).astype(int) - 1
+    right, bottom = np.ceil(highest).astype(int) + 1
+    region = slice(max(top, 0), max(bottom, 0)), slice(max(left, 0), max(right, 0))
+    return frames[:, *region], xs[region] - _per_frame(track.x), ys[region] - _per_frame(track.y)
+
+
+def _paint(frames: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> None:
+    """Blend a colour into frames (T, h, w, 3) in place, by a mask (T, h, w) in [0, 1]."""
+    mask = mask.astype(np.float32)[..., None]
+    frames *= 1 - mask
+    frames += mask * colour.astype(np.float32)

@@ -115,7 +115,7 @@ def test_own_data_md_goes_from_videos_to_a_table(tmp_path):
     (tmp_path / "train.py").write_text(
         train.replace("epochs=12, warmup_epochs=1", "epochs=3, warmup_epochs=1")
     )
-    for command in (make.replace("--clips 400", "--clips 80"), "python label.py", check):
+    for command in (make.replace("--clips 400", "--clips 60"), "python label.py", check):
         done = shell(command, tmp_path)
         assert done.returncode == 0, done.stdout
     assert "verdict: usable" in done.stdout
@@ -135,7 +135,7 @@ def test_own_data_md_goes_from_videos_to_a_table(tmp_path):
 def test_real_data_md_works_on_small_datasets(tmp_path):
     """All but the paper's size: the check, the small network, the evaluators."""
     for shape in ("ava", "ucf24", "jhmdb"):
-        command = f"python -m datasets make --shape {shape} --out data/{shape} --clips 24"
+        command = f"python -m datasets make --shape {shape} --out data/{shape} --clips 18"
         assert shell(command, tmp_path).returncode == 0
     page = [text.replace("/data/", f"{tmp_path}/data/") for text in blocks(REAL_DATA, "")]
     [check] = [text for text in page if "datasets check" in text]

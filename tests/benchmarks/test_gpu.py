@@ -53,6 +53,7 @@ def test_gpu_md_has_a_heading_for_every_section(measured):
     assert "failed" not in text
 
 
+@pytest.mark.slow
 def test_a_core_reads_clips_and_the_cores_that_a_gpu_needs_follow(tmp_path):
     options = ["--device", "cpu", "--quick", "--out", str(tmp_path), "--only"]
     assert gpu.main([*options, "loader"]) == 0

@@ -13,24 +13,29 @@ from benchmarks.sweep.cluster import Resources, cluster
 from benchmarks.sweep.trials import WATCHDOG_TIMEOUT_S, SweepOptions, sweep
 
 
+def say(line: str) -> None:
+    """Print in one piece: Ray's own threads print, too."""
+    sys.stdout.write(f"{line}\n")
+
+
 class Print:
     """Prints each event."""
 
     def started(self, training: str) -> None:
         """On a line of its own, as the others."""
-        print("started", training)
+        say(f"started {training}")
 
     def progressed(self, training: str, step: Step) -> None:
         """With the number of the step."""
-        print("progressed", training, step.step, step.steps)
+        say(f"progressed {training} {step.step} {step.steps}")
 
     def finished(self, training: str) -> None:
         """The training alone."""
-        print("finished", training)
+        say(f"finished {training}")
 
     def failed(self, training: str, reason: str) -> None:
         """With the reason, which may have several lines."""
-        print("failed", training, reason)
+        say(f"failed {training} {reason}")
 
 
 good = replace(at_scale(OURS, "smoke"), weights=None, frames=4, stride=4, crop=32, epochs=0.2)
