@@ -135,7 +135,7 @@ def test_own_data_md_goes_from_videos_to_a_table(tmp_path):
 def test_real_data_md_works_on_small_datasets(tmp_path):
     """All but the paper's size: the check, the small network, the evaluators."""
     for shape in ("ava", "ucf24", "jhmdb"):
-        command = f"python -m datasets make --shape {shape} --out data/{shape} --clips 18"
+        command = f"python -m datasets make --shape {shape} --out data/{shape} --clips 24"
         assert shell(command, tmp_path).returncode == 0
     page = [text.replace("/data/", f"{tmp_path}/data/") for text in blocks(REAL_DATA, "")]
     [check] = [text for text in page if "datasets check" in text]
