@@ -26,7 +26,7 @@ def zipped(path):
     [
         (PAGE, "a web page, whatever its name says; fetch the file itself"),
         (POINTER, "a Git LFS pointer, whatever its name says; run git lfs pull"),
-        (gzip.compress(b"a,0902"), "gzip, whatever its name says; unpack it with gunzip"),
+        (gzip.compress(b"a,0902", mtime=0), "gzip, whatever its name says; unpack it with gunzip"),
         (b"MATLAB 5.0 MAT-file, Platform: GLNXA64", "a MATLAB file, .*scipy.io.loadmat"),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file, .*h5py"),
         (json.dumps({"annotations": []}).encode(), "JSON, whatever its name says; .* is needed"),
@@ -34,6 +34,7 @@ def zipped(path):
         (b"\x93NUMPY\x01\x00", "an array of numpy.save, .* is needed"),
         (zipped, "a zip archive, .* is needed"),
     ],
+    ids=["page", "pointer", "gzip", "MATLAB", "HDF5", "dict", "list", "array", "zip"],
 )
 def test_a_file_that_is_something_else_is_named_as_that(tmp_path, read, content, what):
     path = tmp_path / "annotations.csv"
