@@ -39,6 +39,7 @@ from benchmarks.inputs import (
     positive,
     weight_files,
 )
+from benchmarks.loading import CPUS_PER_GPU
 from benchmarks.score.provenance import scoring_code
 from benchmarks.score.results import read_result
 from benchmarks.sweep.display import SweepDisplay
@@ -49,9 +50,6 @@ from benchmarks.train.training import origin_of
 
 if TYPE_CHECKING:
     from benchmarks.sweep.cluster import Resources
-
-MOST_WORKERS = 15
-"""One less than `benchmarks.sweep.cluster.CPUS_PER_GPU`, which takes seconds to import."""
 
 ORIGINS = {
     "data": "the data",
@@ -163,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="loader processes of each process (default: the cores of its GPU's share, up to "
-        f"{MOST_WORKERS}; 0 without a GPU)",
+        f"{CPUS_PER_GPU - 1}; 0 without a GPU)",
     )
     p.add_argument(
         "--gpus-each",

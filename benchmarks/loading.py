@@ -13,6 +13,8 @@ from benchmarks.experiments import Experiment
 
 WORKER_TIMEOUT_S = 600
 """Seconds after which a loader process that a video hangs is given up, with an error."""
+CPUS_PER_GPU = 16
+"""Cores of a process with a GPU, where the machine has as many: itself and its loader processes."""
 PREFETCH = 4
 """Batches that each loader process reads ahead, where shared memory has room for them."""
 SHARED_MEMORY = Path("/dev/shm")

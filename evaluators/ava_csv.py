@@ -77,7 +77,7 @@ def read_label_map(path: PathLike) -> dict[int, str]:
     """
     path = Path(path)
     text = _decode(path, _read_bytes(path)).replace("\r\n", "\n")
-    at = _GAP.match(text).end()  # type: ignore[union-attr]  # it matches the empty text
+    at = _after_gap(text, 0)
     if at == len(text):
         _fail(path, None, "the file is empty", "a label map lists the classes to evaluate")
     if "{" not in text and "<" not in text and (listed := _plain_list(text)):
@@ -93,6 +93,12 @@ def read_label_map(path: PathLike) -> dict[int, str]:
     return classes
 
 
+def _after_gap(text: str, at: int) -> int:
+    """Where the next word begins, behind spaces and comments."""
+    gap = _GAP.match(text, at)
+    return gap.end() if gap else at
+
+
 def _items(path: Path, text: str, at: int) -> Iterator[tuple[int, int, str]]:
     """The line, id and name of each entry of protobuf text, of which the first begins at `at`."""
     while at < len(text):
@@ -101,9 +107,9 @@ def _items(path: Path, text: str, at: int) -> Iterator[tuple[int, int, str]]:
         opening = _OPENING.match(text, at)
         at = opening.end() if opening else at
         while opening:
-            at = _GAP.match(text, at).end()  # type: ignore[union-attr]
+            at = _after_gap(text, at)
             if text[at : at + 1] in ("}", ">"):
-                at = _GAP.match(text, at + 1).end()  # type: ignore[union-attr]
+                at = _after_gap(text, at + 1)
                 break
             opening = _FIELD.match(text, at)
             if opening:

@@ -29,7 +29,7 @@ from torch import nn
 
 from benchmarks.context import RunContext
 from benchmarks.experiments import TRAINING, Experiment
-from benchmarks.loading import loader_options
+from benchmarks.loading import CPUS_PER_GPU, loader_options
 from benchmarks.score.evaluate import frame_ap, protocol_of
 from benchmarks.score.predict import predict
 from benchmarks.train.data import Data, given_boxes, load_data
@@ -44,8 +44,6 @@ from datasets.transforms import Batch, TrainingView, collate
 GIB = 2**30
 READ_CLIPS = 16
 """Training clips that are read, to be timed."""
-CPUS_PER_GPU = 16
-"""`benchmarks.sweep.cluster`'s, which needs Ray."""
 
 
 @dataclass

@@ -33,11 +33,10 @@ os.environ.update(
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from benchmarks.loading import CPUS_PER_GPU
 from benchmarks.score.provenance import CHECKOUT, COMMIT, git_commit
 from benchmarks.sweep.storage import fetch, send
 
-CPUS_PER_GPU = 16
-"""Cores of a process with a GPU, where the machine has as many: itself and its loader processes."""
 STARTUP_TIMEOUT_S = 5 * 60.0
 """Seconds in which a private cluster's first process has to start."""
 
