@@ -35,7 +35,7 @@ def all_gather(value: Any) -> list[Any]:
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
-    distributed.all_gather_object(values, value, group=_host_group())
+    distributed.all_gather_object(values, value, group=host_group())
     return values
 
 
@@ -43,8 +43,11 @@ _HOST_GROUPS: dict[Any, Any] = {}
 """Process group -> one of the same processes that talks through host memory."""
 
 
-def _host_group() -> Any:
-    """NCCL would bring what is gathered, a split's detections, into the memory of every GPU."""
+def host_group() -> Any:
+    """The group for Python objects, which talks through host memory.
+
+    NCCL would bring what is gathered, a split's detections, into the memory of every GPU.
+    """
     if distributed.get_backend() == "gloo":
         return None
     world = distributed.group.WORLD

@@ -4,8 +4,8 @@
     python -m benchmarks.gpu --only speed kernels   these sections; the figures of the others are kept
     python -m benchmarks.gpu --device cpu --quick   small models, in a minute, as in the tests
 
-Needs torch, numpy, scipy, pandas, pillow and pyarrow alone: clips are rendered in memory, but for `loader`,
-which reads files and says so where av is missing. Writes OUT/gpu/gpu.json after each section and
+Needs torch, numpy, scipy, pandas, pillow and pyarrow alone: clips are rendered in memory, but for `loader`
+and `feeding`, which read files and say so where av is missing. Writes OUT/gpu/gpu.json after each section and
 OUT/gpu/gpu.md, whose last measured copy is docs/gpu.md.
 """
 
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from actloc_core import cli
-from benchmarks.profile import accuracy, kernels, loader, page, speed, trains
+from benchmarks.profile import accuracy, kernels, loader, page, processes, speed, trains
 from benchmarks.score.provenance import git_commit
 from benchmarks.score.results import save
 
@@ -40,7 +40,9 @@ SECTIONS: dict[str, Callable[[torch.device, bool, float], Any]] = {
     "kernels": lambda device, quick, seconds: kernels.kernels(device, quick),
     "depthwise": lambda device, quick, seconds: kernels.depthwise(device, quick),
     "trains": trains.trains,
+    "processes": lambda device, quick, seconds: processes.processes(device, quick),
     "loader": lambda device, quick, seconds: loader.loader(device, quick),
+    "feeding": lambda device, quick, seconds: loader.feeding(device, quick),
     "compile": lambda device, quick, seconds: speed.compiled(device, quick),
 }
 """In the order in which they run."""

@@ -93,7 +93,8 @@ def random_batch(exp: Experiment, device: torch.device) -> Batch:
         labels = rng.random((count, CLASSES)) < 0.04
         targets.append(Targets(torch.from_numpy(boxes).float(), torch.from_numpy(labels).float()))
     size = exp.batch, 3, exp.frames, exp.crop, exp.crop
-    clips = torch.randint(0, 256, size, dtype=torch.uint8, device=device).cpu()
+    noise = torch.Generator(device).manual_seed(0)
+    clips = torch.randint(0, 256, size, dtype=torch.uint8, device=device, generator=noise).cpu()
     if device.type == "cuda":
         clips = clips.pin_memory()
     return Batch([Group(clips, unchanged(exp.batch), targets, list(range(exp.batch)))], [])

@@ -208,6 +208,38 @@ def _loader(rows: Any, figures: Mapping[str, Any]) -> str:
     )
 
 
+def _feeding(rows: Any, figures: Mapping[str, Any]) -> str:
+    head = "## From files to steps\n\n"
+    if "note" in rows:
+        return f"{head}{rows['note']}"
+    columns = {
+        "file": ("file", ""),
+        "workers": ("loader processes", ""),
+        "read_clips_s": ("read, clips/s", ".0f"),
+        "trained_clips_s": ("read and trained, clips/s", ".1f"),
+        "alone_clips_s": ("trained without reading, clips/s", ".1f"),
+    }
+    return (
+        f"{head}MViTv2-S at 256, batch 16, augmentation as in the paper's rows; files as above.\n\n"
+        + table(rows, columns)
+    )
+
+
+def _processes(p: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    rows = [
+        {"way": f"{name} process{'es' * (name == 'two')}"}
+        | {f"step {i}": loss for i, loss in enumerate(p[name], 1)}
+        for name in ("one", "two")
+    ]
+    columns = {"way": ("", "")} | {f"step {i}": (f"step {i}", ".5f") for i in (1, 2, 3)}
+    return (
+        "## Processes that share a batch\n\nThe loss of the same three steps of 4 clips, by one process and "
+        "by two that have half of each batch, on one device through gloo:\n\n"
+        f"{table(rows, columns)}\n\nA step of 2 clips takes {p['alone_ms']:.1f} ms, and {p['shared_ms']:.1f} "
+        f"in DDP with {p['backend']}, in a group of one process."
+    )
+
+
 SECTIONS: dict[str, Callable[[Any, Mapping[str, Any]], str]] = {
     "ceilings": _ceilings,
     "accuracy": _accuracy,
@@ -217,6 +249,8 @@ SECTIONS: dict[str, Callable[[Any, Mapping[str, Any]], str]] = {
     "kernels": _kernels,
     "depthwise": _depthwise,
     "trains": _trains,
+    "processes": _processes,
     "loader": _loader,
+    "feeding": _feeding,
 }
 """Section -> its text, in the order of the page; `eager` and `compile` are rows of `speed`'s table."""

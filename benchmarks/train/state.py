@@ -90,30 +90,34 @@ def new_state(model: nn.Module, exp: Experiment, *, steps: int, warmup: int) -> 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, warmup))
     averaged = None if exp.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(exp.ema))
     model.train()
-    module: nn.Module = CudaGraphs(model, exp) if uses_cuda_graphs(exp, device) else model
+    computed: Any = torch.compile(model) if exp.compile else model
+    module: nn.Module = CudaGraphs(computed, exp) if uses_cuda_graphs(exp, device) else computed
     no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
     if world_size() > 1:
-        module = DistributedDataParallel(module)
-        # Buffers are tables that never change, and a batch with clips of several sizes takes a forward pass
-        # for each: nothing may be exchanged in those, for the processes do not have as many.
-        newer = hasattr(module, "forward_sync_buffers")  # since torch 2.13
-        setattr(module, "forward_sync_buffers" if newer else "broadcast_buffers", False)
+        module = data_parallel(module)
         no_sync = module.no_sync
         if rank():  # initial weights are the same everywhere, dropped paths are not
             torch.manual_seed(exp.seed + 1_000_003 * rank())
-    forward: Any = torch.compile(module) if exp.compile else module
-    return TrainState(model, optimizer, schedule, averaged, forward, no_sync)
+    return TrainState(model, optimizer, schedule, averaged, module, no_sync)
+
+
+def data_parallel(module: nn.Module) -> DistributedDataParallel:
+    """A module whose processes exchange gradients in the backward pass; of CUDA graphs, after it."""
+    module = DistributedDataParallel(module)
+    # Buffers are tables that never change, and a batch with clips of several sizes takes a forward pass
+    # for each: nothing may be exchanged in those, for the processes do not have as many.
+    newer = hasattr(module, "forward_sync_buffers")  # since torch 2.13
+    setattr(module, "forward_sync_buffers" if newer else "broadcast_buffers", False)
+    return module
 
 
 def uses_cuda_graphs(exp: Experiment, device: torch.device) -> bool:
     """Whether training replays CUDA graphs: on a GPU, for clips of one size.
 
-    The two-stage baseline's boxes differ in number, checkpointing restores generators, torch.compile has
-    graphs of its own, and under DDP they were never tried.
+    The two-stage baseline's boxes differ in number, and checkpointing restores generators.
     """
     fixed = exp.short_sides is None and exp.method != "two_stage"
-    alone = world_size() == 1
-    return device.type == "cuda" and alone and fixed and not exp.checkpointing and not exp.compile
+    return device.type == "cuda" and fixed and not exp.checkpointing
 
 
 class CudaGraphs(nn.Module):

@@ -113,7 +113,7 @@ def test_no_cuda_graphs_on_a_cpu_or_for_rows_with_clips_or_boxes_of_varying_size
     assert uses_cuda_graphs(EXP, gpu)
     assert not uses_cuda_graphs(EXP, CPU)
     for field, value in {
-        "method": "two_stage", "short_sides": (32, 48), "checkpointing": True, "compile": True,
+        "method": "two_stage", "short_sides": (32, 48), "checkpointing": True,
     }.items():  # fmt: skip
         assert not uses_cuda_graphs(replace(EXP, **{field: value}), gpu), field
 
