@@ -1,6 +1,6 @@
 """`python -m benchmarks.gpu`: what training at the paper's size takes on this GPU, in eight minutes.
 
-    python -m benchmarks.gpu                        all sections
+    python -m benchmarks.gpu                        all sections but `compile`
     python -m benchmarks.gpu --only speed kernels   these sections; the figures of the others are kept
     python -m benchmarks.gpu --device cpu --quick   small models, in a minute, as in the tests
 
@@ -46,6 +46,8 @@ SECTIONS: dict[str, Callable[[torch.device, bool, float], Any]] = {
     "compile": lambda device, quick, seconds: speed.compiled(device, quick),
 }
 """In the order in which they run."""
+ON_REQUEST = ("compile",)
+"""Sections that run when asked for alone: torch.compile takes five minutes before the first step."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     figures: dict[str, Any] = json.loads(path.read_text()) if path.exists() and args.only else {}
     figures["machine"] = machine(device, args.quick)
     failed = 0
-    for name in args.only or SECTIONS:
+    for name in args.only or [name for name in SECTIONS if name not in ON_REQUEST]:
         clock = time.perf_counter()
         try:
             figures[name] = SECTIONS[name](device, args.quick, args.train_seconds)

@@ -30,7 +30,7 @@ def measured(tmp_path_factory):
 @pytest.mark.slow
 def test_gpu_json_has_every_section_measured_with_few_packages(measured):
     figures = json.loads((measured / "gpu.json").read_text())
-    sections = set(gpu.SECTIONS) - {"compile"}
+    sections = set(gpu.SECTIONS) - set(gpu.ON_REQUEST)
     assert set(figures) == sections | {"machine", "commits"}
     assert set(figures["commits"]) == sections
     assert figures["machine"]["quick"]
@@ -40,6 +40,7 @@ def test_gpu_json_has_every_section_measured_with_few_packages(measured):
         assert not [row for row in rows if "error" in row], name
     assert [row["model"] for row in figures["accuracy"]] == ["MViTv2-S", "Hiera-L", "DETR on MViTv2-S"]
     assert all(row["float32 tokens"] < 1e-5 for row in figures["accuracy"])
+    assert figures["processes"]["two"] == pytest.approx(figures["processes"]["one"], rel=1e-6)
     assert figures["graphs"]["graphs"] == pytest.approx(figures["graphs"]["eager"], rel=1e-6)
     assert figures["trains"]["steps"] >= len(figures["trains"]["curve"]) > 0
     assert 0 < figures["trains"]["mAP_random_classes"] < 1
@@ -56,8 +57,11 @@ def test_gpu_md_has_a_heading_for_every_section(measured):
 @pytest.mark.slow
 def test_a_core_reads_clips_and_the_cores_that_a_gpu_needs_follow(tmp_path):
     options = ["--device", "cpu", "--quick", "--out", str(tmp_path), "--only"]
-    assert gpu.main([*options, "loader"]) == 0
+    assert gpu.main([*options, "loader", "feeding"]) == 0
     figures = json.loads((tmp_path / "gpu" / "gpu.json").read_text())
+    for row in figures["feeding"]:
+        assert row["read_clips_s"] > row["trained_clips_s"] > 0
+        assert row["alone_clips_s"] > row["trained_clips_s"]
     small, large = figures["loader"]
     assert (small["file"], large["file"]) == ("320 x 240", "640 x 480")
     assert small["clips_s"] > large["clips_s"] > 0
