@@ -34,10 +34,11 @@ from benchmarks.inputs import (
     add_scale_options,
     check_data,
     chosen_rows,
-    data_roots,
     exit_code,
+    given_roots,
     positive,
     weight_files,
+    with_synthetic,
 )
 from benchmarks.loading import CPUS_PER_GPU
 from benchmarks.score.provenance import scoring_code
@@ -186,9 +187,11 @@ def read_job(args: argparse.Namespace, rows: Mapping[str, Experiment]) -> Job:
     for name, exp in rows.items():
         names[exp.hash] = f"{names[exp.hash]} = {name}" if exp.hash in names else name
     experiments = {exp.hash: exp for exp in rows.values()}
-    roots = data_roots(args.data, rows, args.out / "data")
+    roots = given_roots(args.data, rows)
     downloads = args.out / "weights" if args.pretrained else None
-    return Job(names, experiments, roots, weight_files(args.weights, experiments, downloads), args.out)
+    weights = weight_files(args.weights, experiments, downloads)
+    # Last, for it takes a minute: all options are checked before.
+    return Job(names, experiments, with_synthetic(roots, rows, args.out / "data"), weights, args.out)
 
 
 def rows_to_run(job: Job, fingerprints: Mapping[str, str], *, fresh: bool) -> dict[str, str | None]:

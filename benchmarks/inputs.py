@@ -119,18 +119,20 @@ def named(option: str, given: list[str], example: str) -> dict[str, Path]:
     return paths
 
 
-def data_roots(given: list[str], rows: Mapping[str, Experiment], made: Path) -> dict[str, Path]:
-    """Dataset name -> folder, from NAME=FOLDER arguments; synthetic benchmarks are made if needed.
-
-    Raises ValueError for a folder that no row uses.
-    """
+def given_roots(given: list[str], rows: Mapping[str, Experiment]) -> dict[str, Path]:
+    """Dataset name -> folder, from NAME=FOLDER arguments. Raises ValueError for a folder that no row uses."""
     roots = named("--data", given, "NAME=FOLDER, such as ava=/data/ava")
     wanted = {exp.dataset for exp in rows.values()}
     for name in sorted(roots.keys() - wanted):
         raise ValueError(f"--data {name}=...: no chosen row uses it; they use {', '.join(sorted(wanted))}")
-    for name in sorted(wanted & (SYNTHETIC) - roots.keys()):
-        roots[name] = make_synthetic(made, name)
     return roots
+
+
+def with_synthetic(roots: Mapping[str, Path], rows: Mapping[str, Experiment], made: Path) -> dict[str, Path]:
+    """The folders with those of the rows' synthetic benchmarks, which are made under `made` if needed."""
+    wanted = {exp.dataset for exp in rows.values()}
+    missing = sorted(wanted & SYNTHETIC - roots.keys())
+    return {**roots, **{name: make_synthetic(made, name) for name in missing}}
 
 
 def weight_files(

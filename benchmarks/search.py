@@ -23,11 +23,12 @@ from benchmarks.experiments import OURS, ROWS, SCALES, Experiment, choose, rows_
 from benchmarks.inputs import (
     add_common_options,
     check_data,
-    data_roots,
     exit_code,
+    given_roots,
     initial_rows,
     positive,
     weight_files,
+    with_synthetic,
 )
 from benchmarks.run import run
 from benchmarks.score.results import save
@@ -56,15 +57,16 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     [row] = choose([args.row])
     exp = rows_at(args.scale, seed=args.seed)[row]
-    roots = data_roots(args.data, {row: exp}, args.out / "data")
+    given = given_roots(args.data, {row: exp})
     downloads = args.out / "weights" if args.pretrained else None
     weights = weight_files(args.weights, {exp.hash: exp}, downloads)
+    roots = with_synthetic(given, {row: exp}, args.out / "data")
     check_data({exp.hash: exp}, roots)
     initial_weights = weights_file(exp, weights, args.out / "trainings")
     if initial_weights is not None and not initial_weights.exists():  # a small row's pre-training
         [(name, initial)] = initial_rows([exp], args.scale).items()
         print(f"{name}: {row} is initialised from it; training it first", flush=True)
-        initial_roots = data_roots([], {name: initial}, args.out / "data")
+        initial_roots = with_synthetic({}, {name: initial}, args.out / "data")
         run([initial], initial_roots, RunContext(resolve_device(None), args.out))
     from benchmarks.sweep.search import TrialLog  # with Ray, which takes seconds to import
 

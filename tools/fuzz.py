@@ -399,7 +399,7 @@ def judge(kind: Kind, path: Path, data: bytes) -> bool:
         raise Finding(f"took more than {TIMEOUT_S} s")
 
     signal.signal(signal.SIGALRM, hang)
-    signal.alarm(TIMEOUT_S)
+    signal.setitimer(signal.ITIMER_REAL, TIMEOUT_S)
     refusal: Exception | None = None
     try:
         value = kind.read(path)
@@ -408,7 +408,7 @@ def judge(kind: Kind, path: Path, data: bytes) -> bool:
     except (SystemExit, GeneratorExit) as error:
         raise Finding(repr(error)) from error
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
     if CALLS:
         raise Finding(f"ran {CALLS[0]}")
     if refusal is not None:

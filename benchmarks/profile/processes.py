@@ -28,6 +28,7 @@ def processes(device: torch.device, quick: bool) -> dict[str, Any]:
 
     The two share the device and talk through gloo, for NCCL wants a GPU each. With NCCL one process takes a
     step alone, and with its gradients in DDP's buckets, at the batch of each GPU where eight share one.
+    Raises RuntimeError where the two disagree.
     """
     exp = experiment(quick, batch=4, drop_path=0.0)
     with tempfile.TemporaryDirectory() as folder:

@@ -26,7 +26,8 @@ def model_of(exp):
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
-    "name", ["mvitv2_tiny", "mvitv1_b", pytest.param("mvitv2_s", marks=pytest.mark.slow)]
+    "name",
+    ["mvitv2_tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mvitv1_b", "mvitv2_s"))],
 )
 def test_the_residual_stream_of_mvit_is_float32_and_its_updates_bfloat16(name, training):
     """After every block, also where a linear layer widens the tokens; with and without class token."""

@@ -192,7 +192,7 @@ def test_a_row_is_initialised_from_the_backbone_of_another_training(finished, tr
     assert not torch.equal(after["proj.weight"], before["proj.weight"])
 
 
-@pytest.mark.parametrize("boxes", ["detector", "ground_truth"])
+@pytest.mark.parametrize("boxes", ["detector", pytest.param("ground_truth", marks=pytest.mark.slow)])
 def test_the_two_stage_baseline_trains_and_scores_with_the_same_code(boxes, small_benchmark, tmp_path):
     """Untrained, true boxes score about what random classes do. A detector misses some actors."""
     exp = replace(EXP, method="two_stage", boxes=boxes)

@@ -271,6 +271,7 @@ def test_latex_escapes_text_and_has_booktabs_rules(store, tmp_path):
     assert tex.count("{") == tex.count("}")
 
 
+@pytest.mark.slow
 def test_a_report_of_rows_with_fields_set_has_these_alone(store, tmp_path):
     """They are another scale, of the same size: no difference to the paper's numbers is shown."""
     scale = "tiny --set batch=4"

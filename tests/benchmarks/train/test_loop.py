@@ -42,13 +42,13 @@ def test_a_resumed_order_is_the_rest_of_the_whole_one(first):
 
 @pytest.mark.takes_long("32 training steps")
 def test_training_is_the_same_twice_and_lowers_the_loss(small_split):
-    exp = replace(EXP, epochs=4, lr=2e-3)
+    exp = replace(EXP, epochs=2, lr=4e-3)
     model, steps = fit_new(small_split, exp)
     again, _ = fit_new(small_split, exp)
     assert equal_weights(again, model)
     losses = [step.loss for step in steps]
-    assert [step.step for step in steps] == list(range(1, 17))
-    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+    assert [step.step for step in steps] == list(range(1, 9))
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
     for step in steps:
         assert step.loss == pytest.approx(sum(step.losses.values()), rel=1e-5)
 
@@ -79,9 +79,9 @@ def test_fewer_clips_than_a_batch_are_refused(small_split):
 
 
 def test_training_with_scale_augmentation_takes_clips_of_several_sizes(small_split):
-    exp = replace(EXP, crop=64, lr=1e-3, short_sides=(60, 85))
+    exp = replace(EXP, crop=64, lr=1e-3, short_sides=(60, 85), epochs=0.5)
     _, steps = fit_new(replace(small_split, crop=64), exp)
-    assert len(steps) == 4
+    assert len(steps) == 2
     assert all(np.isfinite(step.loss) for step in steps)
     assert all(step.problems == () for step in steps)
 
@@ -202,7 +202,7 @@ def test_losses_that_are_read_late_are_those_of_every_step(small_split, every_st
     assert [s.step for s in others if s.mAP is not None] == [3, 6, 9, 12]
 
 
-@pytest.mark.parametrize("stop_at", [2, 4, 7, 11])
+@pytest.mark.parametrize("stop_at", [2, 7])
 def test_a_stop_between_two_reads_resumes_bit_for_bit(small_split, every_step, monkeypatch, stop_at):
     """Twelve steps, read after 5, 10 and 12: a stop in between loses the steps after the last checkpoint."""
     monkeypatch.setattr(loop, "READ_EVERY", {"cpu": 5})
@@ -265,11 +265,11 @@ def test_checkpoints_that_take_long_are_fewer(small_split, monkeypatch):
             saved.append(content["step"])
 
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))
-    fit_new(small_split, replace(EXP, batch=2, epochs=1.2), [Slow()], checkpoint_every=10.0)
+    fit_new(small_split, replace(EXP, batch=1, epochs=0.6), [Slow()], checkpoint_every=10.0)
     assert saved == [10, 35], "at 10 and 35.5 seconds, though one is asked for every 10"
     now = 0.0
     saved.clear()
-    fit_new(small_split, replace(EXP, epochs=1), [Slow()], checkpoint_every=0)
+    fit_new(small_split, replace(EXP, batch=1, epochs=0.05), [Slow()], checkpoint_every=0)
     assert len(saved) > 1, "0 is every step"
 
 

@@ -68,6 +68,7 @@ def test_an_interrupted_training_resumes_and_ends_bit_for_bit_the_same(data, uni
     assert saved_steps(folder) == []
 
 
+@pytest.mark.slow
 def test_an_interruption_between_two_reads_of_losses_loses_no_line_of_the_log(
     data, uninterrupted, tmp_path, monkeypatch
 ):
@@ -157,7 +158,7 @@ def test_a_finished_training_is_loaded_unless_its_origin_is_another(data, uninte
     assert finished(folder.with_name("none"), whole.origin) is None
 
 
-@pytest.mark.takes_long("four trainings")
+@pytest.mark.slow
 def test_a_fresh_request_trains_anew_and_resumes_its_own_checkpoints(data, tmp_path):
     """Whatever the clock says: here the old training's files are from tomorrow."""
     train(EXP, data, context_of(tmp_path))
