@@ -48,6 +48,8 @@ ONE_PACKET_ONE_FRAME = {"h264", "hevc", "mpeg4", "mjpeg", "vp8", "vp9", "av1", "
 """Decoders whose packets in those containers hold one presented frame each (VP8: see _is_presented)."""
 REORDER_WINDOW = 32
 """Packets that surely include the first presented frame: no codec reorders over more."""
+LATE = 0.1
+"""Seconds after which a video begins late in its file, so that the file's stated end is not its length."""
 TIE = 1e-6
 """Tolerance in frames: a timestamp this close below a boundary is on it, as times are floats."""
 
@@ -67,6 +69,8 @@ class VideoInfo:
     """From the first frame's timestamp to the end of the last frame."""
     height: int
     width: int
+    damaged: int = 0
+    """Packets that arrived damaged, as MPEG-TS can tell: frames there are missing or wrong."""
 
 
 def clip_indices(keyframe: int, length: int, *, frames: int, stride: int) -> np.ndarray:
@@ -98,7 +102,11 @@ def probe(path: Path) -> VideoInfo:
     with _open(path) as (container, stream):
         tick, stated = _tick(stream), _stated_rate(path, stream)
         index = _index(path, container, stream)
-    seconds = _decoded_seconds(path) if index is None else (index.timestamps - index.timestamps[0]) * tick
+    damaged = 0
+    if index is None:
+        seconds, damaged = _decoded_seconds(path)
+    else:
+        seconds = (index.timestamps - index.timestamps[0]) * tick
     with _open(path) as (container, stream):
         first = next(container.decode(stream), None)
         if first is None:
@@ -109,13 +117,14 @@ def probe(path: Path) -> VideoInfo:
     if abs(fps / stated - 1) < 0.02:
         fps = stated
     last = index.last * tick if index is not None and index.last else 1 / fps
-    return VideoInfo(len(seconds), float(fps), float(seconds[-1] + last), height, width)
+    return VideoInfo(len(seconds), float(fps), float(seconds[-1] + last), height, width, damaged)
 
 
 def duration(path: Path) -> float:
     """Duration in seconds as the file's header states it, or as `probe` measures it where it states none.
 
-    The header of a truncated file may state more than it holds. Raises VideoError for a missing file or
+    The header of a truncated file may state more than it holds. In a file whose video begins late, of a
+    segmenter or beside sound, the stated one may count from another time, so that it is measured. Raises VideoError for a missing file or
     one without a video.
     """
     with _open(path) as (container, stream):
@@ -165,10 +174,11 @@ def read_times(
             stored = [packet.pts for packet in packets if _is_presented(packet)]
             if stored and None not in stored and len(set(stored)) == len(stored):
                 timestamps = np.unique(np.array(stored, dtype=np.int64))
-                _check_end(path, stream, packets, min(hi, first + (stream.duration or 0)), slack=1)
+                begin = 0 if "matroska" in container.format.name else first  # of what the file states
+                _check_end(path, stream, packets, min(hi, begin + (stream.duration or 0)), slack=1)
                 wanted = timestamps[_last_up_to(timestamps, boundaries)]
                 return _decode_timestamps(path, stream, packets, wanted, size)
-    return _decode_numbers(path, _last_up_to(_decoded_seconds(path), boundaries), size)
+    return _decode_numbers(path, _last_up_to(_decoded_seconds(path)[0], boundaries), size)
 
 
 @dataclass(frozen=True)
@@ -203,7 +213,7 @@ class Header:
 
     fps: float
     seconds: float | None
-    """None where the file states no duration, as some containers do."""
+    """None where the file states no duration, as some containers do, or its video begins late."""
 
 
 def read_header(path: Path) -> Header:
@@ -379,17 +389,20 @@ def _decode_numbers(path: Path, numbers: np.ndarray, size: tuple[int, int] | Non
     return _stack(path, [images[number] for number in numbers.tolist()])
 
 
-def _decoded_seconds(path: Path) -> np.ndarray:
-    """Decode all frames; -> their times since the first one, (n,) seconds."""
+def _decoded_seconds(path: Path) -> tuple[np.ndarray, int]:
+    """Decode all frames; -> their times since the first one, (n,) seconds, and the number of damaged packets."""
+    stored, damaged = [], 0
     with _open(path) as (container, stream):
-        stored = [frame.pts for frame in container.decode(stream)]
+        for packet in container.demux(stream):
+            damaged += packet.is_corrupt
+            stored += [frame.pts for frame in packet.decode()]
         tick, rate = _tick(stream), _stated_rate(path, stream)
     if not stored:
         raise _no_frames(path)
     known = np.array([pts for pts in stored if pts is not None], dtype=np.int64)
     if len(known) == len(stored) and (np.diff(known) > 0).all():
-        return (known - known[0]) * tick
-    return np.arange(len(stored)) / rate
+        return (known - known[0]) * tick, damaged
+    return np.arange(len(stored)) / rate, damaged
 
 
 def _read_with_decord(
@@ -463,6 +476,16 @@ def _stated_rate(path: Path, stream: VideoStream) -> float:
 
 
 def _stated_seconds(container: InputContainer, stream: VideoStream) -> float | None:
+    """The video's length as the file states it; None where it states none, or that of something else.
+
+    MP4, MOV and AVI state each stream's own length. The others state where the file ends: Matroska and FLV
+    since time 0, MPEG-TS since the first packet of any stream. Reads the file's beginning.
+    """
+    if {"mov", "avi"}.isdisjoint(container.format.name.split(",")):
+        first = next((packet.pts for packet in container.demux(stream) if packet.pts is not None), 0)
+        counted_from = (container.start_time or 0) / av.time_base if "mpeg" in container.format.name else 0.0
+        if first * _tick(stream) - counted_from > LATE:
+            return None
     if stream.duration:
         return float(stream.duration * _tick(stream))
     return float(container.duration / av.time_base) if container.duration else None

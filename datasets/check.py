@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from actloc_core.clip import VideoError, probe, read_times
+from actloc_core.clip import VideoError, VideoInfo, probe, read_times
 from datasets import ava, kinetics
 from datasets.jhmdb import JHMDB
 from datasets.split import FrameFolder, VideoSource, read_source
@@ -128,7 +128,7 @@ def _inspect_ava(root: Path, split: str, progress: Progress) -> SplitReport:
             if isinstance(source, FrameFolder):
                 frames += source.count
             else:  # all packets are read: a header may state more than the file holds
-                info = probe(source)
+                info = _probe(source, report.warnings)
                 frames, end = frames + info.frames, begin + info.seconds
         except (FileNotFoundError, ValueError) as error:
             report.errors.append(str(error))
@@ -155,10 +155,11 @@ def _inspect_kinetics(root: Path, split: str, progress: Progress) -> SplitReport
     videos, frames = tuple(labels), 0
     middles, sizes = np.zeros(len(videos), np.int64), np.ones((len(videos), 2))
     sources: dict[str, VideoSource] = {}
-    errors = []
+    errors: list[str] = []
+    warnings: list[str] = []
     for number, video in enumerate(videos):
         try:
-            info = probe(root / video)
+            info = _probe(root / video, warnings)
         except ValueError as error:
             errors.append(str(error))
         else:
@@ -170,12 +171,22 @@ def _inspect_kinetics(root: Path, split: str, progress: Progress) -> SplitReport
     label = np.array([label + 1 for video in videos for label in labels[video]], np.int64)
     boxes = np.concatenate([np.zeros((len(rows), 2)), sizes[rows]], axis=1)
     gt = GroundTruth(videos, rows, middles[rows], boxes, label)
-    report = SplitReport(split, {}, sources, gt, dict(enumerate(names, 1)), errors=errors)
+    report = SplitReport(split, {}, sources, gt, dict(enumerate(names, 1)), errors=errors, warnings=warnings)
     unused = [name for number, name in report.classes.items() if number not in set(label.tolist())]
     if unused:
         report.warnings.append(f"{split}: classes without a clip: {len(unused):,}, the first {unused[0]!r}")
     _count(report, len(videos), frames)
     return report
+
+
+def _probe(path: Path, warnings: list[str]) -> VideoInfo:
+    """Measure a video; damage that its container tells is one more warning. Raises VideoError."""
+    info = probe(path)
+    if info.damaged:
+        warnings.append(
+            f"{path}: {info.damaged:,} damaged packets: frames there are missing or wrong; get the file again"
+        )
+    return info
 
 
 def _check_tube_video(
@@ -184,7 +195,7 @@ def _check_tube_video(
     """Find a video and compare its length with the annotations'; -> its number of frames, 0 if missing."""
     try:
         source = benchmark.find_source(root, video)
-        length = source.count if isinstance(source, FrameFolder) else probe(source).frames
+        length = source.count if isinstance(source, FrameFolder) else _probe(source, report.warnings).frames
     except (FileNotFoundError, ValueError) as error:
         report.errors.append(str(error))
         return 0

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from actloc_core import clip
 from actloc_core.clip import VideoError, clip_indices, clip_times, duration, probe, read_frames, read_times
-from tests.actloc_core.numbered import numbers, write_numbered
+from tests.actloc_core.numbered import bars_of, numbers, write_numbered
 
 needs_decord = pytest.mark.skipif(clip.decord is None, reason="no decord here")
 
@@ -466,6 +466,41 @@ def test_duration_comes_from_the_header_or_else_from_probe(tmp_path, monkeypatch
     assert duration(stated) == pytest.approx(1.6)
     with pytest.raises(VideoError, match="no such video file"):
         duration(tmp_path / "none.mp4")
+
+
+@pytest.mark.parametrize("form", ["mp4", "matroska", "mpegts", "flv"])
+@pytest.mark.parametrize("sound", [False, True])
+def test_a_video_that_begins_late_is_as_long_as_from_its_first_frame_to_its_end(tmp_path, form, sound):
+    """Forty frames of 25 a second from second 10 on, as segmenters cut them; or sound before them."""
+    path = tmp_path / "late"
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.max_b_frames = 64, 48, 0
+        silence = container.add_stream("aac", rate=48000) if sound else None
+        for n in range(40):
+            frame = av.VideoFrame.from_ndarray(bars_of(n, 64, 48), format="rgb24")
+            frame.pts, frame.time_base = 250 + n, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        for n in range(11 * 48 if silence else 0):
+            samples = av.AudioFrame("fltp", "mono", 1000)
+            samples.planes[0].update(bytes(samples.planes[0].buffer_size))
+            samples.rate, samples.pts, samples.time_base = 48000, 1000 * n, Fraction(1, 48000)
+            container.mux(silence.encode(samples))
+    assert duration(path) == pytest.approx(1.6, abs=0.05)
+    assert probe(path).seconds == pytest.approx(1.6, abs=0.05)
+    times = np.array([-1.0, 0.0, 1.0, 1.56, 9.0])
+    assert numbers(read_times(path, times, fps=25)) == [0, 0, 25, 39, 39]
+
+
+def test_damaged_packets_of_mpeg_ts_are_counted(tmp_path):
+    """A packet of the transport stream is lost: the container's counter has a gap, the decoder no error."""
+    path = write_numbered(tmp_path / "whole.ts", 64, options={"g": "8"})
+    assert probe(path).damaged == 0
+    data = path.read_bytes()
+    packets = [data[i : i + 188] for i in range(0, len(data), 188)]
+    path.write_bytes(b"".join(packets[: len(packets) // 2] + packets[len(packets) // 2 + 3 :]))
+    assert probe(path).damaged >= 1
 
 
 def test_title_in_latin_1_is_ignored(tmp_path):

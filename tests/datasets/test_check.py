@@ -1,5 +1,6 @@
 """`python -m datasets check` on complete, incomplete, damaged and missing datasets."""
 
+import re
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from datasets import ava, synthetic, synthetic_clips, synthetic_tubes
 from datasets.__main__ import main
 from datasets.check import PUBLISHED_COUNTS, inspect, summary
 from datasets.scenes import ACTIONS
+from tests.actloc_core.numbered import write_numbered
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,16 @@ def test_truncated_video_is_an_error(made, capsys, tmp_path):
     status, out, _ = check(capsys, tmp_path, "ava", root)
     assert status == 1
     assert "train_000: annotated up to second 905, but it ends at 903.5: truncated?" in out
+
+
+def test_damage_inside_a_transport_stream_is_a_warning(made, capsys, tmp_path):
+    root = shutil.copytree(made / "ava", tmp_path / "ava")
+    old = root / "videos" / "val_000.mp4"
+    data = write_numbered(tmp_path / "whole.ts", 96, options={"g": "8"}).read_bytes()
+    lost = len(data) // 188 // 2 * 188
+    old.write_bytes(data[:lost] + data[lost + 3 * 188 :])
+    _, out, _ = check(capsys, tmp_path, "ava", root)
+    assert re.search(r"warning: .*val_000\.mp4: \d+ damaged packets: frames there are missing or wrong", out)
 
 
 def test_invalid_annotations_exit_with_code_2(made, capsys, tmp_path):
