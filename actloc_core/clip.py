@@ -124,8 +124,8 @@ def duration(path: Path) -> float:
     """Duration in seconds as the file's header states it, or as `probe` measures it where it states none.
 
     The header of a truncated file may state more than it holds. In a file whose video begins late, of a
-    segmenter or beside sound, the stated one may count from another time, so that it is measured. Raises VideoError for a missing file or
-    one without a video.
+    segmenter or beside sound, the stated one may count from another time, so that it is measured.
+    Raises VideoError for a missing file or one without a video.
     """
     with _open(path) as (container, stream):
         stated = _stated_seconds(container, stream)
@@ -390,7 +390,7 @@ def _decode_numbers(path: Path, numbers: np.ndarray, size: tuple[int, int] | Non
 
 
 def _decoded_seconds(path: Path) -> tuple[np.ndarray, int]:
-    """Decode all frames; -> their times since the first one, (n,) seconds, and the number of damaged packets."""
+    """Decode all; -> each frame's time since the first, (n,) seconds, and the number of damaged packets."""
     stored, damaged = [], 0
     with _open(path) as (container, stream):
         for packet in container.demux(stream):

@@ -175,29 +175,46 @@ class Summary:
     """Why prediction ended before the video's stated end; None where it did not."""
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How a video is predicted."""
+
+    every: float
+    """Seconds between keyframes; the first one is at 0."""
+    theta: float = 0.2
+    """See `ActionDetector`."""
+    batch: int = 4
+    """Clips that go through the model at once."""
+    start_second: int = 0
+    """Of the first frame, as annotations count; AVA's files of 15 minutes begin with 900."""
+
+
 def predict(
     detector: ActionDetector,
     video: Path,
     out: Path,
+    settings: Settings,
     *,
-    every: float,
-    theta: float = 0.2,
-    batch: int = 4,
     on_progress: Callable[[float], object] = lambda seconds: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
     """Write OUT/annotated.mp4, OUT/detections.csv and OUT/detections.json of a video.
 
-    every, theta, batch: see `iter_detections`. on_progress: called with the time of each frame in seconds.
+    on_progress: called with the time of each frame in seconds.
     should_stop: called after each frame; True ends the prediction there.
     Where a video ends early or prediction is stopped, the files hold the results up to there and the Summary
     gives the reason. Raises VideoError where no frame can be decoded, OSError where `out` cannot be written.
     """
     started, header, stopped = time.monotonic(), read_header(video), None
     with contextlib.ExitStack() as files:
-        writer = _ResultWriter(files, detector, video, out, fps=header.fps, every=every, theta=theta)
+        writer = _ResultWriter(files, detector, video, out, settings, fps=header.fps)
         events = iter_detections(
-            detector, video, every=every, theta=theta, batch=batch, should_flush=writer.is_full
+            detector,
+            video,
+            every=settings.every,
+            theta=settings.theta,
+            batch=settings.batch,
+            should_flush=writer.is_full,
         )
         try:
             for event in events:
@@ -230,12 +247,11 @@ class _ResultWriter:
         detector: ActionDetector,
         video: Path,
         out: Path,
+        settings: Settings,
         *,
         fps: float,
-        every: float,
-        theta: float,
     ) -> None:
-        self.video, self.every = video, every
+        self.video, self.every, self.start = video, settings.every, settings.start_second
         self.ids = {name: number for number, name in detector.classes.items()}
         table = files.enter_context(_open_atomic(out / "detections.csv"))
         self.table = csv.writer(table, lineterminator="\n")
@@ -245,7 +261,8 @@ class _ResultWriter:
         self.known: deque[KeyframeDetections] = deque()
         self.frames = self.clips = self.actors = 0
         self.last_second = 0.0
-        head = {"video": video.name, "checkpoint": str(detector.file), "every": every, "theta": theta}
+        chosen = {name: getattr(settings, name) for name in ("every", "theta", "start_second")}
+        head = {"video": video.name, "checkpoint": str(detector.file), **chosen}
         self.listing.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "keyframes": [')
 
     def is_full(self) -> bool:
@@ -260,17 +277,23 @@ class _ResultWriter:
 
     def add_detections(self, detections: KeyframeDetections) -> None:
         """Write AVA's rows (video, second, x1, y1, x2, y2, action id, score) and the keyframe's JSON."""
-        actors = []
+        actors, second = [], round(self.start + detections.second, 6)
         for actor in detections.actors:
             box = [f"{x:.4f}" for x in actor.box]
             self.table.writerows(
-                [self.video.stem, f"{detections.second:g}", *box, self.ids[name], f"{score:.6f}"]
+                [
+                    self.video.stem,
+                    f"{second:.6f}".rstrip("0").rstrip("."),
+                    *box,
+                    self.ids[name],
+                    f"{score:.6f}",
+                ]
                 for name, score in actor.actions.items()
             )
             actions = {name: round(score, 6) for name, score in actor.actions.items()}
             rounded = [round(x, 4) for x in actor.box]
             actors.append({"box": rounded, "p_actor": round(actor.p_actor, 6), "actions": actions})
-        keyframe = {"second": round(detections.second, 6), "actors": actors}
+        keyframe = {"second": second, "actors": actors}
         self.listing.write((",\n" if self.clips else "\n") + json.dumps(keyframe, ensure_ascii=False))
         self.clips, self.actors = self.clips + 1, self.actors + len(actors)
         self.known.append(detections)
@@ -438,6 +461,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--theta", type=float, default=0.2,
         help="score threshold: candidates with p(alpha) above it are actors (default: 0.2)",
     )  # fmt: skip
+    parser.add_argument(
+        "--start-second", type=int, default=0, metavar="S",
+        help="second of the first frame in detections.csv and .json, as your annotations count it: 900 for "
+        "AVA's files (default: 0)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="output directory (default: out/predictions/VIDEO)")
     parser.add_argument("--batch", type=int, default=4, help="clips per batch (default: 4)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if available)")
@@ -448,6 +476,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not 0 <= args.theta < 1:
         parser.error(f"--theta {args.theta}: give a probability in [0, 1)")
+    if args.start_second < 0:
+        parser.error(f"--start-second {args.start_second}: give at least 0")
     if args.batch < 1:
         parser.error(f"--batch {args.batch}: give at least 1")
     return args
@@ -464,17 +494,11 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path("out/predictions") / args.video.stem
     header = read_header(args.video)
     every = parse_interval(args.every, header.fps)
+    settings = Settings(every, args.theta, args.batch, args.start_second)
     detector = ActionDetector(args.checkpoint, device=args.device, half=args.half, compile=args.compile)
     with _report_progress(header.seconds) as on_progress, _catch_interrupt() as should_stop:
         summary = predict(
-            detector,
-            args.video,
-            out,
-            every=every,
-            theta=args.theta,
-            batch=args.batch,
-            on_progress=on_progress,
-            should_stop=should_stop,
+            detector, args.video, out, settings, on_progress=on_progress, should_stop=should_stop
         )
     if summary.stopped is not None:
         print(f"warning: {summary.stopped}; predicted up to {summary.seconds:.1f} s", file=sys.stderr)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,28 @@ PREFETCH = 4
 SHARED_MEMORY = Path("/dev/shm")
 """Where Linux keeps it. A container has 64 MiB of it unless told otherwise."""
 MIB = 2**20
+LONGEST_TMPDIR = 36
+"""Characters of a folder in which Ray's sockets, 70 longer, fit into a socket's address: 107 on Linux."""
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+
+
+def use_short_temporary_folder() -> None:
+    """Set TMPDIR to a short folder where it is too long for sockets, as on clusters, and say so.
+
+    For this process and those that it starts. Raises ValueError where there is no other folder to write to.
+    """
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if sys.platform != "linux" or len(folder) <= LONGEST_TMPDIR:
+        return
+    short = next((path for path in SHORT_FOLDERS if os.access(path, os.W_OK | os.X_OK)), None)
+    if short is None:
+        raise ValueError(
+            f"the temporary folder {folder} is too long for sockets, and nothing can be written to "
+            f"{', '.join(SHORT_FOLDERS)}: set TMPDIR to a folder of at most {LONGEST_TMPDIR} characters"
+        )
+    os.environ["TMPDIR"] = tempfile.tempdir = short
+    os.environ.pop("RAY_TMPDIR", None)
+    print(f"the temporary folder {folder} is too long for sockets: using {short}", file=sys.stderr)
 
 
 def loader_options(exp: Experiment, context: RunContext) -> dict[str, Any]:
@@ -29,6 +53,7 @@ def loader_options(exp: Experiment, context: RunContext) -> dict[str, Any]:
     """
     ahead: dict[str, Any] = {}
     if context.workers:
+        use_short_temporary_folder()  # what loader processes hand over goes through sockets
         room = free_shared_memory()
         factor = PREFETCH if room is None else prefetch(exp, context, room)
         if factor < PREFETCH:

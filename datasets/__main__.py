@@ -24,6 +24,7 @@ from actloc_core import cli
 from actloc_core.files import atomic_path
 from datasets import kinetics, synthetic, synthetic_clips, synthetic_tubes
 from datasets.check import PUBLISHED_COUNTS, contact_sheet, inspect, summary
+from datasets.description import FILE
 from evaluators.act_pickle import read_act
 from evaluators.ava_csv import read_groundtruth
 
@@ -71,6 +72,12 @@ def add_check(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="file for the drawn keyframes (default: out/check.png)",
     )
     p.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the sample (default: 0)")
+    p.add_argument(
+        "--start-second",
+        type=int,
+        metavar="S",
+        help="of ava: the annotations' second at a video's first frame, as dataset.json will say it",
+    )
     p.set_defaults(command=check)
 
 
@@ -78,6 +85,8 @@ def check(args: argparse.Namespace) -> int:
     """Validate a dataset and print a summary; -> 0 usable, 1 unusable. ValueError: a wrong option."""
     if args.sample < 0:
         raise ValueError(f"--sample {args.sample}: give at least 0")
+    if args.start_second is not None and (args.dataset != "ava" or args.start_second < 0):
+        raise ValueError(f"--start-second {args.start_second}: a number of seconds from 0, of --dataset ava")
     with progress_bar() as bar:
         tasks: dict[str, TaskID] = {}
 
@@ -86,13 +95,15 @@ def check(args: argparse.Namespace) -> int:
                 tasks[name] = bar.add_task(f"{args.dataset} {name}: videos", total=total)
             bar.update(tasks[name], completed=done)
 
-        reports = inspect(args.dataset, args.root, progress)
+        reports = inspect(args.dataset, args.root, progress, args.start_second)
     sheet = contact_sheet(reports, args.sample, args.seed)
     if sheet is not None:
         with atomic_path(args.picture) as part:
             sheet.save(part, format="PNG")
     text, usable = summary(args.dataset, reports)
     print(text)
+    if args.start_second is not None and usable:
+        print(f'to train with it: write {{"start_second": {args.start_second}}} into {args.root / FILE}')
     if sheet is not None:
         print(f"sample keyframes with their boxes: {args.picture}")
     return 0 if usable else 1

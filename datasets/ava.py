@@ -1,6 +1,7 @@
 """AVA 2.2 and datasets in its formats, such as the synthetic benchmark, from frames or video files.
 
-<root>/frames/<video>/<video>_%06d.jpg       30 per second, number 1 is second 900; or else
+<root>/frames/<video>/<video>_%06d.jpg       30 per second, number 1 is second 900; or
+<root>/rawframes/<video>/img_%05d.jpg        the same in MMAction2's tree; or else
 <root>/videos/<video>.{mp4,mkv,webm,avi,mov} whole movies, or their cuts from second 900
 <root>/annotations/ava_<split>_v2.2.csv                      video,second,x1,y1,x2,y2,action,person
 <root>/annotations/ava_<split>_excluded_timestamps_v2.2.csv      if missing, none is excluded
@@ -8,12 +9,15 @@
 <root>/annotations/ava_action_list_v2.2_for_activitynet_2019.pbtxt   the evaluated ones; if missing, all
 <root>/annotations/**/ava_detection_<split>_boxes_and_labels.csv     person boxes of a detector
 
-Where there are none of 2.2 the files of 2.1 are read.
+Where there are none of 2.2 the files of 2.1 are read, and where there are none of these those of MMAction2's
+own sets: <split>.csv, <split>_excluded_timestamps.csv, a label map, dense_proposals_<split>.pkl. They may lie
+in <root> itself. <root>/dataset.json says from where own data count their seconds (datasets.description).
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actloc_core.clip import clip_indices, clip_times, duration, read_times
+from datasets import description
 from datasets.cache import read_once
+from datasets.description import read_description
+from datasets.proposals import read_proposals
 from datasets.split import (
     ActorAnnotations,
     FrameFolder,
@@ -33,7 +40,14 @@ from datasets.split import (
     find_video,
     group_by_actor,
 )
-from evaluators.ava_csv import outside, read_annotations, read_exclusions, read_label_map, read_persons
+from evaluators.ava_csv import (
+    NOBODY,
+    outside,
+    read_annotations,
+    read_exclusions,
+    read_label_map,
+    read_persons,
+)
 from evaluators.frame_map import GroundTruth
 
 FIRST_SECOND, LAST_SECOND = 902, 1798
@@ -49,7 +63,7 @@ class AvaSplit(Split):
     """A split whose keyframes are seconds and whose boxes are fractions of the frame."""
 
     starts: dict[str, int]
-    """Video -> the movie's second at the first frame of its file or folder."""
+    """Video -> the annotations' second at the first frame of its file or folder."""
     fps: float
     """Clips are sampled as from a video of this constant frame rate, whatever the file's own rate."""
 
@@ -99,13 +113,18 @@ def load(
     read = read_files(root, split)
     csv, classes, ground_truth, excluded = read.csv, read.classes, read.ground_truth, read.excluded
     sources = {video: find_source(root, video, csv) for video in ground_truth.videos}
-    spans = {video: span(source, fps) for video, source in sources.items()}
+    start = read_description(root).start_second
+    spans = {video: span(source, fps, start) for video, source in sources.items()}
     # The person id distinguishes persons with equal boxes; older files have none.
     ids = np.full(len(ground_truth.label), -1) if read.person is None else read.person
+    seen = ground_truth.label != NOBODY
+    people = ground_truth.take(seen)
     # A box that leaves the frame is scored as it is, and trained on as far as it is seen.
-    annotations = group_by_actor(ground_truth, ids, ground_truth.box.clip(0, 1), tuple(classes))
+    annotations = group_by_actor(people, ids[seen], people.box.clip(0, 1), tuple(classes))
+    for video, second in zip(ground_truth.video[~seen], ground_truth.frame[~seen], strict=True):
+        annotations.rows.setdefault((ground_truth.videos[video], int(second)), (0, 0))
     _check_spans(annotations, sources, spans, csv)
-    keys = annotations.rows if split == "train" else _evaluated_keyframes(spans)
+    keys = annotations.rows if split == "train" else _evaluated_keyframes(spans, start)
     return AvaSplit(
         classes=classes,
         evaluated=read.evaluated,
@@ -139,24 +158,51 @@ class AvaFiles(NamedTuple):
     """What is unusual about them, in words."""
 
 
+class FileNames(NamedTuple):
+    """Names of a split's annotation files in one of the trees; of each the first that exists is read."""
+
+    csv: str
+    label_map: tuple[str, ...]
+    evaluated: str | None
+    """None: the tree has none, all classes are evaluated."""
+    exclusions: str
+
+
+def file_names(split: str) -> tuple[FileNames, ...]:
+    """The names of a split's annotation files in each tree: AVA 2.2, 2.1, MMAction2's of own sets."""
+    ava = [
+        FileNames(
+            f"ava_{split}_v{version}.csv",
+            (f"ava_action_list_v{version}.pbtxt",),
+            f"ava_action_list_v{version}_for_activitynet_{year}.pbtxt",
+            f"ava_{split}_excluded_timestamps_v{version}.csv",
+        )
+        for version, year in (("2.2", "2019"), ("2.1", "2018"))
+    ]
+    maps = ("label_map.txt", "label_map.pbtxt", "action_list.pbtxt")
+    return *ava, FileNames(f"{split}.csv", maps, None, f"{split}_excluded_timestamps.csv")
+
+
 def read_files(root: Path, split: str) -> AvaFiles:
-    """Read the annotation files of a split: of version 2.2, or of 2.1 where there are none.
+    """Read the annotation files of a split: of the first tree of `file_names` that has its csv.
 
     Raises FileNotFoundError or ValueError naming file, line and field.
     """
     folder, notes = annotations_folder(root), []
-    version, year = ("2.1", "2018") if (folder / f"ava_{split}_v2.1.csv").is_file() else ("2.2", "2019")
-    if (folder / f"ava_{split}_v2.2.csv").is_file():
-        version, year = "2.2", "2019"
-    classes = read_label_map(folder / f"ava_action_list_v{version}.pbtxt")
-    csv = folder / f"ava_{split}_v{version}.csv"
+    trees = file_names(split)
+    names = next((tree for tree in trees if (folder / tree.csv).is_file()), trees[0])
+    maps = [folder / name for name in names.label_map]
+    classes = read_label_map(next((file for file in maps if file.is_file()), maps[0]))
+    csv = folder / names.csv
     ground_truth, person = read_annotations(csv, known_ids=frozenset(classes))
     evaluated, excluded = classes, frozenset[Key]()
-    if (file := folder / f"ava_action_list_v{version}_for_activitynet_{year}.pbtxt").is_file():
+    if names.evaluated is None:
+        pass
+    elif (file := folder / names.evaluated).is_file():
         evaluated = read_label_map(file)
     else:
         notes.append(f"{file} does not exist: all {len(classes)} classes of training are evaluated")
-    if (file := folder / f"ava_{split}_excluded_timestamps_v{version}.csv").is_file():
+    if (file := folder / names.exclusions).is_file():
         excluded = read_exclusions(file)
     else:
         notes.append(f"{file} does not exist: no second is excluded")
@@ -183,29 +229,31 @@ def _check_spans(
             path = source.folder if isinstance(source, FrameFolder) else source
             raise ValueError(
                 f"{csv}: {video} is annotated at second {second}, but {path} covers seconds "
-                f"{begin} to {end:.1f}; is it cut from second {START_SECOND}?"
+                f"{begin} to {end:.1f}; is it cut from second {START_SECOND}? If the seconds of yours "
+                f'count from another, 0 say, write {{"start_second": 0}} into dataset.json in the data folder'
             )
 
 
-def _evaluated_keyframes(spans: dict[str, tuple[int, float]]) -> list[Key]:
-    """All seconds of the annotated range that each video holds, annotated or not."""
+def _evaluated_keyframes(spans: dict[str, tuple[int, float]], start: int | None) -> list[Key]:
+    """All seconds that each video holds, annotated or not; of AVA those of the annotated range."""
     return [
         (video, second)
-        for video, (_, end) in spans.items()
-        for second in range(FIRST_SECOND, LAST_SECOND + 1)
-        if second < end
+        for video, (begin, end) in spans.items()
+        for second in range(begin, math.ceil(end))
+        if start is not None or FIRST_SECOND <= second <= LAST_SECOND
     ]
 
 
 def person_boxes(path: Path, *, threshold: float = 0.8) -> dict[Key, PersonBoxes]:
     """Read a detector's person boxes for the two-stage baseline: keyframe (video, second) -> boxes.
 
-    path: a file like ava_detection_val_boxes_and_labels.csv, whose last column is the score.
+    path: a file like ava_detection_val_boxes_and_labels.csv, whose last column is the score, or MMAction2's
+    dense_proposals_val.pkl.
     threshold: boxes with this score or a higher one are used; 0.8 is usual in two-stage methods.
     A keyframe's boxes are sorted by score, best first. Keyframes without boxes are left out.
     Raises FileNotFoundError, or ValueError naming file and line.
     """
-    persons = read_persons(path)
+    persons = read_proposals(path) if path.suffix == ".pkl" else read_persons(path)
     used = np.flatnonzero(persons.score >= threshold)
     order = used[np.lexsort((-persons.score[used], persons.frame[used], persons.video[used]))]
     keys = np.column_stack([persons.video[order], persons.frame[order]])
@@ -226,10 +274,11 @@ def find_person_boxes(root: Path, split: str) -> Path:
     """
     stem, annotations = f"ava_detection_{split}_boxes_and_labels", annotations_folder(root)
     names = [f"{stem}{kind}.csv" for kind in ("_include_negative_v2.2", "_include_negative", "")]
+    names.append(f"dense_proposals_{split}*.pkl")
     paths = [path for name in names for path in sorted(annotations.rglob(name))]
     if not paths:
         raise FileNotFoundError(
-            f"{annotations}: no {names[-1]} in it or below it. It holds the boxes of a person detector, and "
+            f"{annotations}: no {stem}.csv in it or below it. It holds the boxes of a person detector, and "
             "is published with SlowFast; or choose rows that use ground-truth boxes or none"
         )
     return paths[0]
@@ -242,31 +291,40 @@ def annotations_folder(root: Path) -> Path:
     for name in ("annotations", "annotations_v2.2"):
         if (root / name).is_dir():
             return root / name
+    if any((root / tree.csv).is_file() for split in ("train", "val") for tree in file_names(split)):
+        return root
     raise FileNotFoundError(f"{root}: no folder annotations/ (or annotations_v2.2/) in it")
 
 
 def find_source(root: Path, video: str, csv: Path) -> VideoSource:
     """Find a video's extracted frames or else its file. Raises as `datasets.split.find_video`."""
     name = f"{video.replace('%', '%%')}_%06d.jpg"
-    return find_video(root, video, [(f"frames/{video}", name)], csv)
+    frames = [(f"frames/{video}", name), (f"rawframes/{video}", "img_%05d.jpg")]
+    return find_video(root, video, frames, csv)
 
 
-def span(source: VideoSource, fps: float) -> tuple[int, float]:
+def span(source: VideoSource, fps: float, start: int | None = None) -> tuple[int, float]:
     """First second of the movie that a file or its frames hold, and their end as the file states it.
 
-    A file that reaches the last annotated second is the whole movie; a shorter one is the cut from
-    second 900. AVA's movies are longer than half an hour, its cuts are 15 minutes long.
+    start: the first second of own data. None: AVA's. Of it a file that reaches the last annotated second is
+    the whole movie, a shorter one the cut from second 900: movies are longer than half an hour, cuts have 15
+    minutes.
     """
     if isinstance(source, FrameFolder):
-        return START_SECOND, START_SECOND + source.count / fps
+        begin = START_SECOND if start is None else start
+        return begin, begin + source.count / fps
     seconds = duration(source)
-    begin = 0 if seconds > LAST_SECOND else START_SECOND
+    begin = start if start is not None else 0 if seconds > LAST_SECOND else START_SECOND
     return begin, begin + seconds
 
 
 def fingerprint(root: Path) -> str:
     """Hash of the annotation files, 16 hex digits; the videos' bytes (200 GB) are not read."""
-    digest = hashlib.sha256()
-    for path in sorted(annotations_folder(root).glob("ava_*")):
+    digest, folder = hashlib.sha256(), annotations_folder(root)
+    own: list[Path] = [root / description.FILE]
+    for split in ("train", "val"):
+        names = file_names(split)[-1]
+        own += [folder / name for name in (names.csv, names.exclusions, *names.label_map)]
+    for path in sorted(folder.glob("ava_*")) + [path for path in own if path.is_file()]:
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]

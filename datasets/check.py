@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +18,13 @@ from PIL import Image, ImageDraw
 
 from actloc_core.clip import VideoError, VideoInfo, probe, read_times
 from datasets import ava, kinetics
+from datasets.description import FILE, read_description
 from datasets.jhmdb import JHMDB
 from datasets.split import FrameFolder, VideoSource, read_source
 from datasets.tubes import TubeBenchmark, select_videos
 from datasets.ucf24 import UCF24
 from evaluators.act_pickle import ActAnnotations, split_videos
+from evaluators.ava_csv import NOBODY
 from evaluators.frame_map import GroundTruth
 
 PUBLISHED_COUNTS: Mapping[str, Mapping[str, Mapping[str, int]]] = {
@@ -57,6 +61,8 @@ class SplitReport:
     """The videos that exist."""
     ground_truth: GroundTruth
     classes: dict[int, str]
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """UCF101-24, JHMDB: width and height in the unit of a video's boxes."""
     starts: dict[str, int] = field(default_factory=dict)
     """AVA: the movie's second at the first frame of each video."""
     errors: list[str] = field(default_factory=list)
@@ -77,14 +83,20 @@ Progress = Callable[[str, int, int], None]
 
 
 def inspect(
-    dataset: str, root: Path, progress: Progress = lambda name, done, total: None
+    dataset: str,
+    root: Path,
+    progress: Progress = lambda name, done, total: None,
+    start: int | None = None,
 ) -> list[SplitReport]:
     """Validate every split of a dataset: "ava", "ucf24", "jhmdb" or "kinetics".
 
+    start: the annotations' second at each video's first frame, in place of dataset.json's, to try it.
     Raises FileNotFoundError or ValueError where the annotations themselves cannot be read.
     """
     if dataset == "ava":
-        return [_inspect_ava(root, split, progress) for split in ("train", "val")]
+        reports = [_inspect_ava(root, split, progress, start) for split in ("train", "val")]
+        _check_shared(*reports)
+        return reports
     if dataset == "kinetics":
         return [_inspect_kinetics(root, split, progress) for split in ("train", "val")]
     benchmark = TUBE_BENCHMARKS[dataset]
@@ -99,34 +111,47 @@ def inspect(
             report = SplitReport(name, {}, {}, select_videos(act.ground_truth, videos), act.classes)
             frames = 0
             for done, video in enumerate(videos, 1):
-                frames += _check_tube_video(report, benchmark, root, video, act.nframes[video])
+                frames += _check_tube_video(report, benchmark, root, video, act)
                 progress(name, done, len(videos))
             _count(report, len(videos), frames)
             _check_tube_boxes(report, act)
             reports.append(report)
+        _check_shared(*reports[-2:])
     return reports
 
 
-def _inspect_ava(root: Path, split: str, progress: Progress) -> SplitReport:
+def _check_shared(train: SplitReport, test: SplitReport) -> None:
+    """Warn of videos that are in both splits."""
+    shared = sorted(set(train.ground_truth.videos) & set(test.ground_truth.videos))
+    if shared:
+        test.warnings.append(
+            f"{len(shared):,} videos are in {train.name} and in {test.name}, the first {shared[0]!r}: scored "
+            "on what is trained on"
+        )
+
+
+def _inspect_ava(root: Path, split: str, progress: Progress, start: int | None) -> SplitReport:
     # Errors of the readers, with file and line, are those of training.
     read = ava.read_files(root, split)
-    gt, csv = read.ground_truth, read.csv
+    gt, csv = read.ground_truth.take(read.ground_truth.label != NOBODY), read.csv
     report = SplitReport(split, {}, {}, gt, read.classes, warnings=[*read.notes])
     frames = 0
     seconds: dict[str, list[int]] = {video: [] for video in gt.videos}
     for video, second in zip(gt.video.tolist(), gt.frame.tolist(), strict=True):
         seconds[gt.videos[video]].append(second)
+    start = read_description(root).start_second if start is None else start
     outside = (gt.frame < ava.FIRST_SECOND) | (gt.frame > ava.LAST_SECOND)
-    if outside.any():
+    if start is None and outside.any():
         report.warnings.append(
             f"{split}: {int(outside.sum()):,} labels outside seconds {ava.FIRST_SECOND}..{ava.LAST_SECOND}"
         )
     for done, video in enumerate(gt.videos, 1):
         try:
             source = ava.find_source(root, video, csv)
-            begin, end = ava.span(source, ava.FPS)
+            begin, end = ava.span(source, ava.FPS, start)
             if isinstance(source, FrameFolder):
                 frames += source.count
+                _check_images(report, source)
             else:  # all packets are read: a header may state more than the file holds
                 info = _probe(source, report.warnings)
                 frames, end = frames + info.frames, begin + info.seconds
@@ -142,7 +167,8 @@ def _inspect_ava(root: Path, split: str, progress: Progress) -> SplitReport:
             if first < begin:  # training refuses it, too
                 report.errors.append(
                     f"{video}: annotated from second {first}, but its first frame is second {begin}: AVA's "
-                    f"seconds count from {begin}; add {begin} to yours if they count from 0"
+                    f"seconds count from {ava.START_SECOND}; if yours count from another, 0 say, write "
+                    f'{{"start_second": 0}} into {root / FILE}, or try it with --start-second 0'
                 )
         progress(split, done, len(gt.videos))
     _count(report, len(gt.videos), frames)
@@ -190,16 +216,27 @@ def _probe(path: Path, warnings: list[str]) -> VideoInfo:
 
 
 def _check_tube_video(
-    report: SplitReport, benchmark: TubeBenchmark, root: Path, video: str, expected: int
+    report: SplitReport, benchmark: TubeBenchmark, root: Path, video: str, act: ActAnnotations
 ) -> int:
-    """Find a video and compare its length with the annotations'; -> its number of frames, 0 if missing."""
+    """Find a video and compare its length and size with the annotations'; -> its frames, 0 if missing."""
+    expected, stated = act.nframes[video], act.resolution[video][::-1]
     try:
         source = benchmark.find_source(root, video)
-        length = source.count if isinstance(source, FrameFolder) else _probe(source, report.warnings).frames
+        if isinstance(source, FrameFolder):
+            _check_images(report, source)
+            length, size = source.count, source.read(np.zeros(1, np.int64)).shape[2:0:-1]
+        else:
+            info = _probe(source, report.warnings)
+            length, size = info.frames, (info.width, info.height)
     except (FileNotFoundError, ValueError) as error:
         report.errors.append(str(error))
         return 0
-    report.sources[video] = source
+    report.sources[video], report.sizes[video] = source, stated
+    if size != stated:
+        report.warnings.append(
+            f"{video}: frames of {size[0]} x {size[1]}, but its boxes are in pixels of {stated[0]} x "
+            f"{stated[1]}, as annotated: they are drawn and trained on in proportion"
+        )
     if length < expected:
         report.errors.append(f"{video}: {length} frames, annotations say {expected}: truncated?")
     elif length > expected:
@@ -207,6 +244,19 @@ def _check_tube_video(
             f"{video}: {length} frames, annotations say {expected}; are they numbered alike?"
         )
     return length
+
+
+def _check_images(report: SplitReport, source: FrameFolder) -> None:
+    """Every image must be there: one that is missing in the middle fails a training late."""
+    before, after = (part.replace("%%", "%") for part in re.split(r"%0\dd", source.name))
+    name = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
+    there = {int(match[1]) for entry in os.listdir(source.folder) if (match := name.fullmatch(entry))}
+    missing = sorted(set(range(source.first, max(there) + 1)) - there)
+    if missing:
+        report.errors.append(
+            f"{source.folder / (source.name % missing[0])}: no such image, and {len(missing) - 1:,} more of "
+            f"{source.first} to {max(there):,} are missing; extract the video's frames again"
+        )
 
 
 def _check_tube_boxes(report: SplitReport, act: ActAnnotations) -> None:
@@ -297,7 +347,7 @@ def _draw_tile(
     """Draw a keyframe, its ground-truth rows and its name at this (width, height)."""
     image = Image.fromarray(pixels).resize(size)
     draw = ImageDraw.Draw(image)
-    unit = (1.0, 1.0) if report.starts else (float(pixels.shape[1]), float(pixels.shape[0]))
+    unit = (1.0, 1.0) if report.starts else report.sizes.get(video, pixels.shape[1::-1])
     scale = np.array([size[0] / unit[0], size[1] / unit[1]] * 2)
     gt = report.ground_truth
     for box in np.unique(gt.box[rows], axis=0):

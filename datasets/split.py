@@ -33,23 +33,29 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
 @dataclass(frozen=True)
 class FrameFolder:
-    """A video as extracted frames: a folder of images, numbered from 1 without gaps."""
+    """A video as extracted frames: a folder of images, numbered without gaps."""
 
     folder: Path
     name: str
     """File name of image n: name % n, such as "%05d.jpg"."""
     count: int
+    first: int = 1
+    """Number of the first image, 0 or 1."""
+
+    def image(self, frame: int) -> Path:
+        """The file of a frame, by its number from 0."""
+        return self.folder / (self.name % (frame + self.first))
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Read frames by number from 0, (len(indices), H, W, 3) uint8 RGB; frame i is image i + 1.
+        """Read frames by number from 0, (len(indices), H, W, 3) uint8 RGB; frame i is image i + `first`.
 
         Raises VideoError naming the image that is missing, damaged or of another size.
         """
         distinct, inverse = np.unique(indices, return_inverse=True)
-        frames = [_read_image(self.folder / (self.name % (i + 1))) for i in distinct]
+        frames = [_read_image(self.image(int(i))) for i in distinct]
         for i, frame in zip(distinct, frames, strict=True):
             if frame.shape != frames[0].shape:
-                path = self.folder / (self.name % (i + 1))
+                path = self.image(int(i))
                 raise VideoError(f"{path}: its size differs from the clip's other frames; extract them again")
         return np.stack(frames)[inverse]
 
@@ -87,8 +93,9 @@ def find_video(
             f"{annotation_file}: video name {video!r} is not a path inside the data folder; correct the file"
         )
     for folder, name in frames:
-        if (count := _count_images(root / folder, name)) > 0:
-            return FrameFolder(root / folder, name, count)
+        if (last := _last_image(root / folder, name)) > 0:
+            first = 0 if (root / folder / (name % 0)).is_file() else 1
+            return FrameFolder(root / folder, name, last + 1 - first, first)
     for suffix in VIDEO_SUFFIXES:
         for written in (suffix, suffix.upper()):
             if (path := root / "videos" / f"{video}{written}").is_file():
@@ -100,7 +107,7 @@ def find_video(
     )
 
 
-def _count_images(folder: Path, name: str) -> int:
+def _last_image(folder: Path, name: str) -> int:
     """Number of the last image, looked up by bisection: a folder has no gaps, and may be large."""
     if not (folder / (name % 1)).is_file():
         return 0

@@ -1,13 +1,14 @@
 """Read AVA's text files and similar ones strictly, and write them atomically.
 
-    ground truth     video,second,x1,y1,x2,y2,action id[,person id]
+    ground truth     video,second,x1,y1,x2,y2,action id[,person id]      or video,second: nobody is there
     detections       video,second,x1,y1,x2,y2,action id,score
     persons          video,second,x1,y1,x2,y2,score      or 8 columns, the action id EMPTY or -1
     frame detections video,frame,label,score,x1,y1,x2,y2        UCF101-24 and JHMDB, boxes in pixels
     exclusions       video,second
     label map        pbtxt: `item { name id }` or `label { name label_id label_type }`; or a list of names
 
-Commas, no quotes, UTF-8; AVA's boxes in [0, 1] of the frame's width and height, of ground truth up to
+A second may have decimals, as AVA-Kinetics' have, and counts as the whole number below, as in ActivityNet's
+tool. Commas, no quotes, UTF-8; AVA's boxes in [0, 1] of the frame's width and height, of ground truth up to
 OUTSIDE beyond it. Windows line ends, a byte order mark, blank lines at the end and a first line that names
 the columns, of which the first is the video, are accepted. Anything else unusual raises
 an `AvaFileError` that names file, line, field, value and what to do: a file read wrongly would
@@ -36,6 +37,8 @@ AVA_IDS = range(1, 81)  # the 80 actions of AVA 2.2, evaluated or not
 OUTSIDE = 0.1
 """How far a box of ground truth may leave the frame: annotation tools draw a hair outside it. Such boxes are
 scored as they are, as the public tools do. What is further out are pixels, or a slip."""
+NOBODY = 0
+"""The label of ground truth's rows of two columns: keyframes without a person, where detections are false."""
 HEADS = {"video", "video_id", "video_name", "vid", "video_path", "filename", "movie"}
 """First column of a line of headings."""
 
@@ -50,6 +53,7 @@ _PERSON = ("video", "second", *_BOX, "score")
 _FRAME_DETECTION = ("video", "frame", "label", "score", *_BOX)
 
 _INTEGER = re.compile(r"[ \t]*0*\d{1,18}[ \t]*", re.ASCII)
+_SECOND = re.compile(r"[ \t]*0*(\d{1,18})(\.\d*)?[ \t]*", re.ASCII)
 _NUMBER = re.compile(
     r"[ \t]*[+-]?(nan|inf(inity)?|(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)[ \t]*", re.ASCII | re.IGNORECASE
 )
@@ -158,13 +162,14 @@ def read_annotations(
     known_ids: the action ids a row may have; None allows AVA's own, 1 to 80. Person ids are unique
     within one video. Rows keep the file's order.
 
-    A person id of -1 is nobody's in particular. Boxes may leave [0, 1] by up to OUTSIDE and stay as they are:
-    `outside` counts them.
+    A person id of -1 is nobody's in particular. A row of two columns is a keyframe without a person: it comes
+    behind the others, with label NOBODY and the whole frame as its box. Boxes may leave [0, 1] by up to
+    OUTSIDE and stay as they are: `outside` counts them.
 
     FileNotFoundError. AvaFileError: the file is empty, or a row is malformed, has a box that leaves [0, 1] by
     more, that lies beyond the frame, or is inverted or empty (x1 >= x2 or y1 >= y2), or an unknown action id.
     """
-    table = _read(path, _GROUND_TRUTH, (7, 8))
+    table, empty = _read_with_empty_keyframes(Path(path))
     if len(table.columns["x1"]) == 0:
         _fail(table.path, None, "the file is empty", "ground truth needs one row per (box, action)")
     videos, video = table.videos()
@@ -183,7 +188,27 @@ def read_annotations(
     if "person id" in table.columns:
         advice = "column 8 of ground truth is the person id; of detections, the score"
         person = table.integers("person id", advice, least=-1)
-    return GroundTruth(videos, video, second, box, label), person
+    people = GroundTruth(videos, video, second, box, label)
+    if empty is None:
+        return people, person
+    return _with_empty_keyframes(people, empty), None if person is None else np.append(
+        person, np.full(len(empty.columns["second"][1]), -1)
+    )
+
+
+def _with_empty_keyframes(people: GroundTruth, empty: "_Table") -> GroundTruth:
+    """Ground truth with a row of NOBODY for each (video, second) of the table."""
+    names, code = empty.videos()
+    second = empty.seconds()
+    videos = tuple(dict.fromkeys((*people.videos, *names)))
+    number = {name: i for i, name in enumerate(videos)}
+    return GroundTruth(
+        videos,
+        np.append(people.video, np.array([number[name] for name in names], np.int64)[code]),
+        np.append(people.frame, second),
+        np.concatenate([people.box, np.tile([0.0, 0.0, 1.0, 1.0], (len(second), 1))]),
+        np.append(people.label, np.full(len(second), NOBODY)),
+    )
 
 
 def outside(ground_truth: GroundTruth) -> tuple[int, float]:
@@ -305,6 +330,23 @@ def _read(path: PathLike, names: tuple[str, ...], widths: tuple[int, ...]) -> "_
     return _parse(path, _read_bytes(path), names, widths)
 
 
+def _read_with_empty_keyframes(path: Path) -> tuple["_Table", "_Table | None"]:
+    """Ground truth's rows of boxes, and its rows of two columns, if there are any."""
+    data = _read_bytes(path)
+    if data.count(b",") == (data.count(b"\n") + 1) * data[: _first_line_end(data)].count(b","):
+        return _parse(path, data, _GROUND_TRUTH, (7, 8)), None  # rows of one width, as usual
+    lines = data.splitlines()
+    bare = np.array([line.count(b",") == 1 for line in lines], np.bool_)
+    if not bare.any() or bare.all():
+        return _parse(path, data, _GROUND_TRUTH, (7, 8)), None
+    tables = []
+    for chosen, names, widths in ((~bare, _GROUND_TRUTH, (7, 8)), (bare, _EXCLUSION, (2,))):
+        rows = np.flatnonzero(chosen)
+        part = b"\n".join(lines[i] for i in rows.tolist())
+        tables.append(_parse(path, part, names, widths, lines=rows + 1))
+    return tables[0], tables[1]
+
+
 def _read_bytes(path: Path) -> bytes:
     """The file without byte order mark and without blank lines at the end."""
     form = "text, one line for each row or class,"
@@ -315,25 +357,33 @@ def _read_bytes(path: Path) -> bytes:
     return data.removeprefix(b"\xef\xbb\xbf").rstrip()
 
 
-def _parse(path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int, ...]) -> "_Table":
+def _parse(
+    path: Path,
+    data: bytes,
+    names: tuple[str, ...],
+    widths: tuple[int, ...],
+    *,
+    lines: Ints | None = None,
+) -> "_Table":
     """Split a file into its columns, with Arrow if it accepts the file.
 
     names: of the columns, left to right; widths: how many of them a file may have. All rows of a
-    file have the width of its first, and row i is line i + 1.
+    file have the width of its first, and row i is line i + 1, or line lines[i] of a part of a file.
     """
-    line, first = 1, data[: _first_line_end(data)].decode("utf-8", "replace").split(",")
+    lines = np.arange(1, data.count(b"\n") + data.count(b"\r") + 2) if lines is None else lines
+    first = data[: _first_line_end(data)].decode("utf-8", "replace").split(",")
     if len(first) > 1 and all(field.strip(' \t"')[:1].isalpha() for field in first[1:]):
         if first[0].strip(' \t"').lower() not in HEADS:
             found = f"{','.join(first)[:80]!r} looks like a header"
             _fail(path, 1, found, "delete the line, or call its first column video")
         data = data[_first_line_end(data) :].removeprefix(b"\r").removeprefix(b"\n")
-        line, first = 2, data[: _first_line_end(data)].decode("utf-8", "replace").split(",")
+        lines, first = lines[1:], data[: _first_line_end(data)].decode("utf-8", "replace").split(",")
     columns = None
     if data and len(first) in widths:
         columns = _arrow_columns(data, names[: len(first)])
     if columns is None:
-        columns = _python_columns(path, data, names, widths, begin=line)
-    return _Table(path, data, columns, line)
+        columns = _python_columns(path, data, names, widths, lines)
+    return _Table(path, data, columns, lines)
 
 
 def _arrow_columns(data: bytes, names: tuple[str, ...]) -> dict[str, Any] | None:
@@ -374,20 +424,20 @@ def _arrow_columns(data: bytes, names: tuple[str, ...]) -> dict[str, Any] | None
 
 
 def _python_columns(
-    path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int, ...], *, begin: int
+    path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int, ...], lines: Ints
 ) -> dict[str, Any]:
-    """The same line by line in Python, from line `begin` of the file. AvaFileError at the first wrong one."""
-    rows = []
-    width = widths[-1]
-    for line, raw in enumerate(data.splitlines(), begin):
+    """The same line by line in Python. AvaFileError at the first wrong one, of this line of the file."""
+    rows: list[list[str]] = []
+    width, begin = widths[-1], int(lines[0]) if len(lines) else 1
+    for line, raw in zip(lines.tolist(), data.splitlines(), strict=False):
         text = _decode(path, raw, line)
         fields = text.split(",")
-        if line == begin and len(fields) in widths:
+        if not rows and len(fields) in widths:
             width = len(fields)
         if not text.strip():
             _fail(path, line, "the line is empty", "delete it")
         if len(fields) != width:
-            wanted = f"{width}, as line {begin} has" if line > begin else " or ".join(map(str, widths))
+            wanted = f"{width}, as line {begin} has" if rows else " or ".join(map(str, widths))
             advice = f"separate {','.join(names[:width])} by commas"
             if '"' in text:
                 advice += " and leave out the quotes"
@@ -446,8 +496,8 @@ class _Table:
     path: Path
     data: bytes
     columns: dict[str, Any]
-    begin: int
-    """The line of the first row: 2 below headings."""
+    lines: Ints
+    """The line of each row."""
 
     def videos(self) -> tuple[tuple[str, ...], Ints]:
         """The video names and each row's index into them, (N,)."""
@@ -468,8 +518,26 @@ class _Table:
         return value
 
     def seconds(self) -> Ints:
-        """The seconds, (N,)."""
-        return self.integers("second", "the second is a whole number, such as 0902", FRAME_LIMIT)
+        """The seconds, (N,): of decimals the whole number below."""
+        texts, codes = self.columns["second"]
+        parsed = [_SECOND.fullmatch(text) for text in texts]
+        values = [int(match[1]) if match else -1 for match in parsed]
+        value: Ints = np.array([v if v < FRAME_LIMIT else -1 for v in values], dtype=np.int64)[codes]
+        self.check(value < 0, "second", "the second is a number, such as 0902")
+        if any(match and (match[2] or "").strip(".0") for match in parsed):
+            self._check_decimals(texts, codes, value)
+        return value
+
+    def _check_decimals(self, texts: list[str], codes: Ints, value: Ints) -> None:
+        """AvaFileError where two seconds of a video are the same whole number."""
+        exact = np.array([float(text) for text in texts])[codes]
+        _, video = self.columns["video"]
+        order = np.lexsort((exact, value, video))
+        same = (np.diff(video[order]) == 0) & (np.diff(value[order]) == 0) & (np.diff(exact[order]) > 0)
+        wrong = np.zeros(len(value), np.bool_)
+        wrong[order[1:][same]] = True
+        advice = "another second of the video has the same whole number; a video has one keyframe a second"
+        self.check(wrong, "second", advice)
 
     def action_ids(self, known_ids: Collection[int] | None) -> Ints:
         """The action ids, (N,), all known."""
@@ -501,7 +569,7 @@ class _Table:
         if wrong.any():
             row, column = int(np.argmax(wrong)), list(self.columns).index(name)
             field = self.data.splitlines()[row].decode("utf-8").split(",")[column]
-            _fail_field(self.path, row + self.begin, column, name, field, advice)
+            _fail_field(self.path, int(self.lines[row]), column, name, field, advice)
 
 
 def _is_name(name: str) -> bool:

@@ -33,7 +33,7 @@ os.environ.update(
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from benchmarks.loading import CPUS_PER_GPU
+from benchmarks.loading import CPUS_PER_GPU, use_short_temporary_folder
 from benchmarks.score.provenance import CHECKOUT, COMMIT, git_commit
 from benchmarks.sweep.storage import fetch, send
 
@@ -47,9 +47,11 @@ def cluster(address: str | None = None) -> Iterator[list[dict[str, Any]]]:
 
     address: of a running cluster to join, "auto" for the one of this machine; the runtime environment sends
     this checkout's code to its machines. None: a private one, which ends with the context.
-    Raises ValueError where no cluster answers, or a private one starts no process.
+    Raises ValueError where no cluster answers, a private one starts no process, or there is no folder for
+    its sockets.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    use_short_temporary_folder()
     if address is None:
         # Workers import this checkout's packages; a private cluster, never somebody else's.
         os.environ["PYTHONPATH"] = os.pathsep.join(

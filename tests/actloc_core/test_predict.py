@@ -390,3 +390,18 @@ def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path, checkpoint)
         )  # fmt: skip
         peaks.append(int(re.search(r"peak memory ([\d,]+) MiB", done.stdout)[1].replace(",", "")))
     assert peaks[1] < 1.1 * peaks[0], peaks
+
+
+def test_seconds_count_from_where_the_annotations_count(tmp_path, checkpoint):
+    """AVA's files begin with second 900; five digits and fractions are kept."""
+    path = write_numbered(tmp_path / "movie.mp4", 24, size=(64, 48))
+    out = tmp_path / "out"
+    options = ("--theta", 0.2, "--every", "0.5s", "--start-second", 12900)
+    assert run_on(path, checkpoint, out, *options) == 0
+    assert [keyframe["second"] for keyframe in detections(out)["keyframes"]] == [12900, 12900.5, 12901]
+    assert detections(out)["start_second"] == 12900
+    seconds = {row[1] for row in csv.reader((out / "detections.csv").read_text().splitlines())}
+    assert seconds == {"12900", "12900.5", "12901"}
+    with pytest.raises(SystemExit) as ended:
+        run_on(path, checkpoint, out, "--start-second", -1)
+    assert ended.value.code == 2

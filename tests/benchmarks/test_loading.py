@@ -1,5 +1,8 @@
 """Loader processes read as far ahead as shared memory has room, or say what is missing."""
 
+import os
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from torch.utils.data import DataLoader
 from benchmarks import loading
 from benchmarks.context import RunContext
 from benchmarks.experiments import OURS
-from benchmarks.loading import MIB, batch_bytes, loader_options, prefetch
+from benchmarks.loading import MIB, batch_bytes, loader_options, prefetch, use_short_temporary_folder
 from datasets.transforms import EvaluationView, collate
 from tests.benchmarks.shared import TINY
 
@@ -58,3 +61,29 @@ def test_options_of_a_loader_follow_and_a_shorter_prefetch_is_said(monkeypatch, 
     assert capsys.readouterr().err == "shared memory has room for 3 of 4 batches ahead\n"
     monkeypatch.setattr(loading, "free_shared_memory", lambda: None)
     assert loader_options(OURS, reading(2))["prefetch_factor"] == 4
+
+
+def test_a_temporary_folder_too_long_for_sockets_is_replaced_and_told(monkeypatch, capsys):
+    long = "/scratch/" + "job" * 20
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.setenv(name, long)
+    monkeypatch.setattr(tempfile, "tempdir", long)
+    monkeypatch.setattr(sys, "platform", "linux")
+    use_short_temporary_folder()
+    assert os.environ["TMPDIR"] == tempfile.gettempdir() == "/tmp"
+    assert "RAY_TMPDIR" not in os.environ
+    message = f"the temporary folder {long} is too long for sockets: using /tmp\n"
+    assert capsys.readouterr().err == message
+    use_short_temporary_folder()
+    assert capsys.readouterr().err == "", "said once"
+
+
+def test_no_short_temporary_folder_is_an_error(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/scratch/" + "job" * 20)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(loading, "SHORT_FOLDERS", ("/nowhere",))
+    with pytest.raises(
+        ValueError, match="nothing can be written to /nowhere: set TMPDIR to a folder of at most 36"
+    ):
+        use_short_temporary_folder()

@@ -24,7 +24,7 @@ from evaluators import (
     write_frame_detections,
     write_persons,
 )
-from evaluators.ava_csv import outside
+from evaluators.ava_csv import NOBODY, outside
 from tests.evaluators.shared import run_program
 
 GROUND_TRUTH = b"""\
@@ -236,12 +236,10 @@ EVERYWHERE = [
     (row(x2="inf"), "column 5 (x2): found 'inf'; a finite number is needed"),
     (row(x2="-Infinity"), "column 5 (x2): found '-Infinity'; a finite number is needed"),
     (row(x2="1e999"), "column 5 (x2): found '1e999'; a finite number is needed"),
-    (row(second="902.5"), "column 2 (second): found '902.5'; the second is a whole number"),
-    (row(second="902.0"), "column 2 (second): found '902.0'; the second is a whole number"),
-    (row(second="-902"), "column 2 (second): found '-902'; the second is a whole number"),
-    (row(second="0x10"), "column 2 (second): found '0x10'; the second is a whole number"),
-    (row(second="9" * 12), "column 2 (second): found '999999999999'; the second is a whole"),
-    (row(second=""), "column 2 (second): the field is empty; the second is a whole number"),
+    (row(second="-902"), "column 2 (second): found '-902'; the second is a number, such as 0902"),
+    (row(second="0x10"), "column 2 (second): found '0x10'; the second is a number, such as 0902"),
+    (row(second="9" * 12), "column 2 (second): found '999999999999'; the second is a number"),
+    (row(second=""), "column 2 (second): the field is empty; the second is a number, such as 0902"),
     (row(id="1.5"), "column 7 (action id): found '1.5'; an action id is a whole number"),
     (row(id="run"), "column 7 (action id): found 'run'; an action id is a whole number"),
     (row(id="81"), "column 7 (action id): found '81'; the known action ids are 1 to 80"),
@@ -577,3 +575,52 @@ def test_writing_replaces_an_older_file_and_leaves_no_other_file(tmp_path):
 def test_importing_the_package_loads_no_heavy_module():
     done = run_program("heavy_modules.py")
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_decimal_seconds_count_as_the_whole_number_below(file, parser):
+    """As in ActivityNet's tool, for AVA-Kinetics: int(timestamp)."""
+    read = read_groundtruth(
+        file(b"a,5.05,0.1,0.2,0.3,0.4,12\nb,6.95,0.1,0.2,0.3,0.4,12\nb,902.0,0.1,0.2,0.3,0.4,12\n")
+    )
+    assert read.frame.tolist() == [5, 6, 902]
+    assert read_exclusions(file(b"a,5.05\nb,12.\n")) == {("a", 5), ("b", 12)}
+
+
+def test_two_seconds_of_a_video_with_one_whole_number_are_refused(file, parser):
+    rows = b"".join(b"%s,0.1,0.2,0.3,0.4,12\n" % key for key in (b"a,5.0", b"a,5.0", b"b,5.5", b"a,5.5"))
+    message = refusal(read_groundtruth, file(rows))
+    assert message.startswith(
+        ", line 4, column 2 (second): found '5.5'; another second of the video has the same"
+    )
+
+
+def test_rows_of_two_columns_are_keyframes_without_a_person(file, parser):
+    rows = b"a,3.5\na,0902,0.1,0.2,0.3,0.4,12,1\nc,7\na,0903,0.1,0.2,0.3,0.4,80,1\n"
+    ground_truth, person = read_annotations(file(rows))
+    assert ground_truth.videos == ("a", "c")
+    assert ground_truth.video.tolist() == [0, 0, 0, 1]
+    assert ground_truth.frame.tolist() == [902, 903, 3, 7]
+    assert ground_truth.label.tolist() == [12, 80, NOBODY, NOBODY]
+    assert person.tolist() == [1, 1, -1, -1]
+
+
+def test_an_error_among_rows_of_two_widths_names_the_line_of_the_file(file, parser):
+    heading, box = b"video,second,x1,y1,x2,y2,label,person\n", b"0.1,0.2,0.3,0.4"
+    rows = heading + b"a,3.5\na,0902,%s,12,1\nc,7\na,0903,%s,812,1\n" % (box, box)
+    assert refusal(read_groundtruth, file(rows)).startswith(", line 5, column 7 (action id): found '812'")
+    assert refusal(read_groundtruth, file(rows + b"c,x\n")).startswith(", line 5")
+    rows = rows.replace(b"812", b"12") + b"c,x\n"
+    assert refusal(read_groundtruth, file(rows)).startswith(", line 6, column 2 (second): found 'x'")
+
+
+def test_detections_on_a_keyframe_without_a_person_are_false_positives(file):
+    """ActivityNet's present tool: of frames outside its files nothing counts, of these all."""
+    ground_truth = read_groundtruth(file(b"a,0902,0.1,0.2,0.3,0.4,12\nb,3.5\n"))
+    det = read_detections(
+        file(b"a,0902,0.1,0.2,0.3,0.4,12,0.5\nb,3.5,0.1,0.2,0.3,0.4,12,0.9\nb,4.5,0.1,0.2,0.3,0.4,12,0.9\n")
+    )
+    classes = {12: "stand"}
+    head = frame_map(ground_truth, det, classes, rules=EvalRules("activitynet_head"))
+    assert (head.mAP, head.num_detections) == (0.5, 2)
+    standard = frame_map(ground_truth, det, classes)
+    assert (standard.mAP, standard.num_detections) == (pytest.approx(1 / 3), 3)

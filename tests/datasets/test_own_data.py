@@ -1,0 +1,202 @@
+"""Data sets of one's own in the trees and with the habits that people's have."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from actloc_core.clip import read_frames
+from datasets import ava, synthetic
+from datasets.__main__ import main
+from datasets.check import inspect
+from datasets.description import read_description
+from datasets.proposals import read_proposals
+from datasets.ucf24 import UCF24
+from tests.datasets.test_ava import write
+
+ROWS = "movie,2,0.1,0.2,0.3,0.6,12,0\nmovie,3,0.1,0.2,0.3,0.6,80,0\n"
+MAP = 'item { name: "stand" id: 12 }\nitem { name: "watch" id: 80 }\n'
+
+
+@pytest.fixture
+def video(tmp_path, small_benchmark):
+    """A folder with one video of six seconds and more, 16 frames a second, and no annotations."""
+    (tmp_path / "videos").mkdir()
+    shutil.copy(small_benchmark / "videos" / "train_000.mp4", tmp_path / "videos" / "movie.mp4")
+    return tmp_path
+
+
+def load(root, split="train", **more):
+    return ava.load(root, split, frames=4, stride=1, crop=32, fps=synthetic.FPS, **more)
+
+
+def save_frames(video, folder, name, first, count=96):
+    """Extract the first frames of a video, without loss whatever the suffix."""
+    folder.mkdir(parents=True)
+    for i, frame in enumerate(read_frames(video, np.arange(count)), first):
+        with open(folder / (name % i), "wb") as file:
+            Image.fromarray(frame).save(file, "PNG")
+
+
+def test_seconds_of_own_data_count_from_where_their_description_says(video):
+    (video / "annotations").mkdir()
+    write(video, ROWS, labels=MAP)
+    with pytest.raises(ValueError, match=r'is annotated at second 2, but .* write {"start_second": 0}'):
+        load(video)
+    first = ava.fingerprint(video)
+    (video / "dataset.json").write_text('{"start_second": 0}')
+    split = load(video)
+    assert split.keyframes == (("movie", 2), ("movie", 3))
+    whole = read_frames(video / "videos" / "movie.mp4", np.arange(64))
+    np.testing.assert_array_equal(split.keyframe(0), whole[32], "second 2 is frame 32")
+    held_out = load(video, "val")
+    assert held_out.keyframes[:3] == (("movie", 0), ("movie", 1), ("movie", 2)), "every second is scored"
+    assert len(held_out) == 32, "of 31.5 seconds"
+    assert ava.fingerprint(video) != first
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not an object; its fields are start_second"),
+        ('{"start": 0}', "unknown field 'start'; its fields are start_second"),
+        ('{"start_second": 0.5}', "start_second 0.5: give a whole number"),
+        ('{"start_second": true}', "start_second True: give a whole number"),
+        ('{"start_second": -1}', "start_second -1: give a whole number"),
+    ],
+)
+def test_a_broken_description_is_refused_by_file_and_field(tmp_path, text, message):
+    assert read_description(tmp_path).start_second is None
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(ValueError, match=r"dataset\.json: ") as error:
+        read_description(tmp_path)
+    assert message in str(error.value)
+
+
+def test_the_check_tries_a_start_second_and_says_where_to_write_it(video, capsys):
+    (video / "annotations").mkdir()
+    write(video, ROWS, labels=MAP)
+    options = ["check", "--dataset", "ava", "--root", str(video), "--sample", "0"]
+    assert main(options) == 1
+    assert 'write {"start_second": 0} into' in capsys.readouterr().out
+    assert main([*options, "--start-second", "0"]) == 0
+    assert (
+        f'to train with it: write {{"start_second": 0}} into {video / "dataset.json"}'
+        in capsys.readouterr().out
+    )
+    assert main([*options, "--start-second", "-1"]) == 2
+    (video / "dataset.json").write_text('{"start_second": 0}')
+    assert main(options) == 0
+
+
+def test_mmaction2s_tree_is_read_as_it_stands(video):
+    """rawframes/, train.csv, label_map.txt and proposals, here beside one another in the data folder."""
+    movie = video / "videos" / "movie.mp4"
+    save_frames(movie, video / "rawframes" / "movie", "img_%05d.jpg", first=1)
+    whole = read_frames(movie, np.arange(96))
+    shutil.rmtree(video / "videos")
+    for split in ("train", "val"):
+        (video / f"{split}.csv").write_text(ROWS.replace("movie,", "movie,090"))
+    (video / "val_excluded_timestamps.csv").write_text("movie,0903\n")
+    (video / "label_map.txt").write_text("12: stand\n80: watch\n")
+    split = load(video)
+    assert split.classes == split.evaluated == {12: "stand", 80: "watch"}
+    assert split.keyframes == (("movie", 902), ("movie", 903))
+    np.testing.assert_array_equal(split.keyframe(0), whole[32])
+    assert load(video, "val").keyframes == (("movie", 902), ("movie", 904), ("movie", 905))
+    proposals = {"movie,0902": np.array([[0.1, 0.1, 0.5, 0.9, 0.95], [0, 0, 1, 1, 0.3]], np.float32)}
+    (video / "dense_proposals_val.FAIR.recall_93.9.pkl").write_bytes(pickle.dumps(proposals))
+    boxes = ava.person_boxes(ava.find_person_boxes(video, "val"))
+    assert list(boxes) == [("movie", 902)]
+    np.testing.assert_allclose(boxes["movie", 902].boxes, [[0.1, 0.1, 0.5, 0.9]], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "a list, but proposals are a dict"),
+        ({"movie": np.zeros((1, 5))}, "key 'movie': it should be the video, a comma and the second"),
+        ({"movie,0902": np.zeros((1, 7))}, r"shape \(1, 7\); rows are x1, y1, x2, y2, score"),
+        ({"movie,0902": "boxes"}, "rows are x1, y1, x2, y2, score"),
+        ({"movie,0902": [[0, 0, 320, 240, 0.9]]}, "fractions of the frame, in .0, 1., not pixels"),
+    ],
+)
+def test_proposals_of_another_form_are_refused(tmp_path, content, message):
+    path = tmp_path / "dense_proposals_val.pkl"
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=rf"dense_proposals_val\.pkl: .*{message}"):
+        read_proposals(path)
+
+
+def test_a_keyframe_without_proposals_has_none(tmp_path):
+    path = tmp_path / "p.pkl"
+    path.write_bytes(pickle.dumps({"a,0902": np.zeros((0, 5)), "a,0903": [], "a,0904": [[0, 0, 1, 1]]}))
+    read = read_proposals(path)
+    assert (read.frame.tolist(), read.score.tolist()) == ([904], [1.0])
+
+
+def test_keyframes_without_a_person_are_trained_on_as_such(video):
+    """AVA-Kinetics' rows of two columns, and its seconds with decimals."""
+    (video / "annotations").mkdir()
+    write(video, ROWS.replace(",2,", ",902.0,").replace(",3,", ",903.5,") + "movie,904.25\n", labels=MAP)
+    split = load(video)
+    assert split.keyframes == (("movie", 902), ("movie", 903), ("movie", 904))
+    assert [len(split.targets(i).boxes) for i in range(3)] == [1, 1, 0]
+
+
+def test_images_that_count_from_0_are_the_same_frames(made_ucf, tmp_path):
+    act = UCF24.read_annotations(made_ucf)
+    video = act.test_videos[0][0]
+    numbered_from_1 = UCF24.find_source(made_ucf, video)
+    root = shutil.copytree(made_ucf, tmp_path / "from0")
+    folder = root / numbered_from_1.folder.relative_to(made_ucf)
+    for path in sorted(folder.iterdir()):
+        path.rename(folder / f"{int(path.stem) - 1:05d}.jpg")
+    source = UCF24.find_source(root, video)
+    assert (source.first, source.count) == (0, numbered_from_1.count)
+    frames = np.array([0, 3, source.count - 1])
+    np.testing.assert_array_equal(source.read(frames), numbered_from_1.read(frames))
+    assert not [error for report in inspect("ucf24", root) for error in report.errors]
+
+
+@pytest.fixture(scope="module")
+def made_ucf(tmp_path_factory):
+    """A small tree in UCF101-24's format, with extracted frames."""
+    out = tmp_path_factory.mktemp("own") / "ucf"
+    assert main(["make", "--shape", "ucf24", "--out", str(out), "--clips", "4", "--images", "frames"]) == 0
+    return out
+
+
+def test_an_image_that_is_missing_in_the_middle_fails_the_check(made_ucf, tmp_path):
+    root = shutil.copytree(made_ucf, tmp_path / "hole")
+    act = UCF24.read_annotations(root)
+    folder = UCF24.find_source(root, act.test_videos[0][0]).folder
+    gone = sorted(folder.iterdir())[4]
+    gone.unlink()
+    errors = [error for report in inspect("ucf24", root) for error in report.errors]
+    assert any(f"{gone}: no such image, and 0 more of 1 to" in error for error in errors)
+
+
+def test_frames_of_another_size_are_a_warning_and_drawn_in_proportion(made_ucf, tmp_path):
+    root = shutil.copytree(made_ucf, tmp_path / "small")
+    video = UCF24.read_annotations(root).test_videos[0][0]
+    for path in UCF24.find_source(root, video).folder.iterdir():
+        with Image.open(path) as image:
+            small = image.resize((32, 24))
+        small.save(path)
+    reports = inspect("ucf24", root)
+    [warning] = {text for report in reports for text in report.warnings}
+    assert f"{video}: frames of 32 x 24, but its boxes are in pixels of" in warning
+    [report] = [report for report in reports if video in report.sizes and report.name == "test 1"]
+    assert report.sizes[video] != (32, 24)
+
+
+def test_a_video_in_both_splits_is_a_warning(video):
+    (video / "annotations").mkdir()
+    write(video, ROWS.replace(",2,", ",902,").replace(",3,", ",903,"), labels=MAP)
+    _, val = inspect("ava", video)
+    assert any("1 videos are in train and in val, the first 'movie'" in text for text in val.warnings)
+    assert not val.errors
