@@ -45,7 +45,7 @@ from evaluators.frame_map import (
     Protocol,
     frame_map,
 )
-from evaluators.hints import hints, other_names
+from evaluators.hints import hints, other_names, sparse_tubes
 from evaluators.precision_recall import actor_curve, actor_precision_recall
 from evaluators.present import class_table, comparison_table, percent, plot, summarise
 from evaluators.video_map import VideoMap, video_map
@@ -210,7 +210,8 @@ def _act_task(annotations: ActAnnotations, split: int, options: argparse.Namespa
     rules = EvalRules(
         options.protocol or Protocol.GURKIRT, iou=options.iou, plus_one=getattr(options, "plus_one", False)
     )
-    return Task(split_ground_truth(annotations, split), annotations.classes, rules)
+    ground_truth = split_ground_truth(annotations, split)
+    return Task(ground_truth, annotations.classes, rules, tuple(sparse_tubes(ground_truth, rules)))
 
 
 def _ava_runs(options: argparse.Namespace) -> tuple[Task, list[Detections]]:
@@ -494,7 +495,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         sub.add_argument("--split", default="1", help="a number from 1, or all: the mean (1)")
         sub.add_argument("--plus-one", action="store_true", help="protocol annotated as in YOWO's tool")
-        sub.add_argument("--boxes", choices=("xyxy", "xywh"), default="xyxy", help="the pickle's columns")
+        sub.add_argument("--boxes", choices=("xyxy", "xywh"), help="the pickle's columns (by its types)")
         sub.add_argument("--video-map", action="store_true", help="link to tubes and compute video-mAP, too")
         extras(sub, UCF_PROTOCOLS, Protocol.GURKIRT)
 
@@ -515,7 +516,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"{rules} (standard; gurkirt with a pickle)",
     )
     sub.add_argument("--split", help="with ACT's pickle for ground truth: a number from 1 (1)")
-    sub.add_argument("--boxes", choices=("xyxy", "xywh"), default="xyxy", help="the pickle's columns")
+    sub.add_argument("--boxes", choices=("xyxy", "xywh"), help="the pickle's columns (by its types)")
     sub.add_argument("--bootstrap", type=_count, default=1000, metavar="N", help="bootstrap samples (1000)")
     sub.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (0)")
     return parser

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.ava_csv import read_frame_detections
+from evaluators.corrected import is_corrected, to_act
 from evaluators.files import DataFileError, PathLike, open_data
 from evaluators.frame_map import FRAME_LIMIT, Detections, GroundTruthTubes
 from evaluators.matching import Bools, Floats
@@ -66,11 +67,15 @@ class ActAnnotations:
         return dict(enumerate(self.labels))
 
 
-def read_act(path: PathLike, *, boxes: BoxForm = "xyxy") -> ActAnnotations:
+def read_act(path: PathLike, *, boxes: BoxForm | None = None) -> ActAnnotations:
     """Read `UCF101v2-GT.pkl`, `JHMDB-GT.pkl` and similar files. Nothing in the file is executed.
 
-    boxes   "xywh" for the corrected-annotation variant, whose columns are x, y, width, height. It
-            stores them in uint8, where x + width overflows; they are cast before any sum.
+    boxes   "xywh" for columns x, y, width, height; None: of tubes in uint8, as the corrected annotations
+            have them, xywh (a corner of theirs at 320 would not fit), else xyxy. x + width
+            overflows in uint8: they are cast before any sum.
+
+    Corrected annotations without ACT's schema are read, too, where UCF101's lists of splits lie beside
+    them (evaluators.corrected).
 
     Tubes may end after the video does, and a few boxes may be inverted: the published files have
     such errors, and the public tools count these boxes as missed. So does this package.
@@ -80,6 +85,11 @@ def read_act(path: PathLike, *, boxes: BoxForm = "xyxy") -> ActAnnotations:
     """
     path = Path(path)
     content = load_plain(path)
+    if is_corrected(content):
+        try:
+            content = to_act(path, content)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ActFileError(f"{path}: {error}") from None
     try:
         return _annotations(str(path), content, boxes)
     except _Invalid as invalid:
@@ -251,7 +261,7 @@ for _builtins in ("builtins", "__builtin__"):
 # --- the schema ----------------------------------------------------------------------------------
 
 
-def _annotations(path: str, content: object, boxes: BoxForm) -> ActAnnotations:
+def _annotations(path: str, content: object, boxes: BoxForm | None) -> ActAnnotations:
     if not isinstance(content, dict):
         _fail("the file", f"it holds a {_kind(content)}", "ACT's annotations are a dict")
     _check_keys(content)
@@ -282,10 +292,6 @@ def _check_keys(content: dict[Any, Any]) -> None:
     missing = [key for key in _KEYS if key not in content and key != "train_videos"]
     if not missing:
         return
-    first = next(iter(content.values()), None)
-    if isinstance(first, dict) and "annotations" in first:
-        found = "this is the list of corrected annotations (sf, ef, boxes), which has no splits"
-        _fail("the file", found, "use the pickle that ACT and MOC made of it, UCF101v2-GT.pkl")
     present = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
     found = f"it has no {', '.join(missing)}; it has {present[:80]}"
     _fail("the file", found, "is it ACT's annotation pickle?")
@@ -300,7 +306,7 @@ def _splits(key: str, lists: object) -> tuple[tuple[str, ...], ...]:
     return tuple(_names(f"{key}[{i}]", names, least=least) for i, names in enumerate(lists))
 
 
-def _tubes(gttubes: object, num_labels: int, boxes: BoxForm) -> GroundTruthTubes:
+def _tubes(gttubes: object, num_labels: int, boxes: BoxForm | None) -> GroundTruthTubes:
     """All tubes of all videos as rows."""
     videos: list[str] = []
     tubes: list[Floats] = []
@@ -318,8 +324,6 @@ def _tubes(gttubes: object, num_labels: int, boxes: BoxForm) -> GroundTruthTubes
     sizes = [len(tube) for tube in tubes]
     rows = np.concatenate([np.empty((0, 5)), *tubes])
     video_of, label_of = np.array(index, dtype=np.int64).reshape(-1, 2).T
-    if boxes == "xywh":
-        rows[:, 3:] += rows[:, 1:3]
     inverted = (rows[:, 1] > rows[:, 3]) | (rows[:, 2] > rows[:, 4])
     if inverted.sum() > _INVERTED_SHARE * len(rows):
         found = f"{int(inverted.sum())} of {len(rows)} boxes have x2 < x1 or y2 < y1"
@@ -335,18 +339,15 @@ def _tubes(gttubes: object, num_labels: int, boxes: BoxForm) -> GroundTruthTubes
     )
 
 
-def _tube(where: str, tube: object, boxes: BoxForm) -> Floats:
-    """(N, 5) float64, checked."""
+def _tube(where: str, tube: object, boxes: BoxForm | None) -> Floats:
+    """(N, 5) float64, checked, boxes as xyxy."""
     tube = _as_array(tube)
     if not isinstance(tube, np.ndarray) or tube.dtype.kind not in "fiu":
         _fail(where, f"found {_kind(tube)}", "a tube is an array of numbers, (N, 5)")
     if tube.ndim != 2 or tube.shape[1] != 5 or not len(tube):
         found = f"its shape is {tube.shape} and not (N, 5)"
         _fail(where, found, "a tube has a row per frame: frame, x1, y1, x2, y2")
-    if tube.dtype == np.uint8 and boxes != "xywh":
-        found = "it is of uint8, as in the corrected annotations, whose boxes are x, y, width, height"
-        _fail(where, found, 'read the file with boxes "xywh"')
-    rows = np.asarray(tube, dtype=np.float64)  # before any sum
+    rows = np.array(tube, dtype=np.float64)  # before any sum
     if not np.isfinite(rows).all():
         row = int(np.argwhere(~np.isfinite(rows))[0, 0])
         _fail(where, f"row {row} is {rows[row].tolist()}", "finite numbers are needed")
@@ -357,6 +358,8 @@ def _tube(where: str, tube: object, boxes: BoxForm) -> Floats:
         row = int(np.argmax(wrong))
         advice = "frames are whole numbers, count from 1 and increase from row to row"
         _fail(where, f"row {row} is of frame {frame[row]:g}", advice)
+    if boxes == "xywh" or (boxes is None and tube.dtype == np.uint8):
+        rows[:, 3:] += rows[:, 1:3]
     return rows
 
 
@@ -386,6 +389,8 @@ def _array(path: Path) -> NDArray[Any]:
         content = _as_array(load_plain(path))
         if not isinstance(content, np.ndarray):
             advice = "MOC's detections are one array, (M, 8)"
+            if isinstance(content, Mapping):
+                advice += "; tubes that are linked already are an argument of evaluators.video_map.video_map"
             raise ActFileError(f"{path}: it holds a {_kind(content)}; {advice}")
         return np.asarray(content)
     with open_data(path, ActFileError, form="an array of numpy.save", refused=("pickle", "JSON")) as file:

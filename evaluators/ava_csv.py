@@ -22,6 +22,7 @@ is parsed again in Python, which decides. In both, whole-number columns stay tex
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -230,11 +231,12 @@ def read_detections(path: PathLike, known_ids: Collection[int] | None = None) ->
 
     FileNotFoundError. AvaFileError: a row is malformed or has an unknown action id.
     """
-    table = _read(path, _DETECTION, (8,))
-    videos, video = table.videos()
-    second, box = table.seconds(), table.floats(_BOX)
-    label = table.action_ids(known_ids)
-    return Detections(videos, video, second, box, label, table.scores())
+    with _other_order_named(path, _FRAME_DETECTION, _DETECTION):
+        table = _read(path, _DETECTION, (8,))
+        videos, video = table.videos()
+        second, box = table.seconds(), table.floats(_BOX)
+        label = table.action_ids(known_ids)
+        return Detections(videos, video, second, box, label, table.scores())
 
 
 def read_persons(path: PathLike) -> Detections:
@@ -273,7 +275,13 @@ def read_frame_detections(
 
     FileNotFoundError. AvaFileError: a row is malformed or out of bounds.
     """
-    table = _read(path, _FRAME_DETECTION, (8,))
+    with _other_order_named(path, _DETECTION, _FRAME_DETECTION):
+        return _frame_detections(_read(path, _FRAME_DETECTION, (8,)), num_labels, last_frames)
+
+
+def _frame_detections(
+    table: "_Table", num_labels: int | None, last_frames: Mapping[str, int] | None
+) -> Detections:
     videos, video = table.videos()
     advice = "frames are whole numbers and count from 1"
     frame = table.integers("frame", advice, FRAME_LIMIT)
@@ -323,6 +331,38 @@ def write_persons(path: PathLike, persons: Detections) -> None:
 
 
 # --- from bytes to columns -----------------------------------------------------------------------
+
+
+@contextmanager
+def _other_order_named(path: PathLike, other: tuple[str, ...], names: tuple[str, ...]) -> Iterator[None]:
+    """In the context: an error about a file that has the columns of another format says so."""
+    try:
+        yield
+    except AvaFileError as error:
+        if not Path(path).is_file():
+            raise
+        with open(path, "rb") as file:
+            rows = [
+                line.decode("utf-8", "replace").strip().split(",") for line in file.read(2**16).splitlines()
+            ]
+        if rows[:-1] and all(_fits(row, other) for row in rows[:-1]):
+            wanted, found = (",".join(order).replace("action id", "label") for order in (names, other))
+            found = found.replace(f",{other[1]},", f",{names[1]},", 1)
+            advice = f"the columns look like {found}: put them in the order {wanted}"
+            raise AvaFileError(f"{error}; {advice}") from None
+        raise
+
+
+def _fits(fields: list[str], names: tuple[str, ...]) -> bool:
+    """Whether a row can have these columns: a whole label, a score in [0, 1], a box with an area."""
+    if len(fields) != len(names):
+        return False
+    row = dict(zip(names, fields, strict=True))
+    label = row.get("label", row.get("action id", ""))
+    if not _INTEGER.fullmatch(label) or not all(_NUMBER.fullmatch(row[name]) for name in _NUMBERS):
+        return False
+    x1, y1, x2, y2, score = (float(row[name]) for name in _NUMBERS)
+    return 0 <= score <= 1 and x1 < x2 and y1 < y2
 
 
 def _read(path: PathLike, names: tuple[str, ...], widths: tuple[int, ...]) -> "_Table":

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from evaluators.frame_map import Detections, GroundTruth, frame_keys
+from evaluators.frame_map import Detections, EvalRules, GroundTruth, GroundTruthTubes, frame_keys
 from evaluators.matching import Floats, candidate_pairs
 
 LOW, HIGH = 0.1, 0.5
@@ -31,6 +31,23 @@ def hints(ground_truth: GroundTruth, detections: Detections) -> list[str]:
     if _overlap(some, detections, detections.box)[0] >= LOW:
         return notes
     return notes + _columns(some, detections)
+
+
+def sparse_tubes(ground_truth: GroundTruthTubes, rules: EvalRules) -> list[str]:
+    """A note on ground-truth tubes with holes, such as annotations of every fifth frame."""
+    same = np.diff(ground_truth.tube) == 0
+    steps = np.diff(ground_truth.frame)[same]
+    holes = np.unique(ground_truth.tube[1:][same][steps > 1])
+    if not len(holes):
+        return []
+    usual = Counter(steps[steps > 1].tolist()).most_common(1)[0][0]
+    scored = (
+        ""
+        if rules.protocol_rules.annotated_frames_only
+        else ("; detections between count as false positives, but not with --protocol annotated")
+    )
+    count = len(np.unique(ground_truth.tube))
+    return [f"{len(holes):,} of {count:,} ground-truth tubes have holes, most often of step {usual}{scored}"]
 
 
 def _some_frames(ground_truth: GroundTruth) -> GroundTruth:

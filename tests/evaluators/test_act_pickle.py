@@ -165,10 +165,9 @@ def test_uint8_boxes_are_cast_before_x_and_width_are_added(pickled):
     content = annotations(
         gttubes={video: {0: [tube(1, 2, (200, 20, 100, 40), np.uint8)]} for video in annotations()["nframes"]}
     )
-    act = read_act(pickled(content), boxes="xywh")
-    assert act.ground_truth.box[0].tolist() == [200, 20, 300, 60]
-    with pytest.raises(ActFileError, match=r"gttubes\['run/a'\]\[0\]\[0\]: it is of uint8, as in the corr"):
-        read_act(pickled(content))
+    for boxes in ("xywh", None):
+        act = read_act(pickled(content), boxes=boxes)
+        assert act.ground_truth.box[0].tolist() == [200, 20, 300, 60]
 
 
 def test_wrong_box_columns_are_recognised_by_the_share_of_inverted_boxes(pickled):
@@ -440,6 +439,77 @@ def test_random_bytes_give_the_error_or_plain_data(tmp_path_factory, noise):
         assert str(error).startswith(str(path))  # noqa: PT017
 
 
+# --- corrected annotations -----------------------------------------------------------------------
+
+
+def corrected():
+    """Two videos of two classes in the form in which the corrected annotations were published."""
+    boxes = np.array([[200, 20, 100, 40], [201, 20, 100, 40]], np.uint8)
+    return {
+        "Run/v_Run_g01_c01": {
+            "annotations": [{"label": 0, "sf": 3, "ef": 5, "boxes": boxes}],
+            "numf": 9,
+            "label": 0,
+        },
+        "Sit/v_Sit_g01_c01": {
+            "annotations": [{"label": 1, "sf": 0, "ef": 1, "boxes": np.array([[1, 2, 3, 4]], np.int16)}],
+            "numf": 4,
+        },
+    }
+
+
+def test_corrected_annotations_are_read_with_ucf101s_lists_of_splits(pickled, tmp_path):
+    """Frames counted from 0, x, y, width, height in uint8, names from folders; the lists have suffixes."""
+    path = pickled(corrected())
+    with pytest.raises(ActFileError, match=r"have no splits: put UCF101's testlist01\.txt beside the file"):
+        read_act(path)
+    (tmp_path / "splitfiles").mkdir()
+    (tmp_path / "splitfiles" / "testlist01.txt").write_text("Run/v_Run_g01_c01.avi\nFly/v_Fly_g01_c01.avi\n")
+    (tmp_path / "trainlist01.txt").write_text("Sit/v_Sit_g01_c01.avi 2\n")
+    act = read_act(path)
+    assert act.labels == ("Run", "Sit")
+    assert (act.test_videos, act.train_videos) == ((("Run/v_Run_g01_c01",),), (("Sit/v_Sit_g01_c01",),))
+    assert act.resolution["Run/v_Run_g01_c01"] == (240, 320)
+    ground_truth = split_ground_truth(act)
+    assert ground_truth.frame.tolist() == [4, 5]
+    assert ground_truth.box.tolist() == [[200, 20, 300, 60], [201, 20, 301, 60]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ef": 6}, "'Run/v_Run_g01_c01', annotation 0: boxes of shape (2, 4) for frames 3 to 6"),
+        ({"label": 1}, "label 1 is 'Run' and 'Sit' (in 'Sit/v_Sit_g01_c01')"),
+        ({"label": 7}, "no video has label 0, so that its name is unknown"),
+        ({"boxes": "none"}, "could not convert string to float"),
+        ({"sf": None}, "int() argument must be"),
+    ],
+)
+def test_broken_corrected_annotations_are_refused(pickled, tmp_path, change, message):
+    content = corrected()
+    content["Run/v_Run_g01_c01"]["annotations"][0] |= change
+    (tmp_path / "testlist01.txt").write_text("Run/v_Run_g01_c01\n")
+    with pytest.raises(ActFileError) as error:
+        read_act(pickled(content))
+    assert message in str(error.value)
+    assert str(error.value).startswith(str(tmp_path / "GT.pkl"))
+
+
+def test_a_list_of_other_videos_is_refused(pickled, tmp_path):
+    (tmp_path / "testlist01.txt").write_text("v_Run_g01_c01.avi\n")
+    with pytest.raises(
+        ActFileError, match=r"testlist01.txt lists none of its videos; the first .* 'v_Run_g01"
+    ):
+        read_act(pickled(corrected()))
+
+
+def test_an_annotation_without_a_field_is_named(pickled):
+    content = corrected()
+    del content["Sit/v_Sit_g01_c01"]["numf"]
+    with pytest.raises(ActFileError, match="Sit/v_Sit_g01_c01: it has no 'numf'"):
+        read_act(pickled(content))
+
+
 # --- the schema ----------------------------------------------------------------------------------
 
 
@@ -454,7 +524,6 @@ def nested(change):
     [
         ([1], "the file: it holds a list; ACT's annotations are a dict"),
         ({}, "the file: it has no labels, gttubes, nframes, test_videos, resolution"),
-        ({"v": {"annotations": [], "numf": 3}}, "the list of corrected annotations (sf, ef, boxes), which"),
         (nested(lambda c: c.pop("nframes")), "the file: it has no nframes; it has labels, gttubes, reso"),
         (annotations(labels="run"), "labels: found str; it is a list of names"),
         (annotations(labels=["run", 3]), "labels[1]: found 3; a name is needed"),

@@ -17,6 +17,7 @@ from evaluators import (
     read_annotations,
     read_detections,
     read_exclusions,
+    read_frame_detections,
     read_groundtruth,
     read_label_map,
     read_persons,
@@ -624,3 +625,20 @@ def test_detections_on_a_keyframe_without_a_person_are_false_positives(file):
     assert (head.mAP, head.num_detections) == (0.5, 2)
     standard = frame_map(ground_truth, det, classes)
     assert (standard.mAP, standard.num_detections) == (pytest.approx(1 / 3), 3)
+
+
+def test_columns_in_the_order_of_the_other_format_are_named(file):
+    """HIT writes the box before the class, as AVA does; others write AVA's in the order of UCF101-24."""
+    box_first = b"run/a,3,10.5,20,110,220,1,0.9\nrun/a,4,10.5,20,110,220,0,0.25\nrun/a,5,1,2,30,40,0,0.5\n"
+    assert refusal(read_frame_detections, file(box_first)) == (
+        ", line 1, column 3 (label): found '10.5'; labels are whole numbers and count from 0; the columns "
+        "look like video,frame,x1,y1,x2,y2,label,score: put them in the order "
+        "video,frame,label,score,x1,y1,x2,y2"
+    )
+    label_first = b"a,0902,12,0.9,0.1,0.2,0.3,0.4\n" * 3
+    assert refusal(read_detections, file(label_first)).endswith(
+        "the columns look like video,second,label,score,x1,y1,x2,y2: put them in the order "
+        "video,second,x1,y1,x2,y2,label,score"
+    )
+    neither = b"a,3,run,0.9,0.1,0.2,0.3,0.4\n" * 3
+    assert "look like" not in refusal(read_frame_detections, file(neither))
