@@ -2,6 +2,8 @@
 
     python -m datasets check --dataset ava --root /data/ava     counts, problems and a contact sheet
     python -m datasets make --shape ucf24 --out /tmp/ucf24      a small synthetic dataset in that format
+    python -m datasets convert --from via project.json --fps 30 --out mine/annotations/ava_train_v2.2.csv
+                                                                an annotation tool's boxes as AVA's csv
 
 Exit code: 0; 1 where `check` finds the data unusable; 2 for bad input, with one line that says why; 130 for
 Ctrl-C.
@@ -10,6 +12,7 @@ Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -23,7 +26,9 @@ from rich.progress import Progress as Bar
 from actloc_core import cli
 from actloc_core.files import atomic_path
 from datasets import kinetics, synthetic, synthetic_clips, synthetic_tubes
+from datasets.annotation_tools import READERS, Timing, ToolFile, read_tool_file
 from datasets.check import PUBLISHED_COUNTS, contact_sheet, inspect, summary
+from datasets.convert import convert, describe
 from datasets.description import FILE
 from evaluators.act_pickle import read_act
 from evaluators.ava_csv import read_groundtruth
@@ -44,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     subparsers = p.add_subparsers(required=True, metavar="COMMAND")
     add_check(subparsers)
     add_make(subparsers)
+    add_convert(subparsers)
     return p
 
 
@@ -179,6 +185,64 @@ def make(args: argparse.Namespace) -> int:
         f"made {out}: {', '.join(counts)} ({synthetic.fingerprint(out)})\n"
         f"training:   --data {name}={_quote(out)}{evaluation}"
     )
+    return 0
+
+
+def add_convert(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command `convert`, which writes an annotation tool's boxes as AVA's csv."""
+    p = subparsers.add_parser(
+        "convert",
+        help="write an annotation tool's boxes as AVA's csv and label map",
+        description="Write the boxes and actions of an annotation tool's file as AVA's csv and label map: "
+        "those at whole seconds, for a keyframe of AVA is one. Several files become one csv.",
+    )
+    p.add_argument("files", type=Path, nargs="+", metavar="IN", help="what the tool exported")
+    p.add_argument("--from", dest="tool", required=True, choices=tuple(READERS), help="the tool")
+    p.add_argument(
+        "--out", type=Path, required=True, metavar="CSV", help="such as mine/annotations/ava_train_v2.2.csv"
+    )
+    p.add_argument(
+        "--fps",
+        type=float,
+        help="frame rate of the videos: numbers in names of images are then those of frames, else of seconds",
+    )
+    p.add_argument(
+        "--first-frame", type=int, default=1, metavar="N", help="number of a video's first image (default: 1)"
+    )
+    p.add_argument(
+        "--start-second",
+        type=int,
+        default=0,
+        metavar="S",
+        help="number of a video's first second; AVA's is 900 (default: 0)",
+    )
+    p.add_argument("--video", metavar="NAME", help="the video, where neither file nor image names tell it")
+    p.add_argument(
+        "--attribute", metavar="NAME", help="attribute that holds the actions (default: all of them do)"
+    )
+    p.add_argument("--size", metavar="WxH", help="width and height of images, where the file has none")
+    p.set_defaults(command=convert_files)
+
+
+def convert_files(args: argparse.Namespace) -> int:
+    """Convert tools' files; -> 0. ValueError: a wrong option, a file that is not the tool's."""
+    if args.fps is not None and not 0 < args.fps < 1000:
+        raise ValueError(f"--fps {args.fps}: give frames a second, such as 30")
+    if args.first_frame < 0 or args.start_second < 0:
+        raise ValueError("--first-frame and --start-second count from 0")
+    size = None
+    if args.size is not None:
+        match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", args.size)
+        if match is None:
+            raise ValueError(f"--size {args.size}: give width and height in pixels, such as 640x480")
+        size = float(match[1]), float(match[2])
+    timing = Timing(args.fps, args.first_frame, args.start_second, args.video)
+    whole = ToolFile()
+    for path in args.files:
+        read = read_tool_file(args.tool, path, timing, args.attribute)
+        whole.boxes += read.boxes
+        whole.keyframes |= read.keyframes
+    print(describe(convert(whole, args.out, timing, size=size), args.out))
     return 0
 
 

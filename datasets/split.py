@@ -96,15 +96,22 @@ def find_video(
         if (last := _last_image(root / folder, name)) > 0:
             first = 0 if (root / folder / (name % 0)).is_file() else 1
             return FrameFolder(root / folder, name, last + 1 - first, first)
-    for suffix in VIDEO_SUFFIXES:
-        for written in (suffix, suffix.upper()):
-            if (path := root / "videos" / f"{video}{written}").is_file():
-                return path
+    if (path := video_file(root, video)) is not None:
+        return path
     tried = [str(root / folder / (name % 1)) for folder, name in frames]
     tried.append(f"{root / 'videos' / video}{{{','.join(VIDEO_SUFFIXES)}}}")
     raise FileNotFoundError(
         f"{annotation_file} names video {video!r}, but none of its files exists: {', '.join(tried)}"
     )
+
+
+def video_file(root: Path, video: str) -> Path | None:
+    """The file <root>/videos/<video> with one of VIDEO_SUFFIXES, in lower or upper case; None without one."""
+    for suffix in VIDEO_SUFFIXES:
+        for written in (suffix, suffix.upper()):
+            if (path := root / "videos" / f"{video}{written}").is_file():
+                return path
+    return None
 
 
 def _last_image(folder: Path, name: str) -> int:

@@ -1,0 +1,395 @@
+"""Read what annotation tools write: boxes and actions of persons in images or videos.
+
+    via          VGG Image Annotator: a project of version 2 (images) or 3 (images, videos), json
+    cvat         "CVAT for images 1.1" or "CVAT for video 1.1", xml
+    coco         COCO's boxes, json
+    labelstudio  Label Studio's json: rectangles in images, or in videos with their choices
+    ucf          ACT's pickle of UCF101-24 or JHMDB
+
+Files are data: nothing in them is executed, and xml with entities of its own is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from PIL import Image
+
+from evaluators.act_pickle import read_act
+
+PERSON = {"person", "people", "human", "actor", "pedestrian"}
+"""Labels that say who is in a box, not what is done; the actions are then its attributes."""
+NUMBERED = re.compile(r"(?P<video>.*?)[_\-/. ]*(?:frame|img|image)?[_\-]?(?P<number>\d+)", re.IGNORECASE)
+"""An image's path without suffix: the video's name, then the number of the second or frame."""
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio puts before the name of an uploaded file."""
+
+
+class ToolFileError(ValueError):
+    """A file that cannot be read as the tool's. The message names file and place."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How the numbers of frames, and those in the names of images, become times."""
+
+    fps: float | None = None
+    """Frames a second of the videos. None: the numbers in names of images are seconds."""
+    first_frame: int = 1
+    """Number of the first image of a video, where names have the numbers of frames."""
+    start_second: int = 0
+    """Number of a video's first second."""
+    video: str | None = None
+    """The video's name, where the file does not tell it."""
+
+    def of_image(self, name: str) -> tuple[str, float]:
+        """The video of an image and its time, seconds from the video's start. Raises ToolFileError."""
+        stem = re.sub(r"\.\w{2,5}$", "", name.replace("\\", "/"))
+        match = NUMBERED.fullmatch(stem)
+        if match is None:
+            raise ToolFileError(f"image {name!r}: its name does not end in the number of a second or frame")
+        video = self.video or match["video"].rpartition("/")[2]
+        if not video:
+            raise ToolFileError(f"image {name!r}: its name tells no video; give it with --video NAME")
+        number = int(match["number"])
+        if self.fps is None:
+            return video, float(number - self.start_second)
+        return video, (number - self.first_frame) / self.fps
+
+    def of_frame(self, number: int) -> float:
+        """The time of a frame of a video, counted from 0. Raises ToolFileError without a frame rate."""
+        if self.fps is None:
+            raise ToolFileError("it counts frames of a video: give the video's frame rate with --fps")
+        return number / self.fps
+
+
+@dataclass(frozen=True)
+class Box:
+    """A person at a time of a video."""
+
+    video: str
+    time: float
+    """Seconds from the video's start."""
+    xywh: tuple[float, float, float, float]
+    """Left, top, width, height; in pixels where `size` is given or unknown, else fractions."""
+    size: tuple[float, float] | None
+    """Width and height of the image; (1, 1) for fractions; None where the file does not tell it."""
+    actions: tuple[str, ...]
+    track: str | None = None
+    """Identity of the person within the video."""
+
+
+@dataclass
+class ToolFile:
+    """What a tool's file holds."""
+
+    boxes: list[Box] = field(default_factory=list)
+    keyframes: set[tuple[str, float]] = field(default_factory=set)
+    """All annotated (video, time), those without a person among them."""
+
+    def add(self, box: Box) -> None:
+        """Add a box, and its time as annotated."""
+        self.boxes.append(box)
+        self.keyframes.add((box.video, box.time))
+
+
+def read_tool_file(tool: str, path: Path, timing: Timing, attribute: str | None = None) -> ToolFile:
+    """Read a tool's file. tool: a key of READERS. attribute: the one that holds the actions; None: all.
+
+    Raises ToolFileError naming file and place, FileNotFoundError.
+    """
+    try:
+        return READERS[tool](path, timing, attribute)
+    except ToolFileError as error:
+        raise ToolFileError(f"{path}: {error}") from None
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ToolFileError(f"{path}: not as {tool} writes it ({what})") from error
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ToolFileError(f"not JSON ({error}); export it from the tool again") from None
+
+
+def chosen_actions(
+    label: str | None, attributes: Mapping[str, object], attribute: str | None
+) -> tuple[str, ...]:
+    """The actions of a box: the label, unless it says who it is, and its attributes' values.
+
+    Values are separated by commas or semicolons; an attribute that is true is an action by its name.
+    """
+    actions = [] if label is None or label.strip().lower() in PERSON else [label.strip()]
+    if attribute is not None:
+        attributes = {name: value for name, value in attributes.items() if name == attribute}
+    for name, value in attributes.items():
+        if isinstance(value, Mapping):  # of VIA: {option: true}
+            value = ",".join(str(option) for option, chosen in value.items() if chosen)
+        elif isinstance(value, (list, tuple)):
+            value = ",".join(map(str, value))
+        text = str(value).strip()
+        if text.lower() == "true":
+            actions.append(name)
+        elif text.lower() not in ("false", "", "none", "__undefined__"):
+            actions += [part.strip() for part in re.split(r"[,;]", text) if part.strip()]
+    return tuple(dict.fromkeys(actions))
+
+
+# --- VGG Image Annotator -------------------------------------------------------------------------
+
+
+def read_via(path: Path, timing: Timing, attribute: str | None) -> ToolFile:
+    """A project of VIA 2 or 3. Sizes of images are not in it: they are those of images that lie beside it."""
+    content = _json(path)
+    if "_via_img_metadata" in content or "metadata" not in content:
+        return _read_via_2(path, content, timing, attribute)
+    read = ToolFile()
+    options = {
+        key: (one["aname"], one.get("options", {})) for key, one in content.get("attribute", {}).items()
+    }
+    files = {str(key): one for key, one in content["file"].items()}
+    views = {str(key): [str(f) for f in one["fid_list"]] for key, one in content["view"].items()}
+
+    def place(view: str, times: list[float]) -> tuple[str, float]:
+        name = files[views[view][0]]["fname"]
+        if times:
+            return timing.video or Path(name).stem, float(times[0])
+        return timing.of_image(name)
+
+    for view, names in views.items():
+        if all(int(files[name].get("type", 2)) == 2 for name in names):
+            read.keyframes.add(place(view, []))
+    for one in content["metadata"].values():
+        if not one.get("xy") or one["xy"][0] != 2:  # a stretch of time, or another shape than a rectangle
+            continue
+        video, time = place(str(one["vid"]), one.get("z", []))
+        values = {}
+        for key, value in one.get("av", {}).items():
+            name, named = options.get(key, (key, {}))
+            values[name] = [named.get(part, part) for part in str(value).split(",")]
+        actions = chosen_actions(None, values, attribute)
+        size = _size_beside(path, files[views[str(one["vid"])][0]]["fname"])
+        read.add(Box(video, time, _four(one["xy"][1:5]), size, actions))
+    return read
+
+
+def _four(values: Iterable[Any]) -> tuple[float, float, float, float]:
+    x, y, width, height = map(float, values)
+    return x, y, width, height
+
+
+def _size_beside(path: Path, name: str) -> tuple[float, float] | None:
+    """Width and height of an image that lies beside the project, below its folder."""
+    image = (path.parent / name).resolve()
+    if not image.is_file() or not image.is_relative_to(path.parent.resolve()):
+        return None
+    try:
+        with Image.open(image) as opened:
+            return float(opened.width), float(opened.height)
+    except (OSError, Image.DecompressionBombError):  # a video, or damaged: its size is asked for elsewhere
+        return None
+
+
+def _read_via_2(path: Path, content: Any, timing: Timing, attribute: str | None) -> ToolFile:
+    images = content.get("_via_img_metadata", content)
+    described = content.get("_via_attributes", {}).get("region", {})
+    read = ToolFile()
+    for image in images.values():
+        video, time = timing.of_image(image["filename"])
+        size = _size_beside(path, image["filename"])
+        read.keyframes.add((video, time))
+        regions = image["regions"]
+        for region in regions.values() if isinstance(regions, Mapping) else regions:
+            shape = region["shape_attributes"]
+            if shape["name"] != "rect":
+                continue
+            values = {}
+            for name, value in region["region_attributes"].items():
+                named = described.get(name, {}).get("options", {})
+                chosen = [o for o, on in value.items() if on] if isinstance(value, Mapping) else [value]
+                values[name] = [str(named.get(option) or option) for option in chosen]
+            xywh = _four(shape[side] for side in ("x", "y", "width", "height"))
+            read.add(Box(video, time, xywh, size, chosen_actions(None, values, attribute)))
+    return read
+
+
+# --- CVAT ----------------------------------------------------------------------------------------
+
+
+def read_cvat(path: Path, timing: Timing, attribute: str | None) -> ToolFile:
+    """The xml of "CVAT for images 1.1" or "CVAT for video 1.1"; frames of the latter count from 0.
+
+    Raises ToolFileError.
+    """
+    text = path.read_bytes()
+    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+        raise ToolFileError("xml with a DOCTYPE or entities of its own, which CVAT does not write")
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise ToolFileError(f"not xml ({error}); unpack CVAT's zip, and give its annotations.xml") from None
+    read = ToolFile()
+    for image in root.iter("image"):
+        video, time = timing.of_image(image.attrib["name"])
+        read.keyframes.add((video, time))
+        size = float(image.attrib["width"]), float(image.attrib["height"])
+        for box in image.iter("box"):
+            read.add(_cvat_box(box, box.attrib["label"], video, time, size, None, attribute))
+    original = root.find("meta//original_size")
+    source = root.findtext("meta//source") or root.findtext("meta//task/name") or ""
+    for track in root.iter("track"):
+        if original is None:
+            raise ToolFileError("meta has no original_size: export it as CVAT for video 1.1")
+        size = float(original.findtext("width") or 0), float(original.findtext("height") or 0)
+        video = timing.video or Path(source).stem
+        if not video:
+            raise ToolFileError("meta names no source; give the video's name with --video NAME")
+        for box in track.iter("box"):
+            if box.attrib.get("outside") == "1":
+                continue
+            time = timing.of_frame(int(box.attrib["frame"]))
+            read.add(_cvat_box(box, track.attrib["label"], video, time, size, track.attrib["id"], attribute))
+    return read
+
+
+def _cvat_box(
+    box: ElementTree.Element,
+    label: str,
+    video: str,
+    time: float,
+    size: tuple[float, float],
+    track: str | None,
+    attribute: str | None,
+) -> Box:
+    x1, y1, x2, y2 = (float(box.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
+    values = {one.attrib["name"]: one.text or "" for one in box.iter("attribute")}
+    return Box(video, time, (x1, y1, x2 - x1, y2 - y1), size, chosen_actions(label, values, attribute), track)
+
+
+# --- COCO ----------------------------------------------------------------------------------------
+
+
+def read_coco(path: Path, timing: Timing, attribute: str | None) -> ToolFile:
+    """COCO's boxes: actions are the categories, or attributes of an annotation.
+
+    Raises ToolFileError.
+    """
+    content = _json(path)
+    names = {one["id"]: str(one["name"]) for one in content["categories"]}
+    read = ToolFile()
+    images = {}
+    for image in content["images"]:
+        place = timing.of_image(image["file_name"])
+        images[image["id"]] = place, (float(image["width"]), float(image["height"]))
+        read.keyframes.add(place)
+    for one in content["annotations"]:
+        (video, time), size = images[one["image_id"]]
+        attributes = dict(one.get("attributes") or {})
+        track = one.get("track_id", attributes.pop("track_id", None))
+        values = {n: v for n, v in attributes.items() if n not in ("occluded", "rotation", "keyframe")}
+        actions = chosen_actions(names[one["category_id"]], values, attribute)
+        identity = None if track is None else str(track)
+        read.add(Box(video, time, _four(one["bbox"]), size, actions, identity))
+    return read
+
+
+# --- Label Studio --------------------------------------------------------------------------------
+
+
+def read_labelstudio(path: Path, timing: Timing, attribute: str | None) -> ToolFile:
+    """Label Studio's json export: of each task the first annotation that was not skipped.
+
+    Sides are in per cent. What is chosen for a region is joined by the region's id. In videos, whose frames
+    count from 1, boxes between two of a sequence lie on the line between them. Raises ToolFileError.
+    """
+    read = ToolFile()
+    for task in _json(path):
+        results: list[Any] = next(
+            (a["result"] for a in task["annotations"] if not a.get("was_cancelled")), []
+        )
+        file = next(str(value) for value in task["data"].values() if re.search(r"\.\w{2,5}$", str(value)))
+        name = UPLOADED.sub("", file.rpartition("/")[2])
+        chosen: dict[str, list[str]] = {}
+        for one in results:
+            if "choices" in one["value"] and "id" in one:
+                chosen.setdefault(one["id"], []).extend(map(str, one["value"]["choices"]))
+        if not any(one["type"] == "videorectangle" for one in results) and "image" in "".join(task["data"]):
+            read.keyframes.add(timing.of_image(name))
+        for one in results:
+            value = one["value"]
+            labels = value.get("rectanglelabels") or value.get("labels") or []
+            labels = [*labels, *chosen.get(one.get("id", ""), [])]
+            actions = chosen_actions(None, {"label": [x for x in labels if x.lower() not in PERSON]}, None)
+            if one["type"] == "videorectangle":
+                for box in _sequence(value, timing, name, str(one["id"]), actions):
+                    read.add(box)
+            elif "rectanglelabels" in value:
+                video, time = timing.of_image(name)
+                read.add(Box(video, time, _fractions(value), (1.0, 1.0), actions))
+    return read
+
+
+def _fractions(value: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    return _four(value[side] / 100 for side in ("x", "y", "width", "height"))
+
+
+def _sequence(
+    value: Mapping[str, Any], timing: Timing, name: str, track: str, actions: tuple[str, ...]
+) -> Iterator[Box]:
+    """The boxes of a region in a video at its whole seconds."""
+    if timing.fps is None and value.get("duration") and value.get("framesCount"):
+        timing = Timing(value["framesCount"] / value["duration"], video=timing.video)
+    video = timing.video or Path(name).stem
+    marks = [
+        (timing.of_frame(int(one["frame"]) - 1), _fractions(one), bool(one.get("enabled", True)))
+        for one in value["sequence"]
+    ]
+    end = timing.of_frame(int(value["framesCount"]) - 1) if value.get("framesCount") else marks[-1][0]
+    for before, after in pairwise([*marks, (max(end, marks[-1][0]) + 1e-9, marks[-1][1], False)]):
+        (begin, box, enabled), (until, next_box, _) = before, after
+        for second in range(int(-(-begin // 1)), int(-(-until // 1))):
+            if enabled:
+                share = (second - begin) / (until - begin)
+                x, y, width, height = (a + share * (b - a) for a, b in zip(box, next_box, strict=True))
+                yield Box(video, float(second), (x, y, width, height), (1.0, 1.0), actions, track)
+
+
+# --- ACT's pickle --------------------------------------------------------------------------------
+
+
+def read_ucf(path: Path, timing: Timing, attribute: str | None) -> ToolFile:
+    """ACT's pickle, all its videos: frames count from 1, boxes are in pixels of its `resolution`."""
+    act = read_act(path)
+    gt, read = act.ground_truth, ToolFile()
+    for video, frame, box, label, tube in zip(
+        gt.video.tolist(),
+        gt.frame.tolist(),
+        gt.box.tolist(),
+        gt.label.tolist(),
+        gt.tube.tolist(),
+        strict=True,
+    ):
+        name, (x1, y1, x2, y2) = gt.videos[video], box
+        height, width = act.resolution[name]
+        time = timing.of_frame(frame - 1)
+        size = float(width), float(height)
+        read.add(Box(name, time, (x1, y1, x2 - x1, y2 - y1), size, (act.labels[label],), str(tube)))
+    return read
+
+
+READERS: dict[str, Callable[[Path, Timing, str | None], ToolFile]] = {
+    "via": read_via,
+    "cvat": read_cvat,
+    "coco": read_coco,
+    "labelstudio": read_labelstudio,
+    "ucf": read_ucf,
+}

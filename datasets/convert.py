@@ -1,0 +1,217 @@
+"""Write annotation tools' boxes as AVA's csv and label map, with what own data need beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from actloc_core.clip import duration, probe
+from actloc_core.files import atomic_path
+from datasets.annotation_tools import Box, Timing, ToolFile, ToolFileError
+from datasets.description import FILE, read_description
+from datasets.split import video_file
+from evaluators.ava_csv import read_label_map
+
+LABEL_MAP = "ava_action_list_v2.2.pbtxt"
+USUAL_FPS = 30.0
+"""Of a file that tells times and not frames: how near to a whole second a time must be is half a frame."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written, and what was not."""
+
+    rows: int
+    videos: int
+    keyframes: int
+    empty: int
+    """Keyframes without a person."""
+    classes: int
+    left_out: Counter[str]
+    """Why -> how many boxes."""
+    notes: tuple[str, ...]
+
+
+def convert(
+    read: ToolFile, out: Path, timing: Timing, *, size: tuple[float, float] | None = None
+) -> Converted:
+    """Write a tool's boxes to the csv `out`, its classes to the label map beside it.
+
+    Boxes at whole seconds are written, or within half a frame of one. Where `out` lies in a data folder's
+    `annotations`, its dataset.json says where seconds count from; seconds of its videos that were not
+    annotated are written as excluded. A label map that is there keeps its ids, and gets new names.
+    size: width and height of images whose size is not in the file; None: those of the video's file.
+    Raises ToolFileError naming what is missing; ValueError for a label map or description that does not fit.
+    """
+    root = out.parent.parent if out.parent.name == "annotations" else out.parent
+    described = read_description(root).start_second
+    if described is not None and described != timing.start_second:
+        raise ToolFileError(
+            f"{root / FILE} has start_second {described}, and --start-second is {timing.start_second}: "
+            "a folder has one"
+        )
+    label_map = out.parent / LABEL_MAP
+    classes = read_label_map(label_map) if label_map.exists() else {}
+    left_out: Counter[str] = Counter()
+    seconds = {place: _second(place[1], timing) for place in read.keyframes}
+    chosen = [box for box in read.boxes if box.actions and seconds[box.video, box.time] is not None]
+    left_out["between whole seconds"] = sum(seconds[box.video, box.time] is None for box in read.boxes)
+    left_out["without an action"] = len(read.boxes) - len(chosen) - left_out["between whole seconds"]
+    _add_names(classes, [name for box in chosen for name in box.actions])
+    sides: dict[tuple[str, int, int], str] = {}
+    actions: dict[tuple[str, int, int], set[str]] = {}
+    persons = _Persons()
+    size_of = _sizes(root, size)
+    for box in chosen:
+        corners = _corners(box, size_of)
+        if corners is None:
+            left_out["beyond the image or without an area"] += 1
+            continue
+        key = _name(box.video), seconds[box.video, box.time] or 0, persons.number(box)
+        sides.setdefault(key, ",".join(f"{value:.5f}" for value in corners))
+        actions.setdefault(key, set()).update(box.actions)
+    keyframes = {(video, second) for (video, _), second in seconds.items() if second is not None}
+    if not keyframes:
+        off = min((abs(time - round(time)) for _, time in read.keyframes), default=0.0)
+        raise ToolFileError(
+            f"no annotation is at a whole second (the nearest is {off:.3f} s away), as keyframes of AVA "
+            "are: give --fps for frames, --start-second for seconds"
+        )
+    empty = sorted(keyframes - {(video, second) for video, second, _ in sides})
+    text = [
+        f"{video},{second:04d},{sides[video, second, person]},{number},{person}"
+        for video, second, person in sorted(sides)
+        for number, name in classes.items()
+        if name in actions[video, second, person]
+    ]
+    text += [f"{_name(video)},{second:04d}" for video, second in empty]
+    _write(out, text)
+    _write(label_map, [_item(name, number) for number, name in classes.items()])
+    if described is None:
+        _write(root / FILE, [json.dumps({"start_second": timing.start_second})])
+    notes = _exclude(root, out, keyframes, timing.start_second)
+    videos = {video for video, _ in keyframes}
+    counts = len(text) - len(empty), len(videos), len(keyframes), len(empty), len(classes)
+    return Converted(*counts, +left_out, notes)
+
+
+def _second(time: float, timing: Timing) -> int | None:
+    """The number of the whole second that a time is, within half a frame; None between two."""
+    nearest = round(time)
+    if abs(time - nearest) * (timing.fps or USUAL_FPS) > 0.5 + 1e-6 or nearest < 0:
+        return None
+    return timing.start_second + nearest
+
+
+def _add_names(classes: dict[int, str], names: list[str]) -> None:
+    """Give each new name the next free id, in the alphabet's order."""
+    for name in sorted(set(names) - set(classes.values())):
+        classes[max(classes, default=0) + 1] = name
+
+
+class _Persons:
+    """Numbers of persons within a video: one for each track. Without tracks equal boxes at one time are one
+    person, for some tools have a box for each action."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[object, ...], int] = {}
+        self.count: Counter[str] = Counter()
+
+    def number(self, box: Box) -> int:
+        """The person's number, from 0."""
+        identity = (box.time, box.xywh) if box.track is None else (box.track,)
+        if (box.video, *identity) not in self.known:
+            self.known[box.video, *identity] = self.count[box.video]
+            self.count[box.video] += 1
+        return self.known[box.video, *identity]
+
+
+SizeOf = Callable[[str], tuple[float, float]]
+
+
+def _sizes(root: Path, size: tuple[float, float] | None) -> SizeOf:
+    """A function from a video to the width and height of its frames, where the tool's file has none."""
+    known: dict[str, tuple[float, float]] = {}
+
+    def of(video: str) -> tuple[float, float]:
+        if size is not None:
+            return size
+        if video not in known:
+            file = video_file(root, video)
+            if file is None:
+                raise ToolFileError(
+                    f"the size of {video!r}'s frames is not in the file: give --size WIDTHxHEIGHT, or put "
+                    f"the video into {root / 'videos'}"
+                )
+            info = probe(file)
+            known[video] = float(info.width), float(info.height)
+        return known[video]
+
+    return of
+
+
+def _corners(box: Box, size_of: SizeOf) -> tuple[float, float, float, float] | None:
+    """Corners as fractions, inside the image; None for a box beyond it or without an area."""
+    width, height = size_of(box.video) if box.size is None else box.size
+    if width <= 0 or height <= 0:
+        raise ToolFileError(f"{box.video!r}: a size of {width:g} x {height:g}")
+    x, y, w, h = box.xywh
+    sides = (x / width, y / height, (x + w) / width, (y + h) / height)
+    if not all(map(math.isfinite, sides)):
+        raise ToolFileError(f"{box.video!r} at {box.time:g} s: a side is not a number")
+    x1, y1, x2, y2 = (min(max(side, 0.0), 1.0) for side in sides)
+    return (x1, y1, x2, y2) if round(x2 - x1, 5) > 0 and round(y2 - y1, 5) > 0 else None
+
+
+def _exclude(root: Path, out: Path, keyframes: set[tuple[str, int]], start: int) -> tuple[str, ...]:
+    """Write which seconds of the videos were not annotated, for every second of others is scored."""
+    stem, _, version = out.stem.rpartition("_")
+    file = out.with_name(f"{stem}_excluded_timestamps_{version}.csv" if stem else f"{out.stem}_excluded.csv")
+    rows, missing = [], []
+    for video in sorted({video for video, _ in keyframes}):
+        path = video_file(root, video)
+        if path is None:
+            missing.append(video)
+            continue
+        seconds = range(start, start + math.ceil(duration(path)))
+        rows += [f"{video},{second:04d}" for second in seconds if (video, second) not in keyframes]
+    _write(file, rows)
+    if not missing:
+        return (f"{file}: {len(rows):,} seconds without annotations, which are not scored",)
+    return (
+        f"{len(missing):,} videos, such as {missing[0]!r}, are not in {root / 'videos'}: their seconds "
+        "without annotations are scored; convert again when they are there",
+    )
+
+
+def _name(video: str) -> str:
+    if not video or set(video) & set(',"\n'):
+        raise ToolFileError(f"video {video!r}: a name has no commas, quotes or line ends; rename the file")
+    return video
+
+
+def _item(name: str, number: int) -> str:
+    text = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'item {{ name: "{text}" id: {number} }}'
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    with atomic_path(path) as part:
+        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def describe(converted: Converted, out: Path) -> str:
+    """What was written, in lines for a terminal."""
+    c = converted
+    lines = [
+        f"{out}: {c.rows:,} rows, {c.videos:,} videos, {c.keyframes:,} keyframes, {c.empty:,} of them "
+        "without a person",
+        f"{out.parent / LABEL_MAP}: {c.classes:,} classes",
+        *c.notes,
+    ]
+    lines += [f"left out: {count:,} boxes {why}" for why, count in c.left_out.items()]
+    return "\n".join(lines)
