@@ -2,9 +2,9 @@
 
 The layout of a file is recognised by its tensors, never by its name:
 
-- MViT of PySlowFast (v1-B, v2-S, v2-B; q, k and v in one projection or three) and of torchvision;
+- MViT of PySlowFast (v1-B, v2-S, v2-B; q, k and v in one projection or three), torchvision and pytorchvideo;
 - Hiera for video, supervised or MAE pre-training;
-- ViT of VideoMAE and UMT, fine-tuned or pre-training;
+- ViT of VideoMAE and UMT, fine-tuned or pre-training, also in Hugging Face's names, .bin or .safetensors;
 - the backbone in a checkpoint of our own detector, or any of these behind a prefix such as "module.".
 
 Classifier heads and decoders are left out and position embeddings are interpolated to the model's size. Any
@@ -39,16 +39,67 @@ WRAPPERS = ("model_state", "model", "module", "state_dict", "model_state_dict")
 BACKBONES: dict[str, type[nn.Module]] = {
     "PySlowFast MViT": MViT,
     "torchvision MViT": MViT,
+    "pytorchvideo MViT": MViT,
     "Hiera": Hiera,
     "Hiera MAE": Hiera,
     "VideoMAE ViT": ViT,
+    "Hugging Face VideoMAE": ViT,
 }
 """Layout of a file -> the class of backbone that it fits."""
 
-HEADS = re.compile(r"head\.|decoder|mask_token|encoder_norm\.|multi_scale_fusion_heads\.")
+SOMETHING_ELSE = (
+    (
+        rb"\s*<(!doctype html|html|head|body)",
+        "a web page",
+        "fetch the file itself, as a browser would: fetch it again",
+    ),
+    (
+        rb"version https://git-lfs",
+        "a Git LFS pointer",
+        "run git lfs pull in its repository, or fetch it again",
+    ),
+    (rb"\x1f\x8b", "gzip", "unpack it with gunzip"),
+    (rb"\x89HDF\r\n", "an HDF5 file, perhaps of Keras", "weights of PyTorch are needed"),
+    (rb"\s*[\[{]", "JSON, such as a configuration", "the weights are in another file"),
+)
+"""First bytes of files that are no checkpoints: what they are, and what to do."""
+
+HEADS = re.compile(
+    r"head\.|decoder|mask_token|encoder_norm\.|multi_scale_fusion_heads\.|classifier\.|encoder_to_decoder\."
+)
 """Tensors of heads and decoders, which are left out."""
 ESSENTIAL = re.compile(r"patch_embed|blocks|norm|pos_embed(?!_class)")
 """Tensors that may not be left over: without them the backbone would compute another function."""
+
+PYTORCHVIDEO = (
+    (r"^patch_embed\.patch_model\.", "patch_embed.proj."),
+    (r"^cls_positional_encoding\.", ""),
+    (r"^norm_embed\.", "norm."),
+)
+"""pytorchvideo's names -> PySlowFast's. (pytorchvideo/models/vision_transformers.py)"""
+
+HUGGING_FACE = (
+    (r"^(?:videomae\.)?embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^(?:videomae\.)?encoder\.layer\.(\d+)\.", r"blocks.\1."),
+    (r"^(?:videomae\.)?layernorm\.", "norm."),
+    (r"\.attention\.attention\.(?:query\.bias|q_bias)$", ".attn.q_bias"),
+    (r"\.attention\.attention\.(?:value\.bias|v_bias)$", ".attn.v_bias"),
+    (r"\.attention\.attention\.([qkv])(?:uery|ey|alue)\.", r".attn.\1."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+)
+"""The names of VideoMAE in transformers (models/videomae/modeling_videomae.py) -> the original ones."""
+
+OTHERS = (
+    (r"^(?:\w+\.)?encoder\.layer\.\d+\.", "Hugging Face's transformers, of a model other than VideoMAE"),
+    (r"^(?:backbone|cls_head|roi_head)\.", "MMAction2"),
+    (r"^s[1-5]\.pathway", "PySlowFast's ResNets"),
+    (r"^blocks\.\d+\.(?:multipathway|res_blocks)", "pytorchvideo's ResNets"),
+)
+"""Names that tell whose a file is that no backbone here can load."""
 
 TORCHVISION = tuple(
     (re.compile(pattern), ours)
@@ -106,8 +157,7 @@ def load_backbone(model: nn.Module, source: str | Path | Mapping[str, Any]) -> R
     """
     name = "the given state" if isinstance(source, Mapping) else str(source)
     weights = find_weights(source if isinstance(source, Mapping) else read(Path(source)), name)
-    body, left_out = _split_off_heads(weights)
-    layout = _recognise(body, left_out, name)
+    body, left_out, layout = _in_our_names(weights, name)
     if not isinstance(model, BACKBONES[layout]):
         raise CheckpointError(
             f"{name} holds weights of a {layout}, the model is a {type(model).__name__}: "
@@ -147,6 +197,13 @@ def read(path: Path) -> Any:
 
     Raises CheckpointError for a file that is truncated, damaged, no checkpoint, or holds other objects.
     """
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return _read_safetensors(path)
+    for pattern, what, advice in SOMETHING_ELSE:
+        if re.match(pattern, head, re.IGNORECASE):
+            raise CheckpointError(f"{path} is {what}, whatever its name says: {advice}")
     zipped = zipfile.is_zipfile(path)  # files of torch before 1.6 are not and have no checksums
     try:
         # torch ignores the checksums: a flipped bit would silently be a wrong weight.
@@ -172,6 +229,20 @@ def read(path: Path) -> Any:
             f"{path} ({path.stat().st_size:,} bytes) is no readable PyTorch checkpoint "
             f"({type(error).__name__}: {reason.splitlines()[0] if reason else 'empty'}). The download may "
             "have stopped early or saved a web page: compare its size with the publisher's and fetch it again"
+        ) from error
+
+
+def _read_safetensors(path: Path) -> State:
+    """Read Hugging Face's format, which holds tensors alone. Raises as `read`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        size = path.stat().st_size
+        raise CheckpointError(
+            f"{path} ({size:,} bytes) is no readable safetensors file ({error}); fetch it again"
         ) from error
 
 
@@ -215,6 +286,28 @@ def _split_off_heads(weights: State) -> tuple[State, list[str]]:
     return body, left_out
 
 
+def _in_our_names(weights: State, name: str) -> tuple[State, list[str], str]:
+    """The backbone's tensors in the names of its first code, the names left out, and the layout."""
+    if "cls_positional_encoding.cls_token" in weights or "patch_embed.patch_model.weight" in weights:
+        body, left_out = _split_off_heads(_renamed(weights, PYTORCHVIDEO))
+        return body, left_out, "pytorchvideo MViT"
+    if any(re.match(HUGGING_FACE[0][0], key) for key in weights):
+        body, left_out = _split_off_heads(_renamed(weights, HUGGING_FACE))
+        return body, left_out, "Hugging Face VideoMAE"
+    body, left_out = _split_off_heads(weights)
+    return body, left_out, _recognise(body, left_out, name)
+
+
+def _renamed(weights: State, names: Iterable[tuple[str, str]]) -> State:
+    """Tensors by the names that these patterns make of theirs."""
+    renamed = {}
+    for key, value in weights.items():
+        for pattern, ours in names:
+            key = re.sub(pattern, ours, key)
+        renamed[key] = value
+    return renamed
+
+
 def _recognise(body: State, left_out: list[str], name: str) -> str:
     """Recognise which of BACKBONES' layouts the tensors have, by names that only it has."""
     if "conv_proj.weight" in body:
@@ -225,9 +318,13 @@ def _recognise(body: State, left_out: list[str], name: str) -> str:
         return "VideoMAE ViT"
     if "pos_embed_spatial" in body and "blocks.0.attn.qkv.bias" in body:
         return "Hiera MAE" if any("encoder_norm." in key for key in left_out) else "Hiera"
+    names = [*body, *left_out]
+    found = (who for pattern, who in OTHERS if any(re.search(pattern, key) for key in names))
+    whose = next((f", in the names of {who}" for who in found), "")
     raise CheckpointError(
-        f"{name} holds weights of an unknown layout; known are MViT of PySlowFast or torchvision, Hiera for "
-        f"video, ViT of VideoMAE or UMT. Its first tensors are {', '.join(list(body)[:6])}"
+        f"{name} holds weights of an unknown layout{whose}; known are "
+        "MViT of PySlowFast, torchvision or pytorchvideo, Hiera for video, ViT of VideoMAE (also Hugging "
+        f"Face's) or UMT. Its first tensors are {', '.join(list(body)[:6])}"
     )
 
 
@@ -235,10 +332,10 @@ def _rename(body: State, layout: str) -> State:
     """Rename tensors, and reshape the class token, as the models here have them."""
     if layout == "torchvision MViT":
         return dict(_from_torchvision(key, value) for key, value in body.items())
-    if layout == "PySlowFast MViT":
+    if layout in ("PySlowFast MViT", "pytorchvideo MViT"):
         return _join_projections(body)
-    if layout == "VideoMAE ViT":
-        return {re.sub(r"^fc_norm\.", "norm.", key): value for key, value in body.items()}
+    if layout in ("VideoMAE ViT", "Hugging Face VideoMAE"):
+        return {re.sub(r"^fc_norm\.", "norm.", key): value for key, value in _join_projections(body).items()}
     return body
 
 

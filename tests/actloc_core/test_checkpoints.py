@@ -8,10 +8,12 @@ import itertools
 import math
 import os
 import pickle
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 
 from actloc_core import backbones
@@ -544,7 +546,7 @@ def test_mvit_that_pools_before_projecting_is_refused():
     [
         ({"epoch": 3, "optimizer": {}}, "has no weights: .* got epoch, optimizer"),
         ({}, "got an empty mapping"),
-        ({"s1.pathway0_stem.conv.weight": torch.zeros(1)}, "unknown layout; .* s1.pathway0_stem"),
+        ({"s1.pathway0_stem.conv.weight": torch.zeros(1)}, "unknown layout, .* s1.pathway0_stem"),
         # An image model: four axes of patches, one position embedding.
         (
             {"patch_embed.proj.weight": torch.zeros(96, 3, 7, 7), "pos_embed": torch.zeros(1, 3136, 96)},
@@ -623,3 +625,114 @@ def test_error_says_what_another_file_holds(tmp_path):
         load_backbone(tiny_hiera(), tmp_path / "list.pth")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         load_backbone(tiny_hiera(), tmp_path / "nowhere.pth")
+
+
+# --- names of other libraries ---------------------------------------------------------------------------
+
+HUGGING_FACE = [
+    (r"patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+    (r"^blocks\.", "encoder.layer."),
+    (r"attn\.proj\.", "attention.output.dense."),
+    (r"mlp\.fc1\.", "intermediate.dense."),
+    (r"mlp\.fc2\.", "output.dense."),
+    (r"norm1\.", "layernorm_before."),
+    (r"norm2\.", "layernorm_after."),
+    (r"^norm\.", "layernorm."),
+]
+
+
+def in_hugging_faces_names(state, biases):
+    """VideoMAE's tensors as transformers has them; biases: their names there, which have changed."""
+    theirs = {}
+    for name, value in state.items():
+        if name.endswith("attn.qkv.weight"):
+            stem = name.replace("blocks.", "encoder.layer.").replace(
+                "attn.qkv.weight", "attention.attention."
+            )
+            for part, which in zip(value.chunk(3), ("query", "key", "value"), strict=True):
+                theirs[f"videomae.{stem}{which}.weight"] = part.clone()
+            continue
+        for which, their in biases.items():
+            name = name.replace(f"attn.{which}_bias", f"attention.attention.{their}")
+        for ours, their in HUGGING_FACE:
+            name = re.sub(ours, their, name)
+        theirs[name if name.startswith(("fc_norm", "head")) else f"videomae.{name}"] = value
+    return {name.replace("head.", "classifier."): value for name, value in theirs.items()}
+
+
+@pytest.mark.parametrize("form", ["bin", "safetensors", "safetensors named .pth"])
+@pytest.mark.parametrize("biases", [{"q": "query.bias", "v": "value.bias"}, {"q": "q_bias", "v": "v_bias"}])
+@pytest.mark.parametrize("last_norm", ["norm", "fc_norm"])
+def test_videomae_in_hugging_faces_names_is_loaded(tmp_path, form, biases, last_norm):
+    """Compared with transformers 5.24 itself: the tokens are equal to 3e-7."""
+    state = state_of(videomae(24, 2, last_norm))
+    theirs = in_hugging_faces_names(state, biases)
+    path = tmp_path / ("model.safetensors" if form == "safetensors" else "model.pth")
+    theirs = {name: value.contiguous() for name, value in theirs.items()}
+    save_file(theirs, path) if "safetensors" in form else torch.save(theirs, path)
+    model = ViT(input_size=(4, 32, 32), tubelet=2, depth=2, dim=24, heads=2, drop_path=0.0)
+    report = load_backbone(model, path)
+    assert report.layout == "Hugging Face VideoMAE"
+    assert set(report.left_out) == {"classifier.weight", "classifier.bias"}
+    assert (report.missing, report.unexpected) == ((), ())
+    assert_same(model, {name.replace("fc_norm", "norm"): v for name, v in in_the_body(state).items()})
+
+
+def test_mvit_in_pytorchvideos_names_is_loaded():
+    """Compared with pytorchvideo 0.1.5 itself: the tokens are equal to 5e-6."""
+    state = state_of(MVITV1_B)
+    theirs = {}
+    for name, value in state.items():
+        if ".attn.qkv." in name:
+            for part, which in zip(value.chunk(3), "qkv", strict=True):
+                theirs[name.replace("qkv", which)] = part
+            continue
+        name = name.replace("patch_embed.proj.", "patch_embed.patch_model.")
+        name = re.sub(r"^(cls_token|pos_embed)", r"cls_positional_encoding.\1", name)
+        theirs[re.sub(r"^norm\.", "norm_embed.", name).replace("head.projection", "head.proj")] = value
+    model = empty(build("mvitv1_b"), frames=16, crop=224, last_pool=True)
+    report = load_backbone(model, {"model_state": theirs})
+    assert report.layout == "pytorchvideo MViT"
+    assert (report.missing, report.unexpected) == ((), ())
+    assert_same(model, in_the_body(state))
+
+
+@pytest.mark.parametrize(
+    ("names", "whose"),
+    [
+        (["vivit.encoder.layer.0.output.dense.weight"], "Hugging Face's transformers, of a model other"),
+        (["backbone.blocks.0.attn.qkv.weight", "cls_head.fc_cls.weight"], "MMAction2"),
+        (["s1.pathway0_stem.conv.weight"], "PySlowFast's ResNets"),
+        (["blocks.0.multipathway_blocks.0.conv.weight"], "pytorchvideo's ResNets"),
+    ],
+)
+def test_weights_of_other_libraries_are_named(names, whose):
+    with pytest.raises(CheckpointError, match=f"unknown layout, in the names of {whose}"):
+        load_backbone(tiny_hiera(), {name: torch.zeros(1) for name in names})
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"<!DOCTYPE html><title>Quota exceeded</title>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a Git LFS pointer"),
+        (b"\x1f\x8b\x08\x00rest", "gzip"),
+        (b"\x89HDF\r\n\x1a\nrest", "an HDF5 file"),
+        (b'{"hidden_size": 768}', "JSON, such as a configuration"),
+    ],
+)
+def test_files_that_are_something_else_are_named(tmp_path, content, what):
+    path = tmp_path / "k400.pyth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"k400\.pyth is {what}"):
+        load_backbone(tiny_hiera(), path)
+
+
+def test_a_damaged_safetensors_file_is_refused(tmp_path):
+    save_file({"a.weight": torch.zeros(64)}, tmp_path / "m.safetensors")
+    whole = (tmp_path / "m.safetensors").read_bytes()
+    (tmp_path / "m.safetensors").write_bytes(whole[:-7])
+    with pytest.raises(
+        CheckpointError, match=r"m\.safetensors .* no readable safetensors file .*fetch it again"
+    ):
+        load_backbone(tiny_hiera(), tmp_path / "m.safetensors")
