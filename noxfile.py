@@ -49,6 +49,9 @@ def ablations(session: nox.Session) -> None:
     shared.add_argument("--out", default="out")
     shared.add_argument("--scale", default="tiny")
     shared.add_argument("--set", action="append", default=[])
+    shared.add_argument(
+        "--leave-out-missing", action="append_const", dest="set", const="leave_out_missing=true"
+    )
     known, _ = shared.parse_known_args(session.posargs)
     settings = [word for setting in known.set for word in ("--set", setting)]
     session.run("python", "-m", "reports", "--out", known.out, "--scale", known.scale, *settings)

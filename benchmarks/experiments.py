@@ -20,6 +20,9 @@ SCALES = ("smoke", "tiny", "paper")
 INFERENCE_FIELDS = ("theta", "score", "nms_iou", "boxes")
 """Inference-only fields: rows that differ in these alone share one training."""
 
+LATER_FIELDS = ("leave_out_missing",)
+"""Fields that were added later: where they are off, a row has the hash that it had before."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -32,6 +35,7 @@ class Experiment:
     frames: int = 16
     stride: int = 4
     crop: int = 256
+    leave_out_missing: bool = False  # train and score without the videos that are not there
     short_sides: tuple[int, int] | None = None  # Table 2c's variable aspect ratio: (240, 340)
     # model
     # or a baseline: two_stage (RoI align), detr (encoder-decoder); or classification, of kinetics
@@ -95,7 +99,8 @@ class Experiment:
 
     def _values(self) -> dict[str, object]:
         # `dataclasses.asdict` would copy deeply; a report asks for thousands of hashes.
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if name not in LATER_FIELDS or value}
 
 
 def _hash(values: dict[str, object]) -> str:

@@ -42,6 +42,13 @@ def add_scale_options(p: argparse.ArgumentParser) -> None:
         metavar="FIELD=VALUE",
         help="set a field of every row's Experiment, such as accumulate=2; may be repeated",
     )
+    p.add_argument(
+        "--leave-out-missing",
+        action="append_const",
+        dest="set",
+        const="leave_out_missing=true",
+        help="train and score without videos that are missing; their number is in every result",
+    )
 
 
 def add_common_options(p: argparse.ArgumentParser) -> None:

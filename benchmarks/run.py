@@ -136,6 +136,7 @@ def score(
         per_class={at_theta.classes[i]: none_if_nan(ap) for i, ap in at_theta.ap.items()},
         clips=len(split),
         substituted=training.record.substituted,
+        left_out=len(data.left_out),
         gflops=counted.gflops,
         parameters=counted.params,
         seconds_training=training.record.seconds,

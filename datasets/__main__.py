@@ -84,6 +84,11 @@ def add_check(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="S",
         help="of ava: the annotations' second at a video's first frame, as dataset.json will say it",
     )
+    p.add_argument(
+        "--leave-out-missing",
+        action="store_true",
+        help="videos that are missing are warnings, as in training",
+    )
     p.set_defaults(command=check)
 
 
@@ -101,7 +106,13 @@ def check(args: argparse.Namespace) -> int:
                 tasks[name] = bar.add_task(f"{args.dataset} {name}: videos", total=total)
             bar.update(tasks[name], completed=done)
 
-        reports = inspect(args.dataset, args.root, progress, args.start_second)
+        reports = inspect(
+            args.dataset,
+            args.root,
+            progress,
+            args.start_second,
+            leave_out_missing=args.leave_out_missing,
+        )
     sheet = contact_sheet(reports, args.sample, args.seed)
     if sheet is not None:
         with atomic_path(args.picture) as part:

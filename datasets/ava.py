@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -37,8 +38,10 @@ from datasets.split import (
     Split,
     VideoSource,
     columns_after_flip,
+    find_present,
     find_video,
     group_by_actor,
+    missing_note,
 )
 from evaluators.ava_csv import (
     NOBODY,
@@ -100,6 +103,7 @@ def load(
     crop: int,
     fps: float = FPS,
     flipped: dict[str, str] | None = None,
+    leave_out_missing: bool = False,
 ) -> AvaSplit:
     """Load one split: read its annotations and find each of its videos. No file is converted.
 
@@ -107,12 +111,18 @@ def load(
     annotated range that the videos hold: a detection at a second without annotations is a false positive.
     fps: the frame rate that `stride` refers to. Extracted frames have this rate; a video file of another
     or a variable rate is sampled at the times that frames of this rate would have.
-    flipped: action names that a horizontal flip exchanges.
+    flipped: action names that a horizontal flip exchanges. leave_out_missing: do without videos that are not
+    there, and without their ground truth.
     Raises FileNotFoundError or ValueError naming file, line and field.
     """
     read = read_files(root, split)
+    sources, missing = find_present(
+        read.ground_truth.videos,
+        lambda video: find_source(root, video, read.csv),
+        leave_out_missing=leave_out_missing,
+    )
+    read = read.of_videos(sources)
     csv, classes, ground_truth, excluded = read.csv, read.classes, read.ground_truth, read.excluded
-    sources = {video: find_source(root, video, csv) for video in ground_truth.videos}
     start = read_description(root).start_second
     spans = {video: span(source, fps, start) for video, source in sources.items()}
     # The person id distinguishes persons with equal boxes; older files have none.
@@ -128,7 +138,8 @@ def load(
     return AvaSplit(
         classes=classes,
         evaluated=read.evaluated,
-        notes=read.notes,
+        notes=(*read.notes, *missing_note(csv, missing, len(sources))),
+        left_out=missing,
         ground_truth=ground_truth,
         excluded=excluded,
         keyframes=tuple(sorted(key for key in keys if key not in excluded)),
@@ -156,6 +167,15 @@ class AvaFiles(NamedTuple):
     excluded: frozenset[Key]
     notes: tuple[str, ...]
     """What is unusual about them, in words."""
+
+    def of_videos(self, videos: Collection[str]) -> AvaFiles:
+        """The same with the ground truth of these videos alone."""
+        if len(videos) == len(self.ground_truth.videos):
+            return self
+        gt = self.ground_truth
+        kept = np.isin(gt.video, [i for i, video in enumerate(gt.videos) if video in videos])
+        person = None if self.person is None else self.person[kept]
+        return self._replace(ground_truth=gt.in_videos(list(videos)), person=person)
 
 
 class FileNames(NamedTuple):

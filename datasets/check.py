@@ -65,6 +65,8 @@ class SplitReport:
     """UCF101-24, JHMDB: width and height in the unit of a video's boxes."""
     starts: dict[str, int] = field(default_factory=dict)
     """AVA: the movie's second at the first frame of each video."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Video that is not there -> the error about it."""
     errors: list[str] = field(default_factory=list)
     """Problems that make the split unusable."""
     warnings: list[str] = field(default_factory=list)
@@ -87,12 +89,22 @@ def inspect(
     root: Path,
     progress: Progress = lambda name, done, total: None,
     start: int | None = None,
+    leave_out_missing: bool = False,
 ) -> list[SplitReport]:
     """Validate every split of a dataset: "ava", "ucf24", "jhmdb" or "kinetics".
 
     start: the annotations' second at each video's first frame, in place of dataset.json's, to try it.
+    leave_out_missing: a video that is not there is a warning, unless none is.
     Raises FileNotFoundError or ValueError where the annotations themselves cannot be read.
     """
+    reports = _inspect(dataset, root, progress, start)
+    if leave_out_missing:
+        for report in reports:
+            _forgive_missing(report)
+    return reports
+
+
+def _inspect(dataset: str, root: Path, progress: Progress, start: int | None) -> list[SplitReport]:
     if dataset == "ava":
         reports = [_inspect_ava(root, split, progress, start) for split in ("train", "val")]
         _check_shared(*reports)
@@ -118,6 +130,17 @@ def inspect(
             reports.append(report)
         _check_shared(*reports[-2:])
     return reports
+
+
+def _forgive_missing(report: SplitReport) -> None:
+    """Videos that are not there become one warning, where there are others."""
+    if report.missing and report.sources:
+        gone = set(report.missing.values())
+        report.errors = [error for error in report.errors if error not in gone]
+        first = next(iter(report.missing))
+        report.warnings.append(
+            f"{report.name}: {len(report.missing):,} videos are missing and left out, first {first!r}"
+        )
 
 
 def _check_shared(train: SplitReport, test: SplitReport) -> None:
@@ -156,7 +179,7 @@ def _inspect_ava(root: Path, split: str, progress: Progress, start: int | None) 
                 info = _probe(source, report.warnings)
                 frames, end = frames + info.frames, begin + info.seconds
         except (FileNotFoundError, ValueError) as error:
-            report.errors.append(str(error))
+            _add_error(report, video, error)
         else:
             report.sources[video], report.starts[video] = source, begin
             first, last = min(seconds[video]), max(seconds[video])
@@ -177,17 +200,20 @@ def _inspect_ava(root: Path, split: str, progress: Progress, start: int | None) 
 
 def _inspect_kinetics(root: Path, split: str, progress: Progress) -> SplitReport:
     """A clip's keyframe is the middle of its video, its box the whole frame, as in training."""
-    labels, names = kinetics.read_labels(root, split)
+    labels, names = kinetics.read_labels(root, split, leave_out_missing=True)
     videos, frames = tuple(labels), 0
     middles, sizes = np.zeros(len(videos), np.int64), np.ones((len(videos), 2))
     sources: dict[str, VideoSource] = {}
     errors: list[str] = []
     warnings: list[str] = []
+    missing: dict[str, str] = {}
     for number, video in enumerate(videos):
         try:
             info = _probe(root / video, warnings)
         except ValueError as error:
             errors.append(str(error))
+            if not (root / video).is_file():
+                missing[video] = str(error)
         else:
             sources[video], frames = root / video, frames + info.frames
             middles[number], sizes[number] = 1 + info.frames // 2, (info.width, info.height)
@@ -198,11 +224,19 @@ def _inspect_kinetics(root: Path, split: str, progress: Progress) -> SplitReport
     boxes = np.concatenate([np.zeros((len(rows), 2)), sizes[rows]], axis=1)
     gt = GroundTruth(videos, rows, middles[rows], boxes, label)
     report = SplitReport(split, {}, sources, gt, dict(enumerate(names, 1)), errors=errors, warnings=warnings)
+    report.missing = missing
     unused = [name for number, name in report.classes.items() if number not in set(label.tolist())]
     if unused:
         report.warnings.append(f"{split}: classes without a clip: {len(unused):,}, the first {unused[0]!r}")
     _count(report, len(videos), frames)
     return report
+
+
+def _add_error(report: SplitReport, video: str, error: Exception) -> None:
+    """Count a video that cannot be used."""
+    report.errors.append(str(error))
+    if isinstance(error, FileNotFoundError):
+        report.missing[video] = str(error)
 
 
 def _probe(path: Path, warnings: list[str]) -> VideoInfo:
@@ -229,7 +263,7 @@ def _check_tube_video(
             info = _probe(source, report.warnings)
             length, size = info.frames, (info.width, info.height)
     except (FileNotFoundError, ValueError) as error:
-        report.errors.append(str(error))
+        _add_error(report, video, error)
         return 0
     report.sources[video], report.sizes[video] = source, stated
     if size != stated:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from actloc_core.clip import clip_times, duration, read_times
 from datasets.cache import read_once
-from datasets.split import VIDEO_SUFFIXES, Split, columns_after_flip, group_by_actor
+from datasets.split import VIDEO_SUFFIXES, Split, columns_after_flip, group_by_actor, missing_note
 from evaluators.frame_map import GroundTruth
 
 FPS = 30
@@ -71,14 +71,19 @@ def load(
     fps: float = FPS,
     places: int = 1,
     flipped: Mapping[str, str] | None = None,
+    leave_out_missing: bool = False,
 ) -> ClipSplit:
     """Load one split: find its videos and their classes. No video is opened.
 
     split: "train", "val" or "test". places: clips of a video, evenly spaced; 1 is the middle. flipped: class
-    names that a horizontal flip exchanges.
+    names that a horizontal flip exchanges. leave_out_missing: do without videos of a list that are not there.
     Raises FileNotFoundError or ValueError naming file and line.
     """
-    labels, names = read_labels(root, split)
+    labels, names = read_labels(root, split, leave_out_missing=leave_out_missing)
+    missing = tuple(video for video in labels if not (root / video).is_file())
+    labels = {video: labels[video] for video in labels if video not in set(missing)}
+    if not labels:
+        raise FileNotFoundError(f"{root / f'{split}.csv'}: none of its {len(missing):,} videos is there")
     classes = dict(enumerate(names, 1))
     keys = [(video, place) for video in labels for place in range(places)]
     number = {video: i for i, video in enumerate(labels)}
@@ -100,18 +105,21 @@ def load(
         crop=crop,
         fps=fps,
         places=places,
+        notes=missing_note(root / f"{split}.csv", missing, len(labels)),
+        left_out=missing,
     )
 
 
-def read_labels(root: Path, split: str) -> tuple[Labels, list[str]]:
+def read_labels(root: Path, split: str, *, leave_out_missing: bool = False) -> tuple[Labels, list[str]]:
     """The videos of a split with their classes, and the names of all classes, the same for every split.
 
+    leave_out_missing: those of a list that are not there are among them all the same.
     Raises FileNotFoundError or ValueError naming file and line.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such data folder; give it as --data kinetics=FOLDER")
     if (file := root / f"{split}.csv").is_file():
-        return _read_csv(root, file)
+        return _read_csv(root, file, leave_out_missing)
     if not (root / split).is_dir():
         raise FileNotFoundError(f"{root}: neither a folder {split}/<class>/ nor a file {split}.csv in it")
     # Of the training split, whose every class is there: a class may have no clip in another.
@@ -134,7 +142,7 @@ def read_labels(root: Path, split: str) -> tuple[Labels, list[str]]:
     return labels, names
 
 
-def _read_csv(root: Path, file: Path) -> tuple[Labels, list[str]]:
+def _read_csv(root: Path, file: Path, leave_out_missing: bool) -> tuple[Labels, list[str]]:
     labels: Labels = {}
     for number, line in enumerate(file.read_text().splitlines(), 1):
         if not line.strip():
@@ -145,8 +153,10 @@ def _read_csv(root: Path, file: Path) -> tuple[Labels, list[str]]:
                 "with spaces or commas between them"
             )
         video, given = read[1], re.split("[ ,]+", read[2])
-        if not (root / video).is_file():
-            raise FileNotFoundError(f"{file}, line {number}: {root / video} does not exist")
+        if not leave_out_missing and not (root / video).is_file():
+            raise FileNotFoundError(
+                f"{file}, line {number}: {root / video} does not exist; --leave-out-missing does without"
+            )
         if video in labels:
             raise ValueError(f"{file}, line {number}: {video} is there twice; give its labels in one line")
         labels[video] = tuple(sorted({int(text) for text in given}))
@@ -155,7 +165,7 @@ def _read_csv(root: Path, file: Path) -> tuple[Labels, list[str]]:
     highest = max(label for of_video in labels.values() for label in of_video)
     if not (root / "classes.txt").is_file():
         if file.name != "train.csv":  # the classes are those of the training split
-            return labels, _read_csv(root, root / "train.csv")[1]
+            return labels, _read_csv(root, root / "train.csv", leave_out_missing)[1]
         return labels, [str(i) for i in range(highest + 1)]
     names = (root / "classes.txt").read_text().split("\n")
     names = [name.strip() for name in names if name.strip()]

@@ -7,7 +7,7 @@ of `AvaSplit` (datasets/ava.py) and `TubeSplit` (datasets/tubes.py).
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,6 +105,40 @@ def find_video(
     )
 
 
+def find_present(
+    videos: Iterable[str], find: Callable[[str], VideoSource], *, leave_out_missing: bool
+) -> tuple[dict[str, VideoSource], tuple[str, ...]]:
+    """Find the source of each video; -> video -> source, and the videos that are missing.
+
+    Raises FileNotFoundError for the first one that is missing, unless they may be left out, and for a set of
+    which none is there.
+    """
+    sources: dict[str, VideoSource] = {}
+    missing: list[str] = []
+    last: FileNotFoundError | None = None
+    for video in videos:
+        try:
+            sources[video] = find(video)
+        except FileNotFoundError as error:
+            if not leave_out_missing:
+                raise FileNotFoundError(f"{error}; --leave-out-missing does without such videos") from None
+            missing.append(video)
+            last = error
+    if last is not None and not sources:
+        raise FileNotFoundError(f"none of the {len(missing):,} videos is there: {last}")
+    return sources, tuple(missing)
+
+
+def missing_note(annotations: Path, missing: Sequence[str], present: int) -> tuple[str, ...]:
+    """What is said of videos that are left out."""
+    if not missing:
+        return ()
+    count = len(missing) + present
+    return (
+        f"{annotations}: {len(missing):,} of {count:,} videos are missing and left out, first {missing[0]!r}",
+    )
+
+
 def video_file(root: Path, video: str) -> Path | None:
     """The file <root>/videos/<video> with one of VIDEO_SUFFIXES, in lower or upper case; None without one."""
     for suffix in VIDEO_SUFFIXES:
@@ -150,6 +184,8 @@ class Split(abc.ABC):
     crop: int
     notes: tuple[str, ...] = ()
     """What is unusual about its files, in words, for whoever starts a training."""
+    left_out: tuple[str, ...] = ()
+    """Videos of the annotations that are not there, where these may be left out."""
 
     def __len__(self) -> int:
         return len(self.keyframes)

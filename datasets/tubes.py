@@ -19,8 +19,10 @@ from datasets.split import (
     Split,
     VideoSource,
     columns_after_flip,
+    find_present,
     find_video,
     group_by_actor,
+    missing_note,
 )
 from evaluators.act_pickle import ActAnnotations, read_act, split_videos
 from evaluators.frame_map import GroundTruthTubes
@@ -71,6 +73,7 @@ class TubeBenchmark:
         number: int = 1,
         every: int = 1,
         flipped: dict[str, str] | None = None,
+        leave_out_missing: bool = False,
     ) -> TubeSplit:
         """Load one split: read its annotations and find each of its videos. No file is converted.
 
@@ -78,7 +81,8 @@ class TubeBenchmark:
             first one included; neighbours are near-copies. Test items are all frames of all videos: a
             detection on a frame without annotations is a false positive.
         number: which of the splits, from 1. stride: in frames of the video; image n is annotation frame n.
-        flipped: action names that a horizontal flip exchanges.
+        flipped: action names that a horizontal flip exchanges. leave_out_missing: do without videos that are
+            not there, and without their ground truth.
         Raises FileNotFoundError or ValueError naming file and entry.
         """
         if split not in ("train", "test"):
@@ -86,8 +90,11 @@ class TubeBenchmark:
         if every < 1:
             raise ValueError(f"every {every}-th frame: give 1 for all frames, 2 for every other one")
         act = self.read_annotations(root)
-        videos = _videos_of(act, split, number, root / self.file)
-        sources = {video: self.find_source(root, video) for video in videos}
+        annotated = _videos_of(act, split, number, root / self.file)
+        sources, missing = find_present(
+            annotated, lambda video: self.find_source(root, video), leave_out_missing=leave_out_missing
+        )
+        videos = list(sources)
         lengths = {video: act.nframes[video] for video in videos}
         sizes = {video: (act.resolution[video][1], act.resolution[video][0]) for video in videos}
         ground_truth = select_videos(act.ground_truth, videos)
@@ -112,6 +119,8 @@ class TubeBenchmark:
             crop=crop,
             lengths=lengths,
             sizes=sizes,
+            notes=missing_note(root / self.file, missing, len(videos)),
+            left_out=missing,
         )
 
     def read_annotations(self, root: Path) -> ActAnnotations:

@@ -63,6 +63,8 @@ class Result:
     seconds_training: float
     seconds: float
     """Of the training and of this row's scoring."""
+    left_out: int = 0
+    """Missing videos of the training and report splits that were done without."""
     started: str
     origin: dict[str, str | None]
     """Fingerprints of what the numbers follow from: data, weights (None: random), code, scoring (code)."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,30 @@ class Data:
     report_name: str
     fingerprint: str
 
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Videos that are not there, see `Experiment.leave_out_missing`."""
+        return frozenset({*self.train.left_out, *self.val.left_out, *self.report.left_out})
+
 
 def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
     """The experiment's splits from `roots` (dataset name -> folder).
+
+    The fingerprint is the annotations', and where videos are left out that of these, too.
 
     AVA reports on its validation split, as everybody does, and shows it during training too; so do
     UCF101-24 and JHMDB with their test splits, and Kinetics with its validation split. The synthetic AVA and
     Kinetics have test splits of their own.
     Raises ValueError where no folder is given, and what the readers raise, naming file and line.
     """
+    data = _load(exp, roots)
+    if not data.left_out:
+        return data
+    text = " ".join([data.fingerprint, *sorted(data.left_out)])
+    return replace(data, fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def _load(exp: Experiment, roots: Mapping[str, Path]) -> Data:
     name = benchmark(exp)
     if exp.train_boxes not in TRAIN_BOXES or (exp.train_boxes == "both" and name != "ava"):
         raise ValueError(
@@ -53,6 +69,7 @@ def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
     root, made = roots[exp.dataset], exp.dataset.startswith("synthetic_")
     flipped = scenes.FLIPPED if made else None
     clips: dict[str, Any] = {"frames": exp.frames, "stride": exp.stride, "crop": exp.crop, "flipped": flipped}
+    clips["leave_out_missing"] = exp.leave_out_missing
     if name == "ava":
         clips["fps"] = clip_rate(exp)
         train, val = (

@@ -178,3 +178,8 @@ def test_an_unknown_row_names_the_nearest(only, rows, near):
 def test_an_unknown_scale_is_refused():
     with pytest.raises(ValueError, match="smoke, tiny, paper; got 'huge'"):
         at_scale(OURS, "huge")
+
+
+def test_a_field_added_later_is_in_the_hash_where_it_is_set():
+    assert replace(OURS, leave_out_missing=True).hash != OURS.hash
+    assert "leave_out_missing" not in OURS._values()

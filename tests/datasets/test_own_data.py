@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from actloc_core.clip import read_frames
-from datasets import ava, synthetic
+from datasets import ava, kinetics, synthetic
 from datasets.__main__ import main
 from datasets.check import inspect
 from datasets.description import read_description
@@ -166,7 +166,7 @@ def test_images_that_count_from_0_are_the_same_frames(made_ucf, tmp_path):
 def made_ucf(tmp_path_factory):
     """A small tree in UCF101-24's format, with extracted frames."""
     out = tmp_path_factory.mktemp("own") / "ucf"
-    assert main(["make", "--shape", "ucf24", "--out", str(out), "--clips", "4", "--images", "frames"]) == 0
+    assert main(["make", "--shape", "ucf24", "--out", str(out), "--clips", "6", "--images", "frames"]) == 0
     return out
 
 
@@ -200,3 +200,62 @@ def test_a_video_in_both_splits_is_a_warning(video):
     _, val = inspect("ava", video)
     assert any("1 videos are in train and in val, the first 'movie'" in text for text in val.warnings)
     assert not val.errors
+
+
+# --- videos that are gone ------------------------------------------------------------------------
+
+
+def test_ava_without_the_movies_that_are_gone(video, capsys):
+    """Their ground truth goes, too; the others are as before."""
+    (video / "annotations").mkdir()
+    rows = ROWS.replace(",2,", ",902,").replace(",3,", ",903,")
+    write(video, rows + rows.replace("movie", "gone"), labels=MAP)
+    with pytest.raises(
+        FileNotFoundError, match=r"'gone', but .*; --leave-out-missing does without such videos"
+    ):
+        load(video)
+    for split in ("train", "val"):
+        loaded = load(video, split, leave_out_missing=True)
+        assert loaded.left_out == ("gone",)
+        assert loaded.ground_truth.videos == ("movie",)
+        assert len(loaded.ground_truth.label) == 2
+        assert any("1 of 2 videos are missing and left out, first 'gone'" in note for note in loaded.notes)
+    assert loaded.keyframes[:2] == (("movie", 902), ("movie", 903))
+    options = ["check", "--dataset", "ava", "--root", str(video), "--sample", "0"]
+    assert main(options) == 1
+    capsys.readouterr()
+    assert main([*options, "--leave-out-missing"]) == 0
+    assert "warning: train: 1 videos are missing and left out, first 'gone'" in capsys.readouterr().out
+    shutil.rmtree(video / "videos")
+    with pytest.raises(FileNotFoundError, match="none of the 2 videos is there"):
+        load(video, leave_out_missing=True)
+    assert main([*options, "--leave-out-missing"]) == 1, "nothing is there"
+
+
+def test_tubes_without_the_videos_that_are_gone(made_ucf, tmp_path):
+    root = shutil.copytree(made_ucf, tmp_path / "part")
+    gone = UCF24.read_annotations(root).test_videos[0][0]
+    shutil.rmtree(UCF24.find_source(root, gone).folder)
+    for path in (root / "videos").rglob(f"{gone.rpartition('/')[2]}.*"):
+        path.unlink()
+    clips = {"frames": 4, "stride": 1, "crop": 32}
+    with pytest.raises(FileNotFoundError):
+        UCF24.load(root, "test", **clips)
+    whole, part = (
+        UCF24.load(made_ucf, "test", **clips),
+        UCF24.load(root, "test", leave_out_missing=True, **clips),
+    )
+    assert part.left_out == (gone,)
+    assert set(part.ground_truth.videos) == set(whole.ground_truth.videos) - {gone}
+    assert set(part.keyframes) == {key for key in whole.keyframes if key[0] != gone}
+
+
+def test_listed_clips_that_are_gone_are_left_out(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"is there")
+    (tmp_path / "train.csv").write_text("a.mp4 0\nb.mp4 1\n")
+    (tmp_path / "classes.txt").write_text("run\nsit\n")
+    clips = {"frames": 4, "stride": 1, "crop": 32}
+    with pytest.raises(FileNotFoundError, match=r"train\.csv, line 2: .*b\.mp4 does not exist; --leave-out"):
+        kinetics.load(tmp_path, "train", **clips)
+    part = kinetics.load(tmp_path, "train", leave_out_missing=True, **clips)
+    assert (set(part.sources), part.left_out) == ({"a.mp4"}, ("b.mp4",))

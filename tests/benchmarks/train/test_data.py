@@ -1,5 +1,6 @@
 """Which splits and boxes an experiment gets, and what is refused before any training."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -51,3 +52,16 @@ def test_a_two_stage_row_can_be_trained_on_the_detectors_boxes_too(small_benchma
     for wrong in (replace(exp, train_boxes="detector"), replace(exp, dataset="synthetic_jhmdb")):
         with pytest.raises(ValueError, match="train_boxes must be one of ground_truth, both"):
             load_data(wrong, {})
+
+
+def test_videos_that_are_left_out_are_in_the_fingerprint(small_benchmark, tmp_path):
+    """Another movie that is gone is other data; without one gone the option changes nothing."""
+    root = shutil.copytree(small_benchmark, tmp_path / "part")
+    tolerant = replace(TINY, leave_out_missing=True)
+    whole = load_data(TINY, {TINY.dataset: root})
+    assert load_data(tolerant, {TINY.dataset: root}).fingerprint == whole.fingerprint
+    (root / "videos" / "train_000.mp4").unlink()
+    part = load_data(tolerant, {TINY.dataset: root})
+    assert part.left_out == {"train_000"}
+    assert part.fingerprint != whole.fingerprint
+    assert len(part.train) < len(whole.train)
