@@ -29,6 +29,8 @@ Key = tuple[str, int]
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 """Of video files, in lower or upper case."""
+IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
+"""Of extracted frames."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def find_video(
 ) -> VideoSource:
     """Find a video's extracted frames, or else its file, <root>/videos/<video> with one of VIDEO_SUFFIXES.
 
-    frames: where its frames may be, as (folder below root, name of image n).
+    frames: where its frames may be, as (folder below root, name of image n), with another of IMAGE_SUFFIXES
+    too. A name that has a suffix may be the file's.
     Raises FileNotFoundError listing the paths tried, ValueError for a name that leads out of the folder.
     """
     parts = video.replace("\\", "/").split("/")
@@ -92,7 +95,12 @@ def find_video(
         raise ValueError(
             f"{annotation_file}: video name {video!r} is not a path inside the data folder; correct the file"
         )
-    for folder, name in frames:
+    named = [
+        (folder, f"{name.rpartition('.')[0]}{suffix}")
+        for folder, name in frames
+        for suffix in sorted(IMAGE_SUFFIXES, key=lambda suffix: not name.endswith(suffix))
+    ]
+    for folder, name in named:
         if (last := _last_image(root / folder, name)) > 0:
             first = 0 if (root / folder / (name % 0)).is_file() else 1
             return FrameFolder(root / folder, name, last + 1 - first, first)
@@ -140,7 +148,12 @@ def missing_note(annotations: Path, missing: Sequence[str], present: int) -> tup
 
 
 def video_file(root: Path, video: str) -> Path | None:
-    """The file <root>/videos/<video> with one of VIDEO_SUFFIXES, in lower or upper case; None without one."""
+    """The file <root>/videos/<video> with one of VIDEO_SUFFIXES, in lower or upper case; None without one.
+
+    A name that has such a suffix already may be the file's.
+    """
+    if video.lower().endswith(VIDEO_SUFFIXES) and (whole := root / "videos" / video).is_file():
+        return whole
     for suffix in VIDEO_SUFFIXES:
         for written in (suffix, suffix.upper()):
             if (path := root / "videos" / f"{video}{written}").is_file():

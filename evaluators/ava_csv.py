@@ -38,7 +38,7 @@ AVA_IDS = range(1, 81)  # the 80 actions of AVA 2.2, evaluated or not
 OUTSIDE = 0.1
 """How far a box of ground truth may leave the frame: annotation tools draw a hair outside it. Such boxes are
 scored as they are, as the public tools do. What is further out are pixels, or a slip."""
-NOBODY = 0
+NOBODY = -1
 """The label of ground truth's rows of two columns: keyframes without a person, where detections are false."""
 HEADS = {"video", "video_id", "video_name", "vid", "video_path", "filename", "movie"}
 """First column of a line of headings."""
@@ -180,8 +180,15 @@ def read_annotations(
         far = (box[:, i] < -OUTSIDE) | (box[:, i] > 1 + OUTSIDE)
         table.check(far, name, "box coordinates are fractions of the frame, in [0, 1], not pixels")
     label = table.action_ids(known_ids)
+    inverted = (box[:, 0] >= box[:, 2]) | (box[:, 1] >= box[:, 3])
+    widths = inverted.mean() > 0.02 and (box[:, :2] + box[:, 2:] <= 1 + OUTSIDE).all()
     for low, high in ((0, 2), (1, 3)):
         advice = f"a box needs {_BOX[low]} < {_BOX[high]}; correct or delete the row"
+        if widths:
+            advice += (
+                f" ({inverted.mean():.0%} of the rows are so; read as x,y,width,height none would be, and "
+                "all boxes lie in the frame)"
+            )
         table.check(box[:, low] >= box[:, high], _BOX[high], advice)
         beyond = (box[:, low] >= 1) | (box[:, high] <= 0)
         table.check(beyond, _BOX[low], "the box lies beyond the frame; correct or delete the row")

@@ -217,7 +217,7 @@ def test_missing_or_damaged_initialisation_weights_are_named(small_benchmark, tm
     with pytest.raises(FileNotFoundError, match="no such file"):
         run_at(small_benchmark, tmp_path, exp, weights={"mvitv2_s_k400": file})
     file.write_bytes(b"<html>")
-    with pytest.raises(CheckpointError, match="k400.pyth is a web page"):
+    with pytest.raises(CheckpointError, match=r"k400\.pyth is a web page"):
         run_at(small_benchmark, tmp_path, exp, weights={"mvitv2_s_k400": file})
 
 

@@ -259,3 +259,33 @@ def test_listed_clips_that_are_gone_are_left_out(tmp_path):
         kinetics.load(tmp_path, "train", **clips)
     part = kinetics.load(tmp_path, "train", leave_out_missing=True, **clips)
     assert (set(part.sources), part.left_out) == ({"a.mp4"}, ("b.mp4",))
+
+
+# --- names and suffixes --------------------------------------------------------------------------
+
+
+def test_a_video_name_with_its_suffix_is_the_file(video):
+    (video / "annotations").mkdir()
+    write(
+        video, ROWS.replace(",2,", ",902,").replace(",3,", ",903,").replace("movie", "movie.mp4"), labels=MAP
+    )
+    assert load(video).keyframes == (("movie.mp4", 902), ("movie.mp4", 903))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpeg"])
+def test_frames_of_another_suffix_are_found(video, suffix):
+    save_frames(video / "videos" / "movie.mp4", video / "rawframes" / "movie", f"img_%05d{suffix}", first=1)
+    source = ava.find_source(video, "movie", video / "train.csv")
+    assert (source.count, source.image(0).suffix) == (96, suffix)
+
+
+def test_an_action_id_of_0_is_a_class_like_any_other(video):
+    """Label maps of one's own may count from 0."""
+    (video / "annotations").mkdir()
+    rows = ROWS.replace(",2,", ",902,").replace(",3,", ",903,").replace(",12,", ",0,").replace(",80,", ",1,")
+    write(video, rows, labels='item { name: "stand" id: 0 }\nitem { name: "watch" id: 1 }\n')
+    (video / "annotations" / "ava_action_list_v2.2_for_activitynet_2019.pbtxt").unlink()
+    split = load(video)
+    assert split.classes == {0: "stand", 1: "watch"}
+    assert [split.targets(i).labels.tolist() for i in range(2)] == [[[1, 0]], [[0, 1]]]
+    assert not [error for report in inspect("ava", video) for error in report.errors]

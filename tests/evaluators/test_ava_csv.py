@@ -642,3 +642,13 @@ def test_columns_in_the_order_of_the_other_format_are_named(file):
     )
     neither = b"a,3,run,0.9,0.1,0.2,0.3,0.4\n" * 3
     assert "look like" not in refusal(read_frame_detections, file(neither))
+
+
+def test_ground_truth_as_x_y_width_height_is_recognised(file):
+    rows = b"a,0902,0.1,0.2,0.3,0.4,12\na,0903,0.6,0.2,0.3,0.4,12\nb,0902,0.5,0.5,0.25,0.5,12\n"
+    assert refusal(read_groundtruth, file(rows)).startswith(
+        ", line 2, column 5 (x2): found '0.3'; a box needs x1 < x2; correct or delete the row (67% of the "
+        "rows are so; read as x,y,width,height none would be"
+    )
+    one = b"a,0902,0.1,0.2,0.3,0.4,12\n" * 99 + b"a,0903,0.6,0.2,0.3,0.4,12\n"
+    assert "width" not in refusal(read_groundtruth, file(one)), "a slip is a slip"
