@@ -73,7 +73,8 @@ def notes(counts: Audit, rules: EvalRules = STANDARD_RULES) -> list[str]:
     ids = ", ".join(map(str, counts.unknown_class_ids)) + (
         ", .." if len(counts.unknown_class_ids) > 2 else ""
     )
-    unannotated = "not scored" if protocol.annotated_frames_only else "scored as false positives"
+    annotated_only = protocol.annotated_frames_only or protocol.evaluated_frames_only
+    unannotated = "not scored" if annotated_only else "scored as false positives"
     excluded = "left out" if protocol.use_exclusions else "scored: this protocol reads no exclusions"
     inverted = "scored as false positives" if protocol.keep_inverted else "dropped"
     repeated = "scored like any other" if protocol.unmatched_only else "only the first can be matched"
@@ -87,7 +88,11 @@ def notes(counts: Audit, rules: EvalRules = STANDARD_RULES) -> list[str]:
             unannotated,
         ),
         ("detections on frames without ground truth", counts.unannotated_frames, unannotated),
-        ("ground-truth rows on excluded frames", counts.excluded_ground_truth, excluded),
+        (
+            "ground-truth rows on excluded frames",
+            counts.excluded_ground_truth,
+            "counted as missed" if protocol.keep_excluded_truth else excluded,
+        ),
         ("detections on excluded frames", counts.excluded_detections, excluded),
         ("detections with x1 >= x2 or y1 >= y2", counts.inverted_detections, inverted),
         ("ground-truth rows that repeat another", counts.repeated_ground_truth, repeated),

@@ -198,6 +198,10 @@ def resampled_ap(matching: Matching, gt_video: Ints, det_video: Ints, weights: F
     with np.errstate(invalid="ignore"):
         ap /= num_gt
     ap[num_gt == 0] = 0.0 if rules.all_classes else nan
+    if rules.detected_classes_only:
+        det_per_video = np.zeros((num_classes, num_videos))
+        np.add.at(det_per_video, (matching.det_class, det_video), 1)
+        ap[det_per_video @ weights == 0] = nan
     return ap
 
 

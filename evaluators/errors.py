@@ -181,4 +181,8 @@ def _correct(matching: Matching, candidates: list[Pairs]) -> Ints:
 
 def _mAP(matching: Matching, num_gt: Ints, det_class: Ints, hit: Bools, kept: Bools) -> float:
     protocol = matching.rules.protocol_rules
-    return mean_ap(class_ap(num_gt, det_class[kept], matching.score[kept], hit[kept], protocol))
+    ap = class_ap(num_gt, det_class[kept], matching.score[kept], hit[kept], protocol)
+    if protocol.detected_classes_only:  # a correction adds no class to the mean, and takes none out
+        detected = np.bincount(matching.det_class, minlength=len(num_gt)) > 0
+        ap = np.where(detected, np.where(num_gt > 0, np.nan_to_num(ap), np.nan), np.nan)
+    return mean_ap(ap)

@@ -31,6 +31,9 @@ class Protocol(StrEnum):
     SLOWFAST           inside a frame, detections are matched in file order, not by score: a
                        low-scored duplicate written first takes the match. Use it to explain
                        published numbers, not to report new ones.
+    MMACTION2          only frames with ground truth of an evaluated class that are not excluded are
+                       looked at, but ground truth on excluded frames is missed; the mean is over the
+                       classes with ground truth of which there is a detection on these frames.
 
     UCF101-24 and JHMDB. None of them drops a detection with an inverted box: it overlaps nothing
     and is a false positive.
@@ -48,13 +51,20 @@ class Protocol(StrEnum):
     ACTIVITYNET_2019 = "activitynet_2019"
     ACTIVITYNET_HEAD = "activitynet_head"
     SLOWFAST = "slowfast"
+    MMACTION2 = "mmaction2"
     GURKIRT = "gurkirt"
     ACT = "act"
     MULTISPORTS = "multisports"
     ANNOTATED = "annotated"
 
 
-AVA_PROTOCOLS = (Protocol.STANDARD, Protocol.ACTIVITYNET_2019, Protocol.ACTIVITYNET_HEAD, Protocol.SLOWFAST)
+AVA_PROTOCOLS = (
+    Protocol.STANDARD,
+    Protocol.ACTIVITYNET_2019,
+    Protocol.ACTIVITYNET_HEAD,
+    Protocol.SLOWFAST,
+    Protocol.MMACTION2,
+)
 UCF_PROTOCOLS = (Protocol.GURKIRT, Protocol.ACT, Protocol.MULTISPORTS, Protocol.ANNOTATED)
 
 
@@ -65,12 +75,15 @@ class ProtocolRules:
     keep_inverted: bool = False  # score detections with x1 >= x2 or y1 >= y2; else drop them
     max_per_frame: int | None = None  # the best-scored rows of a frame that count, over all classes
     use_exclusions: bool = True  # leave out excluded frames
+    keep_excluded_truth: bool = False  # ground truth on excluded frames counts, as missed
     annotated_frames_only: bool = False  # leave out frames without any ground truth
+    evaluated_frames_only: bool = False  # leave out frames without ground truth of an evaluated class
     by_score: bool = True  # match by descending score; else in file order
     unmatched_only: bool = False  # match with the best unmatched box; else with the best of all
     plus_one: bool = False  # boxes are one pixel wider and higher than their coordinates say
     raw_curve: bool = False  # AP by trapezoids under the raw curve; else the area under its envelope
     all_classes: bool = False  # AP is 0 without ground truth; else NaN, and not in the mean
+    detected_classes_only: bool = False  # AP is NaN without detections; else 0
 
 
 _HEAD = ProtocolRules(max_per_frame=50, use_exclusions=False, annotated_frames_only=True)
@@ -80,6 +93,9 @@ PROTOCOL_RULES = {
     Protocol.ACTIVITYNET_2019: ProtocolRules(max_per_frame=50),
     Protocol.ACTIVITYNET_HEAD: _HEAD,
     Protocol.SLOWFAST: ProtocolRules(by_score=False),
+    Protocol.MMACTION2: ProtocolRules(
+        keep_inverted=True, keep_excluded_truth=True, evaluated_frames_only=True, detected_classes_only=True
+    ),
     Protocol.GURKIRT: _GURKIRT,
     Protocol.ACT: replace(_GURKIRT, plus_one=True, raw_curve=True),
     Protocol.MULTISPORTS: ProtocolRules(keep_inverted=True),
@@ -291,8 +307,11 @@ def match_frames(
         det_kept = _best_per_frame(det_frame, detections.score, det_kept, protocol.max_per_frame)
     if protocol.annotated_frames_only:  # a row of any class, evaluated or not, annotates a frame
         det_kept &= lookup(np.unique(gt_frame), det_frame) >= 0
+    if protocol.evaluated_frames_only:
+        det_kept &= lookup(np.unique(gt_frame[gt_kept]), det_frame) >= 0
     if protocol.use_exclusions:
-        gt_kept &= lookup(excluded_frame, gt_frame) < 0
+        if not protocol.keep_excluded_truth:
+            gt_kept &= lookup(excluded_frame, gt_frame) < 0
         det_kept &= lookup(excluded_frame, det_frame) < 0
     if not protocol.keep_inverted:
         det_kept &= has_positive_area(detections.box)
@@ -343,6 +362,8 @@ def class_ap(num_gt: Ints, det_class: Ints, score: Floats, hit: Bools, protocol:
     ap = np.full(len(num_gt), 0.0 if protocol.all_classes else nan)
     for c in np.flatnonzero(num_gt):
         rows = by_class[first[c] : first[c + 1]]
+        if protocol.detected_classes_only and not len(rows):
+            continue
         ap[c] = area(hit[rows], score[rows], int(num_gt[c]))
     return ap
 

@@ -126,6 +126,15 @@ def test_notes_say_how_each_protocol_treats_the_rows():
     not_read = "scored: this protocol reads no exclusions"
     head = [ignored, ignored, not_read, not_read, "dropped", first, alike]
     assert treatments[Protocol.ACTIVITYNET_HEAD][3:] == head
+    assert treatments[Protocol.MMACTION2][3:] == [
+        ignored,
+        ignored,
+        "counted as missed",
+        out,
+        fp,
+        first,
+        alike,
+    ]
     assert treatments[Protocol.GURKIRT][3:] == [fp, fp, out, out, fp, alike, alike]
     assert treatments[Protocol.ANNOTATED][3:] == [ignored, ignored, out, out, fp, first, alike]
 

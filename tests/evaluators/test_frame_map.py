@@ -189,6 +189,26 @@ def test_head_ignores_exclusions():
         assert math.isnan(frame_map(gt, det, CLASSES, rules=EvalRules(protocol, **rules)).mAP)
 
 
+def test_mmaction2_looks_at_frames_with_evaluated_truth_and_misses_excluded_truth():
+    """One runs, another knits (not evaluated), a third runs on an excluded frame; nobody finds who sits."""
+    gt = ground_truth(("f1", WHOLE, "run"), ("f2", WHOLE, "knit"), ("f3", WHOLE, "run"), ("g1", WHOLE, "sit"))
+    det = detections(
+        ("f2", WHOLE, "run", 0.9),
+        ("f5", WHOLE, "run", 0.8),
+        ("f3", WHOLE, "run", 0.7),
+        ("f1", WHOLE, "run", 0.6),
+    )
+    rules = EvalRules("mmaction2", excluded={("f", 3)})
+    score = frame_map(gt, det, CLASSES, rules=rules)
+    assert (score.num_ground_truth, score.num_detections, score.num_true_positives) == (3, 1, 1)
+    run, sit = (next(i for i, name in CLASSES.items() if name == action) for action in ("run", "sit"))
+    assert score.ap[run] == frac(1, 2), "the excluded one is missed"
+    assert math.isnan(score.ap[sit]), "no detection of it, so not in the mean"
+    assert score.mAP == frac(1, 2)
+    standard = frame_map(gt, det, CLASSES, rules=EvalRules(excluded={("f", 3)}))
+    assert (standard.ap[run], standard.ap[sit]) == (frac(1, 3), 0)
+
+
 def test_inverted_detection_is_dropped_and_not_a_false_positive():
     gt = ground_truth(("f1", WHOLE, "run"))
     for box in (INVERTED, (0, 1, 1, 0), (0.5, 0, 0.5, 1), (0, 0.5, 1, 0.5)):
@@ -218,7 +238,8 @@ def test_later_activitynet_tools_score_fifty_detections_per_frame(protocol, high
 def test_no_detections_give_zero_and_no_ground_truth_gives_nan():
     gt, det = ground_truth(("f1", WHOLE, "run")), detections(("f1", WHOLE, "run", 0.9))
     for protocol in PROTOCOLS:
-        assert frame_map(gt, detections(), CLASSES, rules=EvalRules(protocol)).mAP == 0
+        nothing = frame_map(gt, detections(), CLASSES, rules=EvalRules(protocol)).mAP
+        assert math.isnan(nothing) if protocol == "mmaction2" else nothing == 0
         assert math.isnan(frame_map(ground_truth(), det, CLASSES, rules=EvalRules(protocol)).mAP)
         assert math.isnan(frame_map(ground_truth(), detections(), CLASSES, rules=EvalRules(protocol)).mAP)
 
@@ -377,10 +398,14 @@ def slow_frame_ap(gt, det, classes, excluded, protocol, threshold=Fraction(1, 2)
         det = [r for rs in per_frame.values() for r in sorted(rs, key=lambda r: -r[4])[:50]]
     if protocol == "activitynet_head":
         det = [row for row in det if row[:2] in annotated]
+    elif protocol == "mmaction2":
+        seen = {row[:2] for row in gt} - excluded
+        det = [row for row in det if row[:2] in seen]
     else:
         gt = [row for row in gt if row[:2] not in excluded]
         det = [row for row in det if row[:2] not in excluded]
-    det = [row for row in det if row[2][0] < row[2][2] and row[2][1] < row[2][3]]
+    if protocol != "mmaction2":
+        det = [row for row in det if row[2][0] < row[2][2] and row[2][1] < row[2][3]]
 
     answer = {}
     for label in classes:
@@ -400,6 +425,8 @@ def slow_frame_ap(gt, det, classes, excluded, protocol, threshold=Fraction(1, 2)
                 matched.add(target)
             scored.append((score, hit))
         answer[label] = slow_ap(scored, sum(map(len, boxes.values())))
+        if protocol == "mmaction2" and not scored:
+            answer[label] = None
     return answer
 
 
