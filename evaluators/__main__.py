@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from evaluators.act_pickle import (
+    MULTISPORTS_LEFT_OUT,
     ActAnnotations,
     read_act,
     read_act_detections,
+    read_tubes,
     split_ground_truth,
     split_videos,
 )
@@ -48,7 +50,7 @@ from evaluators.frame_map import (
 from evaluators.hints import hints, other_names, sparse_tubes
 from evaluators.precision_recall import actor_curve, actor_precision_recall
 from evaluators.present import class_table, comparison_table, percent, plot, summarise
-from evaluators.video_map import VideoMap, video_map
+from evaluators.video_map import EVERY_THRESHOLD, THRESHOLDS, VIDEO_RULES, VideoMap, video_map
 
 Json = dict[str, Any]
 SUSPICIOUS = 0.2
@@ -112,6 +114,31 @@ def ucf(options: argparse.Namespace) -> None:
         text.append(f"note: split {splits[0][0]} of {num_splits}; JHMDB's number is the mean of all")
     _write(options, {"dataset": options.name, **result, "files": _files(options)}, scored[0].to_plot)
     print("\n".join(text))
+
+
+def tubes(options: argparse.Namespace) -> None:
+    """Video-mAP of tubes that are linked already."""
+    annotations = read_act(options.groundtruth, boxes=options.boxes)
+    ground_truth = split_ground_truth(annotations, _split_number(options.split))
+    classes, notes = _evaluated(annotations, options.protocol)
+    score = video_map(
+        ground_truth,
+        read_tubes(options.tubes, annotations),
+        classes,
+        protocol=options.protocol,
+        thresholds=_thresholds(options.protocol),
+    )
+    result = {"dataset": "act", "metric": "video-mAP", **_video_json(score), "files": _files(options)}
+    text = [summarise(score)]
+    if options.per_class:
+        text.append(class_table({"AP@0.5": score.ap[0.5]}, score.classes))
+    _write(options, result, score)
+    print("\n".join([*text, *(f"note: {note}" for note in notes)]))
+
+
+def _thresholds(protocol: str) -> tuple[float, ...]:
+    """The thresholds of tube overlap that are published by a protocol."""
+    return EVERY_THRESHOLD if protocol == Protocol.MULTISPORTS else THRESHOLDS
 
 
 def actors(options: argparse.Namespace) -> None:
@@ -211,7 +238,18 @@ def _act_task(annotations: ActAnnotations, split: int, options: argparse.Namespa
         options.protocol or Protocol.GURKIRT, iou=options.iou, plus_one=getattr(options, "plus_one", False)
     )
     ground_truth = split_ground_truth(annotations, split)
-    return Task(ground_truth, annotations.classes, rules, tuple(sparse_tubes(ground_truth, rules)))
+    classes, notes = _evaluated(annotations, rules.protocol)
+    return Task(ground_truth, classes, rules, (*notes, *sparse_tubes(ground_truth, rules)))
+
+
+def _evaluated(annotations: ActAnnotations, protocol: str) -> tuple[dict[int, str], list[str]]:
+    """The classes that a protocol evaluates, and a note on those that it does not."""
+    classes = annotations.classes
+    if protocol != Protocol.MULTISPORTS:
+        return classes, []
+    kept = {i: name for i, name in classes.items() if name not in MULTISPORTS_LEFT_OUT}
+    out = len(classes) - len(kept)
+    return kept, [f"classes that MultiSports' own tool does not evaluate: {out}, left out"] * (out > 0)
 
 
 def _ava_runs(options: argparse.Namespace) -> tuple[Task, list[Detections]]:
@@ -262,7 +300,15 @@ def _score_split(annotations: ActAnnotations, split: int, path: Path, options: a
     outside = len(read.video) - len(detections.video)
     scored = _score(task, detections, options)
     if options.video_map:
-        tubes = video_map(split_ground_truth(annotations, split), detections, annotations.classes)
+        classes, notes = _evaluated(annotations, options.video_protocol)
+        tubes = video_map(
+            split_ground_truth(annotations, split),
+            detections,
+            classes,
+            protocol=options.video_protocol,
+            thresholds=_thresholds(options.video_protocol),
+        )
+        scored.text += [f"note: video-mAP: {note}" for note in notes]
         scored.text.insert(1, summarise(tubes))
         scored.json["video_map"] = _video_json(tubes)
     if outside:
@@ -353,6 +399,7 @@ def _video_json(score: VideoMap) -> Json:
     return {
         **{f"{threshold:g}": _number(value) for threshold, value in score.mAP.items()},
         "0.5:0.95": _number(score.mAP_50_95),
+        **{name: _number(mean) for name, mean in score.means.items()},
         "protocol": score.protocol,
         "per_class": {f"{threshold:g}": _keyed(ap) for threshold, ap in score.ap.items()},
         "num_ground_truth": score.num_ground_truth,
@@ -413,7 +460,7 @@ def _keyed(values: Mapping[int, Any]) -> Json:
 
 
 def _files(options: argparse.Namespace) -> Json:
-    names = ("groundtruth", "detections", "labelmap", "exclusions")
+    names = ("groundtruth", "detections", "tubes", "labelmap", "exclusions")
     given = {name: getattr(options, name, None) for name in names}
     return {
         name: [str(path) for path in value] if isinstance(value, list) else str(value)
@@ -497,8 +544,15 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--plus-one", action="store_true", help="protocol annotated as in YOWO's tool")
         sub.add_argument("--boxes", choices=("xyxy", "xywh"), help="the pickle's columns (by its types)")
         sub.add_argument("--video-map", action="store_true", help="link to tubes and compute video-mAP, too")
+        sub.add_argument(
+            "--video-protocol",
+            choices=[*map(str, VIDEO_RULES)],
+            default=Protocol.ACT,
+            help="how tubes are scored, see docs/evaluators.md (act)",
+        )
         extras(sub, UCF_PROTOCOLS, Protocol.GURKIRT)
 
+    _add_tube_options(command("tubes", tubes, "video-mAP of tubes that are linked already", pickle))
     sub = command("actors", actors, "precision and recall of actors, whatever their action", csv)
     persons = "csv of persons: video, second, x1, y1, x2, y2, score"
     sub.add_argument("--detections", type=Path, required=True, metavar="FILE", help=persons)
@@ -520,6 +574,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--bootstrap", type=_count, default=1000, metavar="N", help="bootstrap samples (1000)")
     sub.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (0)")
     return parser
+
+
+def _add_tube_options(sub: argparse.ArgumentParser) -> None:
+    form = "{label: [(video, score, rows of frame, x1, y1, x2, y2), ..]}"
+    sub.add_argument("--tubes", type=Path, required=True, metavar="FILE", help=f"pickle of {form}")
+    sub.add_argument("--split", default="1", help="a number from 1 (1)")
+    sub.add_argument("--boxes", choices=("xyxy", "xywh"), help="the pickle's columns (by its types)")
+    sub.add_argument(
+        "--protocol",
+        choices=[*map(str, VIDEO_RULES)],
+        default=Protocol.MULTISPORTS,
+        help="how tubes are scored, see docs/evaluators.md (multisports)",
+    )
+    sub.add_argument("--per-class", action="store_true", help="print the AP of every class")
 
 
 def _threshold(text: str) -> float:

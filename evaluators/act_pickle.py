@@ -30,8 +30,19 @@ from evaluators.corrected import is_corrected, to_act
 from evaluators.files import DataFileError, PathLike, open_data
 from evaluators.frame_map import FRAME_LIMIT, Detections, GroundTruthTubes
 from evaluators.matching import Bools, Floats
+from evaluators.video_map import Tubes
 
 BoxForm = Literal["xyxy", "xywh"]
+
+MULTISPORTS_LEFT_OUT = {
+    "aerobic kick jump",
+    "aerobic off axis jump",
+    "aerobic butterfly jump",
+    "aerobic balance turn",
+    "basketball save",
+    "basketball jump ball",
+}
+"""Classes of MultiSports, of few examples, that its own tool does not evaluate."""
 
 _COLUMNS = ("video index", "frame", "label", "score", "x1", "y1", "x2", "y2")
 _KEYS = ("labels", "gttubes", "nframes", "train_videos", "test_videos", "resolution")
@@ -132,6 +143,21 @@ def read_act_detections(path: PathLike, annotations: ActAnnotations, split: int 
     rows = _array(path)
     try:
         return _detections(rows, annotations, split)
+    except _Invalid as invalid:
+        raise ActFileError(f"{path}, {invalid}") from None
+
+
+def read_tubes(path: PathLike, annotations: ActAnnotations) -> Tubes:
+    """Read tubes that are linked already, as MultiSports has them: a pickle of
+
+        {label index: [(video, score, rows of frame, x1, y1, x2, y2[, score of the box]), ..]}
+
+    Frames increase within a tube. FileNotFoundError. ActFileError naming the entry.
+    """
+    path = Path(path)
+    content = load_plain(path)
+    try:
+        return _detected_tubes(content, annotations)
     except _Invalid as invalid:
         raise ActFileError(f"{path}, {invalid}") from None
 
@@ -390,7 +416,7 @@ def _array(path: Path) -> NDArray[Any]:
         if not isinstance(content, np.ndarray):
             advice = "MOC's detections are one array, (M, 8)"
             if isinstance(content, Mapping):
-                advice += "; tubes that are linked already are an argument of evaluators.video_map.video_map"
+                advice += "; tubes that are linked already are scored by python -m evaluators tubes"
             raise ActFileError(f"{path}: it holds a {_kind(content)}; {advice}")
         return np.asarray(content)
     with open_data(path, ActFileError, form="an array of numpy.save", refused=("pickle", "JSON")) as file:
@@ -432,6 +458,40 @@ def _detections(rows: NDArray[Any], annotations: ActAnnotations, split: int) -> 
         advice = f"{name} ends with frame {last[name]}; does the array belong to split {split}?"
         _check_rows(rows, 1, late, advice)
     return Detections(names, video, frame, rows[:, 4:], label, rows[:, 3])
+
+
+def _detected_tubes(content: object, annotations: ActAnnotations) -> Tubes:
+    videos: dict[str, int] = {name: i for i, name in enumerate(annotations.ground_truth.videos)}
+    video, label, score, rows = [], [], [], [np.empty((0, 5))]
+    for number, of_label in _dict("the file", content, key=int).items():
+        _integer(f"[{number}]", number, 0, len(annotations.labels) - 1, "labels count from 0")
+        if not isinstance(of_label, (list, tuple)):
+            _fail(f"[{number}]", f"found {_kind(of_label)}", "it is a list of tubes")
+        for i, tube in enumerate(of_label):
+            where = f"[{number}][{i}]"
+            if not isinstance(tube, (list, tuple)) or len(tube) != 3 or not isinstance(tube[0], str):
+                _fail(where, f"found {_shown(tube)}", "a tube is its video, its score and its rows")
+            if isinstance(tube[1], bool) or not isinstance(tube[1], (int, float, np.number)):
+                _fail(where, f"its score is {_shown(tube[1])}", "a number is needed")
+            if not math.isfinite(float(tube[1])):
+                _fail(where, f"its score is {tube[1]}", "a finite number is needed; was it 0 / 0?")
+            boxes = _as_array(tube[2])
+            if isinstance(boxes, np.ndarray) and boxes.ndim == 2 and boxes.shape[1] == 6:
+                boxes = boxes[:, :5]
+            rows.append(_tube(where, boxes, "xyxy"))
+            video.append(videos.setdefault(str(tube[0]), len(videos)))
+            label.append(int(number))
+            score.append(float(tube[1]))
+    table = np.concatenate(rows)
+    return Tubes(
+        tuple(videos),
+        np.array(video, np.int64),
+        np.array(label, np.int64),
+        np.array(score, np.float64),
+        np.repeat(np.arange(len(label)), [len(tube) for tube in rows[1:]]),
+        table[:, 0].astype(np.int64),
+        table[:, 1:],
+    )
 
 
 def _check_rows(rows: Floats, column: int, wrong: Bools, advice: str) -> None:

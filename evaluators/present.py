@@ -91,8 +91,7 @@ def _(score: FrameMap) -> str:
 @summarise.register(VideoMap)
 def _(score: VideoMap) -> str:
     numbers = [f"@{threshold:g} {percent(score.mAP[threshold])}" for threshold in _shown(score)]
-    if not isnan(score.mAP_50_95):
-        numbers.append(f"@0.5:0.95 {percent(score.mAP_50_95)}")
+    numbers += [f"@{name} {percent(mean)}" for name, mean in score.means.items()]
     source = "linked from frame detections" if score.linking else "as given"
     return (
         f"video-mAP {'   '.join(numbers)} %   (protocol {score.protocol}, mean of {score.num_classes} "

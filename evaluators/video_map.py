@@ -1,7 +1,7 @@
-"""Video-mAP of tubes, by ACT's and MOC's rules: link frame detections to tubes, then score tubes.
+"""Video-mAP of tubes: link frame detections to tubes by ACT's rules, then score tubes by a protocol's.
 
 `video_map` is the entry point, `link` its first half. Letters: T tubes, R rows of tubes (one per
-frame), P pairs. Boxes are one pixel wider and higher than x2 - x1 and y2 - y1, as in ACT.
+frame), P pairs. In linking, boxes are one pixel wider and higher than x2 - x1 and y2 - y1, as in ACT.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,9 +16,11 @@ from evaluators.frame_map import (
     Detections,
     GroundTruthTubes,
     Protocol,
+    ProtocolRules,
     check_inputs,
     check_iou,
     class_ap,
+    mean_ap,
 )
 from evaluators.matching import (
     Bools,
@@ -28,14 +30,43 @@ from evaluators.matching import (
     box_iou,
     candidate_pairs,
     lookup,
+    match_best,
     match_unmatched,
     pair_groups,
     run_starts,
 )
 
 AVERAGED = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))  # 0.5:0.95
+LOW = tuple(round(0.05 + 0.05 * i, 2) for i in range(9))  # 0.05:0.45
+TENTHS = tuple(round(0.1 + 0.1 * i, 1) for i in range(9))  # 0.1:0.9
+MEANS = {"0.05:0.45": LOW, "0.1:0.9": TENTHS, "0.5:0.95": AVERAGED}
+"""The means over thresholds that MultiSports, HIT and OpenMixer publish, by name."""
 THRESHOLDS = (0.2, *AVERAGED)
+EVERY_THRESHOLD = tuple(sorted({*LOW, *TENTHS, *AVERAGED}))
+"""Those of all three means."""
 _CHUNK = 2_000_000  # frames of tube pairs per step; bounds the memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoRules:
+    """How a protocol scores tubes. The defaults are ACT's."""
+
+    plus_one: bool = True  # boxes are one pixel wider and higher than their coordinates say
+    whole_frames: bool = True  # a tube from frame 3 to 5 lasts three frames; else two
+    unmatched_only: bool = True  # match with the best unmatched tube; else with the best of all
+    curve: ProtocolRules = PROTOCOL_RULES[Protocol.ACT]  # how AP and its mean are taken
+
+
+VIDEO_RULES = {
+    Protocol.ACT: VideoRules(),
+    Protocol.MULTISPORTS: VideoRules(
+        plus_one=False,
+        whole_frames=False,
+        unmatched_only=False,
+        curve=PROTOCOL_RULES[Protocol.MULTISPORTS],
+    ),
+}
+"""Protocols of video-mAP. MULTISPORTS is HIT's and OpenMixer's, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +136,8 @@ class VideoMap:
 
     mAP: dict[float, float]  # by threshold
     mAP_50_95: float  # mean over 0.5, 0.55, .., 0.95 ("0.5:0.95"); NaN unless all ten were requested
-    ap: dict[float, dict[int, float]]  # by threshold, then class id; 0 without ground truth
+    means: dict[str, float]  # each of MEANS whose thresholds were all requested, that one among them
+    ap: dict[float, dict[int, float]]  # by threshold, class id; without ground truth 0 or NaN, by protocol
     classes: dict[int, str]
     num_classes: int
     num_ground_truth: int  # tubes
@@ -121,6 +153,7 @@ def video_map(
     *,
     thresholds: tuple[float, ...] = THRESHOLDS,
     linking: Linking | None = None,
+    protocol: Protocol | str = Protocol.ACT,
 ) -> VideoMap:
     """Compute video-mAP of frame detections, which are linked first, or of given tubes.
 
@@ -128,13 +161,21 @@ def video_map(
     thresholds  least overlap of a true positive; the overlap of two tubes is the mean IoU of their
                 boxes over the frames both have, times the IoU of their frames
     linking     for frame detections; None is ACT's. Given tubes are used as they are
+    protocol    one of VIDEO_RULES
 
-    By descending score, a tube is matched with the best ground-truth tube that is still unmatched;
-    AP is the area under the raw curve, and the mean is over all classes, as in frame-mAP's
-    protocol ACT.
+    ACT: by descending score, a tube is matched with the best ground-truth tube that is still
+    unmatched; AP is the area under the raw curve, and the mean is over all classes, as in frame-mAP's
+    protocol of that name. MULTISPORTS: a tube is matched with its best of all; boxes are x2 - x1 wide,
+    and a tube lasts from its first to its last frame, one frame less than it has; curve and mean are
+    those of frame-mAP's protocol of that name.
 
-    ValueError: no classes, a threshold out of range, rows of a tube in several videos or classes.
+    ValueError: no classes, a threshold out of range, rows of a tube in several videos or classes, a
+    protocol without rules for tubes.
     """
+    if protocol not in VIDEO_RULES:
+        known = ", ".join(VIDEO_RULES)
+        raise ValueError(f"protocol {str(protocol)!r} has no rules for tubes; known are {known}")
+    rules = VIDEO_RULES[Protocol(protocol)]
     check_inputs(ground_truth, classes, allow_inverted=True)
     for threshold in thresholds:
         check_iou(threshold)
@@ -153,25 +194,34 @@ def video_map(
     det_group = det_group[counted]
     # The overlaps do not depend on the threshold: compute them once for all pairs of a class and video.
     row, gt_row = pair_groups(gt_group, det_group)
-    pairs = Pairs(row, gt_row, tube_iou(det, counted[row], gt, gt_row))
+    pairs = Pairs(row, gt_row, tube_iou(det, counted[row], gt, gt_row, rules))
 
     num_gt = np.bincount(lookup(ids, gt.label), minlength=len(ids))
     ap = {}
     for threshold in thresholds:
-        hit = match_unmatched(pairs, det_group, score, iou=threshold) >= 0
-        values = class_ap(num_gt, det_class, score, hit, PROTOCOL_RULES[Protocol.ACT])
+        if rules.unmatched_only:
+            hit = match_unmatched(pairs, det_group, score, iou=threshold) >= 0
+        else:
+            hit = match_best(pairs, len(score), score, iou=threshold) >= 0
+        values = class_ap(num_gt, det_class, score, hit, rules.curve)
         ap[threshold] = dict(zip(ids.tolist(), values.tolist(), strict=True))
-    mean_ap = {threshold: float(np.mean(list(values.values()))) for threshold, values in ap.items()}
-    averaged = [mean_ap[threshold] for threshold in AVERAGED if threshold in mean_ap]
+    mAP = {threshold: mean_ap(np.array(list(values.values()))) for threshold, values in ap.items()}
+    means = {
+        name: float(np.mean([mAP[threshold] for threshold in of_mean]))
+        for name, of_mean in MEANS.items()
+        if mAP.keys() >= set(of_mean)
+    }
     return VideoMap(
-        mAP=mean_ap,
-        mAP_50_95=float(np.mean(averaged)) if len(averaged) == len(AVERAGED) else nan,
+        mAP=mAP,
+        mAP_50_95=means.get("0.5:0.95", nan),
+        means=means,
         ap=ap,
         classes={class_id: classes[class_id] for class_id in ids.tolist()},
-        num_classes=len(ids),
+        num_classes=len(ids) if rules.curve.all_classes else int((num_gt > 0).sum()),
         num_ground_truth=len(gt.video),
         num_detections=len(counted),
         linking=linking,
+        protocol=Protocol(protocol),
     )
 
 
@@ -209,16 +259,21 @@ def link(detections: Detections, linking: Linking | None = None) -> Tubes:
     return _suppress_tubes(_interpolate(tubes), rules.tube_nms)
 
 
-def tube_iou(a: Tubes, a_tube: Ints, b: Tubes, b_tube: Ints) -> Floats:
+def tube_iou(
+    a: Tubes, a_tube: Ints, b: Tubes, b_tube: Ints, rules: VideoRules = VIDEO_RULES[Protocol.ACT]
+) -> Floats:
     """Overlap of pairs of tubes, (P,): a_tube (P,) of `a` with b_tube (P,) of `b`.
 
-    Mean IoU over the shared frames, times the share of shared frames among the frames of either: the
-    sum of the IoUs divided by the number of frames of either.
+    Mean IoU over the shared frames, times the share of shared frames among the frames of either. In
+    whole frames that is the sum of the IoUs divided by the number of frames of either; otherwise
+    times are differences of the first and last frames, and tubes of one frame overlap nothing.
     """
     stride = 1 + max(int(tubes.frame.max(initial=0)) for tubes in (a, b))
     b_key = b.tube * stride + b.frame
     size_a, size_b = (np.bincount(t.tube, minlength=len(t.video)) for t in (a, b))
-    start_a = np.cumsum(size_a) - size_a
+    start_a, start_b = (np.cumsum(size) - size for size in (size_a, size_b))
+    first_a, first_b = a.frame[start_a], b.frame[start_b]
+    last_a, last_b = a.frame[start_a + size_a - 1], b.frame[start_b + size_b - 1]
     overlap = np.zeros(len(a_tube))
     for part in _chunks(size_a[a_tube]):
         of_a, of_b = a_tube[part], b_tube[part]
@@ -227,10 +282,17 @@ def tube_iou(a: Tubes, a_tube: Ints, b: Tubes, b_tube: Ints) -> Floats:
         row_a = np.repeat(start_a[of_a] - (np.cumsum(n) - n), n) + np.arange(len(pair))
         row_b = lookup(b_key, of_b[pair] * stride + a.frame[row_a])
         both = np.flatnonzero(row_b >= 0)
-        iou = box_iou(a.box[row_a[both]], b.box[row_b[both]], plus_one=True)
+        iou = box_iou(a.box[row_a[both]], b.box[row_b[both]], plus_one=rules.plus_one)
         shared = np.bincount(pair[both], minlength=len(of_a))
         total = np.bincount(pair[both], weights=iou, minlength=len(of_a))
-        overlap[part] = total / (n + size_b[of_b] - shared)
+        if rules.whole_frames:
+            overlap[part] = total / (n + size_b[of_b] - shared)
+            continue
+        both_last = np.minimum(last_a[of_a], last_b[of_b])
+        both_first = np.maximum(first_a[of_a], first_b[of_b])
+        either = np.maximum(last_a[of_a], last_b[of_b]) - np.minimum(first_a[of_a], first_b[of_b])
+        time = np.maximum(both_last - both_first, 0) / np.maximum(either, 1)
+        overlap[part] = total / np.maximum(shared, 1) * time
     return overlap
 
 

@@ -22,7 +22,7 @@ from evaluators import (
     split_videos,
     write_frame_detections,
 )
-from evaluators.act_pickle import load_plain
+from evaluators.act_pickle import load_plain, read_tubes
 
 
 def tube(first, last, box=(10, 20, 110, 220), dtype=np.float32):
@@ -726,3 +726,46 @@ def test_written_detections_are_read_back_by_descending_score(act, tmp_path):
     assert back.box.tolist() == det.box[::-1].tolist()
     with pytest.raises(ValueError, match="detection row 0 has label -1"):
         write_frame_detections(tmp_path / "d.csv", Detections(("v",), [0], [1], [[0, 0, 1, 1]], [-1], [0.5]))
+
+
+# --- tubes that are linked already ---------------------------------------------------------------
+
+
+def test_tubes_are_read_as_multisports_writes_them(pickled, tmp_path):
+    """Rows may end with the score of the box; a video without ground truth is kept."""
+    act = read_act(pickled(annotations()))
+    longer = np.column_stack([tube(2, 3), [0.5, 0.6]])
+    content = {0: [("run/a", 0.9, tube(1, 4)), ["elsewhere", np.float32(0.5), longer]], 1: []}
+    path = tmp_path / "tubes.pkl"
+    path.write_bytes(pickle.dumps(content))
+    read = read_tubes(path, act)
+    assert [read.videos[i] for i in read.video] == ["run/a", "elsewhere"]
+    assert (read.label.tolist(), read.score.tolist()) == ([0, 0], [0.9, 0.5])
+    assert (read.tube.tolist(), read.frame.tolist()) == ([0, 0, 0, 0, 1, 1], [1, 2, 3, 4, 2, 3])
+    assert read.box[4].tolist() == [10, 20, 110, 220]
+    path.write_bytes(pickle.dumps({}))
+    assert len(read_tubes(path, act).video) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1], "the file: found list; it is a dict"),
+        ({2: []}, "[2]: found 2; labels count from 0"),
+        ({0: 3}, "[0]: found int; it is a list of tubes"),
+        ({0: [("run/a", 0.9)]}, "[0][0]: found ('run/a', 0.9); a tube is its video, its score and its rows"),
+        ({0: [(3, 0.9, [])]}, "[0][0]: found (3, 0.9, []); a tube is its video"),
+        ({0: [("run/a", "high", [])]}, "[0][0]: its score is 'high'; a number is needed"),
+        ({0: [("run/a", float("nan"), [])]}, "[0][0]: its score is nan; a finite number"),
+        ({0: [("run/a", 0.9, [[1, 2, 3]])]}, "[0][0]: its shape is (1, 3) and not (N, 5)"),
+        ({0: [("run/a", 0.9, tube(1, 4)[::-1])]}, "[0][0]: row 1 is of frame 3; frames are whole numbers"),
+    ],
+)
+def test_broken_tubes_are_refused_by_entry(pickled, tmp_path, content, message):
+    act = read_act(pickled(annotations()))
+    path = tmp_path / "tubes.pkl"
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ActFileError) as error:
+        read_tubes(path, act)
+    assert str(error.value).startswith(f"{path}, ")
+    assert message in str(error.value)

@@ -249,6 +249,29 @@ def test_corrected_annotations_are_read_as_xywh_by_their_type(folder, capsys):
     assert run(*UCF)["mAP"] == run(*UCF, "--boxes", "xywh")["mAP"] == 0.875
 
 
+def test_tubes_that_are_linked_already(folder, capsys):
+    """The ground truth's own tubes are perfect; classes that MultiSports leaves out are noted."""
+    content = pickle.loads((folder / "GT.pkl").read_bytes())
+    tubes = {label: [] for label in range(len(content["labels"]))}
+    for video, of_video in content["gttubes"].items():
+        for label, of_label in of_video.items():
+            tubes[label] += [(video, 0.5, rows) for rows in of_label if video in content["test_videos"][0]]
+    (folder / "tubes.pkl").write_bytes(pickle.dumps(tubes))
+    options = ("tubes", "--groundtruth", "GT.pkl", "--tubes", "tubes.pkl", "--per-class")
+    result = run(*options)
+    assert (result["metric"], result["protocol"], result["0.5"], result["0.05:0.45"]) == (
+        "video-mAP", "multisports", 1, 1,
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "@0.1:0.9 100.00" in printed
+    assert "as given" in printed
+    assert run(*options, "--protocol", "act")["protocol"] == "act"
+    content["labels"][0] = "basketball save"
+    (folder / "GT.pkl").write_bytes(pickle.dumps(content, 2))
+    assert run(*options)["num_detections"] < result["num_detections"]
+    assert "classes that MultiSports' own tool does not evaluate: 1, left out" in capsys.readouterr().out
+
+
 # --- actors and compare --------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evaluators import Detections, GroundTruthTubes, Linking, Tubes, link, video_map
-from evaluators.video_map import _chunks
+from evaluators.video_map import EVERY_THRESHOLD, VIDEO_RULES, _chunks, tube_iou
 from tests.evaluators.reference import slow_iou
 
 CLASSES = {0: "run", 1: "sit"}
@@ -477,3 +477,90 @@ def test_order_of_the_rows_changes_nothing():
     random.Random(1).shuffle(det)
     random.Random(2).shuffle(gt)
     assert video_map(ground_truth(gt), detections(det), CLASSES).ap == before.ap
+
+
+# --- MultiSports' protocol and tubes that are linked already -------------------------------------
+
+
+def slow_multisports_overlap(a, b):
+    """Of two tubes of rows (frame, box): the mean IoU over the common time, times that time's share."""
+    first, last = max(a[0][0], b[0][0]), min(a[-1][0], b[-1][0])
+    if last < first:
+        return 0
+    boxes = {row[0]: row[1:] for row in b}
+    ious = [slow_box_iou(row[1:], boxes[row[0]]) for row in a if row[0] in boxes]
+    either = max(a[-1][0], b[-1][0]) - min(a[0][0], b[0][0])
+    return sum(ious) / len(ious) * Fraction(int(last - first), int(either))
+
+
+def slow_box_iou(a, b):
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return Fraction(0)
+    inter = Fraction(width) * Fraction(height)
+    area_a, area_b = (Fraction(x2 - x1) * Fraction(y2 - y1) for x1, y1, x2, y2 in (a, b))
+    return inter / (area_a + area_b - inter)
+
+
+def test_a_tube_lasts_from_its_first_to_its_last_frame_in_multisports():
+    """Frames 1 to 11 and 6 to 16: 5 of 15 in common there, 6 of 16 in ACT, whose boxes are a pixel more."""
+    one, rows = np.zeros(1, np.int64), np.zeros(11, np.int64)
+    whole, half = np.tile([0.0, 0, 10, 10], (11, 1)), np.tile([0.0, 0, 10, 5], (11, 1))
+    truth = Tubes(("a",), one, one, np.ones(1), rows, np.arange(1, 12), whole)
+    det = Tubes(("a",), one, one, np.ones(1), rows, np.arange(6, 17), half)
+    rules = VIDEO_RULES["multisports"]
+    assert tube_iou(det, one, truth, one, rules)[0] == pytest.approx(0.5 * 5 / 15)
+    assert tube_iou(det, one, truth, one)[0] == pytest.approx((11 * 6) / (11 * 11) * 6 / 16)
+
+
+def test_multisports_matches_the_best_of_all_and_averages_classes_with_truth():
+    """The second detection's best tube is taken: false here, and true in ACT, where the other is left."""
+    box, near = (0.0, 0.0, 10.0, 10.0), (1.0, 0.0, 11.0, 10.0)
+    frames = np.arange(1, 21)
+    gt = GroundTruthTubes(
+        ("a",), np.zeros(40, int), np.tile(frames, 2), np.repeat([box, near], 20, 0), np.zeros(40, int),
+        np.repeat([0, 1], 20),
+    )  # fmt: skip
+    det = Tubes(
+        ("a",), np.zeros(2, int), np.zeros(2, int), np.array([0.9, 0.8]), np.repeat([0, 1], 20),
+        np.tile(frames, 2), np.tile(box, (40, 1)),
+    )  # fmt: skip
+    classes = {0: "run", 1: "sit"}
+    theirs = video_map(gt, det, classes, protocol="multisports", thresholds=EVERY_THRESHOLD)
+    act = video_map(gt, det, classes)
+    assert theirs.mAP[0.5] == 0.5, "one of two tubes"
+    assert (act.ap[0.5][0], act.mAP[0.5]) == (1, 0.5), "two of two, and a class without ground truth"
+    assert math.isnan(theirs.ap[0.5][1])
+    assert (theirs.num_classes, act.num_classes) == (1, 2)
+    assert theirs.means == {"0.05:0.45": 0.5, "0.1:0.9": 0.5, "0.5:0.95": 0.5}
+    assert list(act.means) == ["0.5:0.95"]
+
+
+def test_overlaps_equal_the_slow_rule_for_random_tubes():
+    rng = np.random.default_rng(3)
+    boxes = rng.integers(0, 40, (12, 2))
+    tubes = []
+    for corner in boxes:
+        first = int(rng.integers(1, 10))
+        frames = np.arange(first, first + int(rng.integers(2, 12)))
+        size = rng.integers(5, 30, 2)
+        stays = np.tile([*corner, *(corner + size)], (len(frames), 1))
+        tubes.append(np.column_stack([frames, stays]).astype(float))
+    sizes = [len(tube) for tube in tubes]
+    rows = np.concatenate(tubes)
+    whole = Tubes(
+        ("a",), np.zeros(12, int), np.zeros(12, int), np.ones(12), np.repeat(np.arange(12), sizes),
+        rows[:, 0].astype(int), rows[:, 1:],
+    )  # fmt: skip
+    a, b = (index.ravel() for index in np.meshgrid(np.arange(12), np.arange(12)))
+    found = tube_iou(whole, a, whole, b, VIDEO_RULES["multisports"])
+    lists = [tube.tolist() for tube in tubes]
+    expected = [slow_multisports_overlap(lists[i], lists[j]) for i, j in zip(a, b, strict=True)]
+    np.testing.assert_allclose(found, np.array(expected, float), atol=1e-12)
+    assert 0 < np.count_nonzero(found) < len(found)
+
+
+def test_a_protocol_without_rules_for_tubes_is_refused():
+    gt, det = ground_truth(person([1])), detections(person([1]))
+    with pytest.raises(ValueError, match="'gurkirt' has no rules for tubes; known are act, multisports"):
+        video_map(gt, det, CLASSES, protocol="gurkirt")
