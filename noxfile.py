@@ -23,7 +23,7 @@ BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
-def install(session: nox.Session, *groups: str, extras: Sequence[str] = ("benchmarks",)) -> None:
+def install(session: nox.Session, *groups: str, extras: Sequence[str] = ("model", "benchmarks")) -> None:
     """Install the dependencies of this checkout's folders, in the tested versions.
 
     Not the checkout itself: commands run in it. So nothing is written into it, and a second call needs no
@@ -82,7 +82,7 @@ def predict(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones: offline, on a CPU, in two minutes."""
-    install(session, "tests", "search", "cluster", extras=("benchmarks", "export"))
+    install(session, "tests", "search", "cluster", extras=("model", "benchmarks", "export"))
     options = ["-n", "2", *SIDE_BY_SIDE, "--budget", "tests"]
     session.run("python", "-m", "pytest", *options, *session.posargs, env=BYTECODE)
 
@@ -90,7 +90,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def slow(session: nox.Session) -> None:
     """The tests that take minutes."""
-    install(session, "tests", "search", "cluster", extras=("benchmarks", "export"))
+    install(session, "tests", "search", "cluster", extras=("model", "benchmarks", "export"))
     # Three processes for two cores: half of the time clusters start and end.
     options = ["-m", "slow", "-n", "3", *SIDE_BY_SIDE, "--budget", "slow"]
     session.run("python", "-m", "pytest", *options, *session.posargs, env=BYTECODE)
@@ -99,7 +99,7 @@ def slow(session: nox.Session) -> None:
 @nox.session
 def regression(session: nox.Session) -> None:
     """Check every backbone, method and evaluator by its contract and its baseline."""
-    install(session, "tests", extras=("benchmarks", "export"))
+    install(session, "tests", extras=("model", "benchmarks", "export"))
     session.run("python", "-m", "benchmarks.regression", *session.posargs)
 
 

@@ -56,6 +56,7 @@ Json = dict[str, Any]
 SUSPICIOUS = 0.2
 """mAP below which another reading of the detections is looked for."""
 ANY_CLASS = range(1, 10_000)  # ids a file may have; those not in the label map are counted
+FROM_0 = range(10_000)  # the same beside a label map that has the id 0
 JSON_NAMES = {  # field of `Audit` -> its established name in the JSON file, where they differ
     "other_class_ground_truth": "other_classes_truth",
     "other_class_detections": "other_classes_found",
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def ava(options: argparse.Namespace) -> None:
     """AVA frame-mAP."""
     task = _ava_task(options)
-    detections = read_detections(options.detections, ANY_CLASS)
+    detections = read_detections(options.detections, _ids(task.classes))
     scored = _score(task, detections, options)
     _write(options, {"dataset": "ava", **scored.json, "files": _files(options)}, scored.to_plot)
     print("\n".join([*scored.text, *_hints(detections, pixels=False)]))
@@ -227,10 +228,16 @@ def _ava_task(options: argparse.Namespace) -> Task:
         iou=options.iou,
         excluded=read_exclusions(options.exclusions) if options.exclusions else frozenset(),
     )
-    ground_truth = read_groundtruth(options.groundtruth, ANY_CLASS)
+    classes = read_label_map(options.labelmap)
+    ground_truth = read_groundtruth(options.groundtruth, _ids(classes))
     boxes, most = outside(ground_truth)
     note = f"{boxes:,} rows of ground truth have boxes that leave the frame, by up to {most:.4f}; kept"
-    return Task(ground_truth, read_label_map(options.labelmap), rules, (note,) if boxes else ())
+    return Task(ground_truth, classes, rules, (note,) if boxes else ())
+
+
+def _ids(classes: Mapping[int, str]) -> range:
+    """The ids that a file may have."""
+    return FROM_0 if 0 in classes else ANY_CLASS
 
 
 def _act_task(annotations: ActAnnotations, split: int, options: argparse.Namespace) -> Task:
@@ -255,7 +262,8 @@ def _evaluated(annotations: ActAnnotations, protocol: str) -> tuple[dict[int, st
 def _ava_runs(options: argparse.Namespace) -> tuple[Task, list[Detections]]:
     if options.labelmap is None:
         raise ValueError("--labelmap is needed with AVA's ground truth: the classes to evaluate")
-    return _ava_task(options), [read_detections(path, ANY_CLASS) for path in options.detections]
+    task = _ava_task(options)
+    return task, [read_detections(path, _ids(task.classes)) for path in options.detections]
 
 
 def _act_runs(options: argparse.Namespace) -> tuple[Task, list[Detections]]:
@@ -490,7 +498,7 @@ def _write(options: argparse.Namespace, result: Json, to_plot: object, *, curve:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m evaluators",
+        prog="actloc-eval" if Path(sys.argv[0]).name == "actloc-eval" else "python -m evaluators",
         description="Frame-mAP, video-mAP and actor precision and recall of action detections.",
     )
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")

@@ -437,3 +437,13 @@ def test_interrupt_gives_status_130_and_writes_nothing(folder, capsys, monkeypat
     assert main([*AVA, "--json", "out.json"]) == 130
     assert capsys.readouterr().err == "evaluators ava: interrupted\n"
     assert not Path("out.json").exists()
+
+
+def test_a_label_map_that_counts_from_0(folder):
+    (folder / "map.pbtxt").write_text('item { name: "run" id: 0 }\nitem { name: "sit" id: 1 }\n')
+    for name in ("gt.csv", "det.csv"):
+        rows = [row.split(",") for row in (folder / name).read_text().splitlines()]
+        (folder / name).write_text(
+            "".join(",".join([*r[:6], str(int(r[6]) - 1), *r[7:]]) + "\n" for r in rows)
+        )
+    assert run(*AVA)["per_class"] == {"0": RUN, "1": 0}
