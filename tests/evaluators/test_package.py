@@ -1,4 +1,4 @@
-"""The wheel: what it holds, and that the evaluators run from it with NumPy and pyarrow alone."""
+"""The wheel: what it holds, and that the evaluators run from it with NumPy, SciPy and pyarrow alone."""
 
 import subprocess
 import sys
@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy
 import pyarrow
 import pytest
+import scipy
 
 from tests.console import ROOT
 
-NEEDED = (numpy, pyarrow)
+NEEDED = (numpy, pyarrow, scipy)
 GT = "a,0902,0,0,1,1,1,7\n"
 
 
@@ -36,7 +37,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def light(wheel, tmp_path_factory):
-    """A folder with the wheel's content and, as links, NumPy and pyarrow: what a light installation has."""
+    """A folder with the wheel's content and, as links, NumPy, SciPy and pyarrow: what a light installation has."""
     folder = tmp_path_factory.mktemp("light")
     with zipfile.ZipFile(wheel) as content:
         content.extractall(folder)
@@ -69,17 +70,19 @@ def test_the_wheel_has_the_libraries_and_their_types(wheel):
     always = [
         line for line in text.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line
     ]
-    assert always == ["Requires-Dist: numpy>=2.0", "Requires-Dist: pyarrow>=17"]
+    assert always == [f"Requires-Dist: {what}" for what in ("numpy>=2.0", "pyarrow>=17", "scipy>=1.13")]
 
 
 @pytest.mark.slow
-def test_the_evaluators_run_with_numpy_and_pyarrow_alone(light, tmp_path):
-    (tmp_path / "gt.csv").write_text(GT)
-    (tmp_path / "det.csv").write_text(GT.replace(",7", ",0.5"))
+def test_the_evaluators_run_with_their_three_dependencies_alone(light, tmp_path):
+    rows = GT + GT.replace("a,", "b,")
+    (tmp_path / "gt.csv").write_text(rows)
+    (tmp_path / "det.csv").write_text(rows.replace(",7", ",0.5"))
     (tmp_path / "map.pbtxt").write_text('item { name: "run" id: 1 }')
     assert isolated(light, "import torch", tmp_path).returncode != 0, "nothing else is found"
     command = "from evaluators.__main__ import main; sys.exit(main(sys.argv[1:] or ARGS))"
     arguments = ["ava", "--groundtruth", "gt.csv", "--detections", "det.csv", "--labelmap", "map.pbtxt"]
+    arguments += ["--bootstrap", "20", "--errors", "--per-class"]
     done = isolated(light, f"ARGS = {arguments!r}; {command}", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "frame-mAP 100.00 %" in done.stdout
