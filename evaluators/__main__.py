@@ -47,13 +47,13 @@ from evaluators.frame_map import (
     Protocol,
     frame_map,
 )
-from evaluators.hints import hints, other_names, sparse_tubes
+from evaluators.hints import exclusions_that_match_nothing, hints, other_names, sparse_tubes
 from evaluators.precision_recall import actor_curve, actor_precision_recall
 from evaluators.present import class_table, comparison_table, percent, plot, summarise
 from evaluators.video_map import EVERY_THRESHOLD, THRESHOLDS, VIDEO_RULES, VideoMap, video_map
 
 Json = dict[str, Any]
-SUSPICIOUS = 0.2
+SUSPICIOUS = 0.5
 """mAP below which another reading of the detections is looked for."""
 ANY_CLASS = range(1, 10_000)  # ids a file may have; those not in the label map are counted
 FROM_0 = range(10_000)  # the same beside a label map that has the id 0
@@ -232,7 +232,8 @@ def _ava_task(options: argparse.Namespace) -> Task:
     ground_truth = read_groundtruth(options.groundtruth, _ids(classes))
     boxes, most = outside(ground_truth)
     note = f"{boxes:,} rows of ground truth have boxes that leave the frame, by up to {most:.4f}; kept"
-    return Task(ground_truth, classes, rules, (note,) if boxes else ())
+    notes = exclusions_that_match_nothing(ground_truth, rules.excluded)
+    return Task(ground_truth, classes, rules, (*((note,) if boxes else ()), *notes))
 
 
 def _ids(classes: Mapping[int, str]) -> range:

@@ -40,8 +40,20 @@ OUTSIDE = 0.1
 scored as they are, as the public tools do. What is further out are pixels, or a slip."""
 NOBODY = -1
 """The label of ground truth's rows of two columns: keyframes without a person, where detections are false."""
-HEADS = {"video", "video_id", "video_name", "vid", "video_path", "filename", "movie"}
-"""First column of a line of headings."""
+COLUMN_NAMES = {
+    "video": {"video", "video_id", "videoid", "video_name", "vid", "video_path", "filename", "movie"},
+    "second": {"second", "seconds", "sec", "timestamp", "time", "ts", "middle_frame_timestamp"},
+    "frame": {"frame", "frame_id", "frame_number"},
+    "x1": {"x1", "xmin", "x_min", "left"},
+    "y1": {"y1", "ymin", "y_min", "top"},
+    "x2": {"x2", "xmax", "x_max", "right"},
+    "y2": {"y2", "ymax", "y_max", "bottom"},
+    "action id": {"action_id", "action", "label", "label_id", "class", "class_id", "category", "category_id"},
+    "label": {"label", "label_id", "action", "action_id", "class", "class_id", "category", "category_id"},
+    "person id": {"person_id", "person", "entity_id", "actor_id", "actor", "track_id", "track"},
+    "score": {"score", "confidence", "conf", "prob", "probability"},
+}
+"""What a line of headings calls each column; the first must be the video."""
 
 _BOX = ("x1", "y1", "x2", "y2")
 _NUMBERS = (*_BOX, "score")
@@ -420,10 +432,10 @@ def _parse(
     lines = np.arange(1, data.count(b"\n") + data.count(b"\r") + 2) if lines is None else lines
     first = data[: _first_line_end(data)].decode("utf-8", "replace").split(",")
     if len(first) > 1 and all(field.strip(' \t"')[:1].isalpha() for field in first[1:]):
-        if first[0].strip(' \t"').lower() not in HEADS:
-            found = f"{','.join(first)[:80]!r} looks like a header"
-            _fail(path, 1, found, "delete the line, or call its first column video")
+        order = _columns_by_name(path, first, names, widths)
         data = data[_first_line_end(data) :].removeprefix(b"\r").removeprefix(b"\n")
+        if order != sorted(order):
+            data = b"\n".join(_reordered(row, order) for row in data.splitlines())
         lines, first = lines[1:], data[: _first_line_end(data)].decode("utf-8", "replace").split(",")
     columns = None
     if data and len(first) in widths:
@@ -431,6 +443,34 @@ def _parse(
     if columns is None:
         columns = _python_columns(path, data, names, widths, lines)
     return _Table(path, data, columns, lines)
+
+
+def _columns_by_name(
+    path: Path, headings: list[str], names: tuple[str, ...], widths: tuple[int, ...]
+) -> list[int]:
+    """The place of each wanted column in a line of headings. AvaFileError for headings that name others."""
+    found = [re.sub(r"[\s-]+", "_", heading.strip(' \t"').lower()) for heading in headings]
+    if found[0] not in COLUMN_NAMES["video"]:
+        what = f"{','.join(headings)[:80]!r} looks like a header"
+        _fail(path, 1, what, "delete the line, or call its first column video")
+    if len(found) not in widths:
+        return list(range(len(found)))  # the number of columns is refused with the first row
+    wanted = names[: len(found)]
+    advice = f"call the columns {','.join(wanted)}, in any order, or delete the line and order them so"
+    order = []
+    for name in wanted:
+        places = [i for i, heading in enumerate(found) if heading in COLUMN_NAMES[name]]
+        if len(places) != 1:
+            what = "none" if not places else "more than one"
+            _fail(path, 1, f"of the headings {','.join(headings)[:80]!r} {what} is the {name}", advice)
+        order += places
+    return order
+
+
+def _reordered(row: bytes, order: list[int]) -> bytes:
+    """A row with its columns in this order; one of another width as it is, to be refused by its line."""
+    fields = row.split(b",")
+    return b",".join(fields[i] for i in order) if len(fields) == len(order) else row
 
 
 def _arrow_columns(data: bytes, names: tuple[str, ...]) -> dict[str, Any] | None:

@@ -5,16 +5,19 @@ Each is told by what would fit, and nothing is changed.
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from dataclasses import replace
 
 import numpy as np
 
 from evaluators.frame_map import Detections, EvalRules, GroundTruth, GroundTruthTubes, frame_keys
 from evaluators.matching import Floats, candidate_pairs
 
-LOW, HIGH = 0.1, 0.5
-"""Shares of the ground-truth boxes that detections overlap by half: below the first, something may be wrong;
-a reading by which it is above the second is named."""
+HIGH, MORE = 0.5, 0.3
+"""Of the ground-truth boxes, those that detections overlap by half: a reading is named by which their share
+is above the first, and above that of the boxes as they are by the second."""
+SHIFTS = (-2, -1, 1, 2)
+"""Frames or seconds by which a count from 0 and one from 1 differ, or two that round."""
 FRAMES = 300
 """Of the ground truth, evenly spaced, that are looked at."""
 
@@ -28,9 +31,11 @@ def hints(ground_truth: GroundTruth, detections: Detections) -> list[str]:
     gt_frame, det_frame, _ = frame_keys(some, detections, frozenset())
     if not np.isin(gt_frame, det_frame).any():
         return notes + _offset(ground_truth, detections)
-    if _overlap(some, detections, detections.box)[0] >= LOW:
+    near = detections.take(np.isin(det_frame, gt_frame))
+    now = _overlap(some, near, near.box)[0]
+    if now > 1 - MORE:
         return notes
-    return notes + _columns(some, detections)
+    return notes + (_columns(some, near, now) or _shifted(some, detections, now))
 
 
 def sparse_tubes(ground_truth: GroundTruthTubes, rules: EvalRules) -> list[str]:
@@ -69,12 +74,16 @@ def _overlap(ground_truth: GroundTruth, detections: Detections, box: Floats) -> 
     return float((best >= 0.5).mean()), float(best.mean())
 
 
-def _columns(ground_truth: GroundTruth, detections: Detections) -> list[str]:
-    """The reading of the four box columns by which most of the ground truth is overlapped, if any."""
+def _columns(ground_truth: GroundTruth, detections: Detections, now: float) -> list[str]:
+    """The reading of the four box columns by which most of the ground truth is overlapped, if any.
+
+    now: the share that is, as they are.
+    """
     box = detections.box
     scale = _extent(ground_truth.box) / np.maximum(_extent(box), 1e-9)
     readings: dict[str, Callable[[], Floats]] = {
         "read as y1,x1,y2,x2": lambda: box[:, [1, 0, 3, 2]],
+        "read as x1,x2,y1,y2": lambda: box[:, [0, 2, 1, 3]],
         "read as x,y,w,h": lambda: np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], axis=1),
         "read as x and y of the centre, w, h": lambda: np.concatenate(
             [box[:, :2] - box[:, 2:] / 2, box[:, :2] + box[:, 2:] / 2], axis=1
@@ -83,11 +92,33 @@ def _columns(ground_truth: GroundTruth, detections: Detections) -> list[str]:
     }
     fits = {how: _overlap(ground_truth, detections, boxes()) for how, boxes in readings.items()}
     best = max(fits, key=lambda how: fits[how][1])
-    if fits[best][0] < HIGH:
+    if fits[best][0] < max(HIGH, now + MORE):
         return []
     return [
-        f"{best} the boxes would overlap {fits[best][0]:.0%} of the ground truth by half; as they are, "
-        f"{_overlap(ground_truth, detections, box)[0]:.0%}"
+        f"{best} the boxes would overlap {fits[best][0]:.0%} of the ground truth by half; "
+        f"as they are, {now:.0%}"
+    ]
+
+
+def _shifted(ground_truth: GroundTruth, detections: Detections, now: float) -> list[str]:
+    """The frames or seconds later or earlier by which the detections would fit, if any.
+
+    now: the share of the ground truth that they overlap as they are.
+    """
+    shares = {}
+    for shift in SHIFTS:
+        frame = detections.frame + shift
+        moved = detections.take(frame >= 0)
+        moved = replace(moved, frame=frame[frame >= 0])
+        gt_frame, det_frame, _ = frame_keys(ground_truth, moved, frozenset())
+        near = moved.take(np.isin(det_frame, gt_frame))
+        shares[shift] = _overlap(ground_truth, near, near.box)[0]
+    best = max(shares, key=lambda shift: shares[shift])
+    if shares[best] < max(HIGH, now + MORE):
+        return []
+    return [
+        f"with {best:+d} to their frames (or seconds) the boxes would overlap {shares[best]:.0%} of the "
+        f"ground truth by half; as they are, {now:.0%}: do they count from another number?"
     ]
 
 
@@ -116,6 +147,26 @@ def _offset(ground_truth: GroundTruth, detections: Detections) -> list[str]:
         f"no detection is in a frame of the ground truth; with {offset:+d} {met:,} of {frames:,} frames (or "
         "seconds) would meet: do they count from another number?"
     ]
+
+
+def exclusions_that_match_nothing(ground_truth: GroundTruth, excluded: Set[tuple[str, int]]) -> list[str]:
+    """A note on excluded seconds of which none is of a video of the ground truth, or within its seconds."""
+    known = set(ground_truth.videos)
+    of_known = [second for video, second in excluded if video in known]
+    if not excluded or not len(ground_truth.frame):
+        return []
+    if not of_known:
+        first = min(video for video, _ in excluded)
+        meant = {_base(name): name for name in ground_truth.videos}.get(_base(first))
+        hint = f"; {first!r} may be its {meant!r}" if meant else ""
+        return [f"none of the {len(excluded):,} exclusions is of a video of the ground truth{hint}"]
+    low, high = int(ground_truth.frame.min()), int(ground_truth.frame.max())
+    if all(not low <= second <= high for second in of_known) and len(of_known) > 1:
+        return [
+            f"none of the {len(excluded):,} exclusions is within the seconds of the ground truth, {low} to "
+            f"{high}: do they count from another number?"
+        ]
+    return []
 
 
 def other_names(ground_truth: GroundTruth, detections: Detections) -> list[str]:

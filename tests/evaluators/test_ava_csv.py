@@ -652,3 +652,35 @@ def test_ground_truth_as_x_y_width_height_is_recognised(file):
     )
     one = b"a,0902,0.1,0.2,0.3,0.4,12\n" * 99 + b"a,0903,0.6,0.2,0.3,0.4,12\n"
     assert "width" not in refusal(read_groundtruth, file(one)), "a slip is a slip"
+
+
+def test_columns_are_taken_by_the_names_of_their_headings(parser, file):
+    rows = b"a,0902,0.2,0.1,0.4,0.3,7,12\nb,0903,0.25,0.5,0.75,1,8,80\n"
+    heads = b"Video ID,timestamp,ymin,xmin,y_max,x_max,person_id,action_id\n"
+    ground_truth, person = read_annotations(file(heads + rows))
+    assert ground_truth.box.tolist() == [[0.1, 0.2, 0.3, 0.4], [0.5, 0.25, 1, 0.75]]
+    assert (ground_truth.label.tolist(), person.tolist()) == ([12, 80], [7, 8])
+    message = refusal(read_groundtruth, file(heads + rows + b"b,x,0.25,0.5,0.75,1,8,80\n"))
+    assert message.startswith(", line 4, column 2 (second): found 'x'")
+    detections = read_detections(
+        file(b"video,score,label,second,x1,y1,x2,y2\na,0.5,12,0902,0.1,0.2,0.3,0.4\n")
+    )
+    assert (detections.score.tolist(), detections.box[0].tolist()) == ([0.5], [0.1, 0.2, 0.3, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        (
+            "video,second,x,y,w,h,action_id,person_id",
+            "of the headings 'video,second,x,y,w,h,action_id,person_id' none is the x1",
+        ),
+        ("video,second,x1,y1,x2,y2,action_id,score", "none is the person id"),
+        ("video,second,x1,x1,x2,y2,action_id,person_id", "more than one is the x1"),
+        ("clip_nr,second,x1,y1,x2,y2,action_id,person_id", "looks like a header"),
+    ],
+)
+def test_headings_of_other_columns_are_refused(file, heads, message):
+    refused = refusal(read_groundtruth, file(f"{heads}\n{ROW}\n".encode()))
+    assert refused.startswith(", line 1: ")
+    assert message in refused

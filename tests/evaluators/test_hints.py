@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluators import Detections, GroundTruth
-from evaluators.hints import hints
+from evaluators.hints import exclusions_that_match_nothing, hints
 
 
 def truth(videos=("a", "b"), frames=20, first=902, seed=0):
@@ -33,6 +33,7 @@ def test_detections_that_fit_have_no_note():
     ("change", "how"),
     [
         (lambda box: box[:, [1, 0, 3, 2]], "read as y1,x1,y2,x2"),
+        (lambda box: box[:, [0, 2, 1, 3]], "read as x1,x2,y1,y2"),
         (lambda box: np.c_[box[:, :2], box[:, 2:] - box[:, :2]], "read as x,y,w,h"),
         (
             lambda box: np.c_[(box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]],
@@ -44,7 +45,7 @@ def test_detections_that_fit_have_no_note():
 def test_another_order_or_scale_of_columns_is_named(change, how):
     gt = truth()
     [note] = hints(gt, detections_of(gt, change(gt.box)))
-    assert note == f"{how} the boxes would overlap 100% of the ground truth by half; as they are, 0%"
+    assert note.startswith(f"{how} the boxes would overlap 100% of the ground truth by half; as they are, ")
 
 
 def test_boxes_that_fit_in_no_reading_have_no_note():
@@ -74,3 +75,34 @@ def test_no_detections_and_no_ground_truth_have_no_note():
     gt = truth()
     none = np.zeros(len(gt.video), bool)
     assert hints(gt, detections_of(gt).take(none)) == hints(gt.take(none), detections_of(gt)) == []
+
+
+def test_a_scale_that_leaves_some_boxes_overlapping_is_named():
+    """Frames of 256 x 256 for those of 320 x 240: a third of the boxes still overlap by half."""
+    gt = truth(frames=60)
+    half_way = gt.box * (256 / 320, 256 / 240, 256 / 320, 256 / 240)
+    det = detections_of(gt, half_way)
+    [note] = hints(gt, det)
+    assert note.startswith("scaled by 1.2")
+    assert "as they are, 0%" not in note, "some do overlap"
+    assert hints(gt, detections_of(gt)) == []
+
+
+@pytest.mark.parametrize("shift", [1, -1, 2])
+def test_a_count_from_another_number_is_named_though_seconds_meet(shift):
+    """Truth at 902 to 921, detections a second later: all but one have a partner, of another second."""
+    gt = truth()
+    [note] = hints(gt, detections_of(gt, frame=gt.frame + shift))
+    assert note.startswith(f"with {-shift:+d} to their frames (or seconds) the boxes would overlap")
+    assert note.endswith("do they count from another number?")
+
+
+def test_exclusions_that_match_nothing_are_noted():
+    gt = truth()
+    assert exclusions_that_match_nothing(gt, {("a", 905), ("zzz", 3)}) == []
+    assert exclusions_that_match_nothing(gt, set()) == []
+    assert exclusions_that_match_nothing(gt, {("a.mp4", 905), ("b.mp4", 906)}) == [
+        "none of the 2 exclusions is of a video of the ground truth; 'a.mp4' may be its 'a'"
+    ]
+    [note] = exclusions_that_match_nothing(gt, {("a", 5), ("b", 6)})
+    assert "is within the seconds of the ground truth, 902 to 921" in note

@@ -37,7 +37,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def light(wheel, tmp_path_factory):
-    """A folder with the wheel's content and, as links, NumPy, SciPy and pyarrow: what a light installation has."""
+    """A folder with the wheel's content and links to its dependencies: what a light installation has."""
     folder = tmp_path_factory.mktemp("light")
     with zipfile.ZipFile(wheel) as content:
         content.extractall(folder)
