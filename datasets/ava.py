@@ -52,6 +52,7 @@ from evaluators.ava_csv import (
     read_persons,
 )
 from evaluators.frame_map import GroundTruth
+from evaluators.hints import exclusions_that_match_nothing
 
 FIRST_SECOND, LAST_SECOND = 902, 1798
 """The annotated range of a movie, one keyframe per second."""
@@ -220,10 +221,12 @@ def read_files(root: Path, split: str) -> AvaFiles:
         pass
     elif (file := folder / names.evaluated).is_file():
         evaluated = read_label_map(file)
+        notes += _check_evaluated(file, evaluated, classes)
     else:
         notes.append(f"{file} does not exist: all {len(classes)} classes of training are evaluated")
     if (file := folder / names.exclusions).is_file():
         excluded = read_exclusions(file)
+        notes += [f"{file}: {note}" for note in exclusions_that_match_nothing(ground_truth, excluded)]
     else:
         notes.append(f"{file} does not exist: no second is excluded")
     boxes, most = outside(ground_truth)
@@ -233,6 +236,24 @@ def read_files(root: Path, split: str) -> AvaFiles:
             "are scored as they are, and clipped for training"
         )
     return AvaFiles(csv, classes, evaluated, ground_truth, person, excluded, tuple(notes))
+
+
+def _check_evaluated(file: Path, evaluated: dict[int, str], classes: dict[int, str]) -> list[str]:
+    """Notes on evaluated classes of another name. ValueError for one that no training class is."""
+    unknown = sorted(evaluated.keys() - classes.keys())
+    if unknown:
+        raise ValueError(
+            f"{file}: class {unknown[0]} ({evaluated[unknown[0]]!r}) is not among the {len(classes)} classes "
+            "of training: give the two label maps the same ids"
+        )
+    other = [i for i, name in evaluated.items() if name != classes[i]]
+    if not other:
+        return []
+    first = other[0]
+    return [
+        f"{file}: {len(other)} classes have another name than in training, the first {first}: "
+        f"{evaluated[first]!r}, there {classes[first]!r}; do the ids agree?"
+    ]
 
 
 def _check_spans(

@@ -194,6 +194,9 @@ def _inspect_ava(root: Path, split: str, progress: Progress, start: int | None) 
                     f'{{"start_second": 0}} into {root / FILE}, or try it with --start-second 0'
                 )
         progress(split, done, len(gt.videos))
+    left = {(gt.videos[v], s) for v, s in zip(gt.video, gt.frame.tolist(), strict=True)} - read.excluded
+    if not left:
+        report.errors.append(f"{split}: every annotated second is excluded; nothing is left")
     _count(report, len(gt.videos), frames)
     return report
 

@@ -31,7 +31,7 @@ def read_description(root: Path) -> Description:
     if not path.is_file():
         return Description()
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     known = [field.name for field in fields(Description)]

@@ -65,7 +65,7 @@ _DETECTION = ("video", "second", *_BOX, "action id", "score")
 _PERSON = ("video", "second", *_BOX, "score")
 _FRAME_DETECTION = ("video", "frame", "label", "score", *_BOX)
 
-_INTEGER = re.compile(r"[ \t]*0*\d{1,18}[ \t]*", re.ASCII)
+_INTEGER = re.compile(r"[ \t]*0*(\d{1,18})(?:\.0*)?[ \t]*", re.ASCII)
 _SECOND = re.compile(r"[ \t]*0*(\d{1,18})(\.\d*)?[ \t]*", re.ASCII)
 _NUMBER = re.compile(
     r"[ \t]*[+-]?(nan|inf(inity)?|(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)[ \t]*", re.ASCII | re.IGNORECASE
@@ -74,7 +74,9 @@ _STRING = r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'"""
 _GAP = re.compile(r"(?:\s|#[^\n]*)*")
 _OPENING = re.compile(r"(?:item|label)\s*:?\s*[{<]")
 _FIELD = re.compile(rf"(\w+)\s*:\s*({_STRING}|[\w.+-]+)[\s,;]*")
-_NUMBERED = re.compile(r"(\d+)\s*[ \t:,]\s*(\S.*)")
+_NUMBERED = re.compile(r"(\d+)\s*[ \t:,.)]\s*(\S.*)")
+_NUMBER_LAST = re.compile(r"(\S.*?)\s*[\t:,]\s*(\d+)")
+_ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{1,2})|(.))")
 _NO_NAME = re.compile(r""",[\d.]+,|\b(?:display_name|name|id|label_id)\s*:|^(?:item|label)$""")
 """In a line that is no name of a list: a row of a csv, or protobuf text whose braces are lost."""
 
@@ -88,7 +90,7 @@ def read_label_map(path: PathLike) -> dict[int, str]:
 
     Of an item's names display_name counts before name. Strings may have single quotes, comments stand
     anywhere, other fields are ignored. A plain list has a name a line, of the ids 1, 2, ..., or `12 stand`,
-    `12: stand` in every line.
+    `12: stand`, `12. stand` or `stand,12` in every line.
 
     FileNotFoundError. AvaFileError: not a label map, an entry without name or id, a repeated id.
     """
@@ -140,15 +142,41 @@ def _items(path: Path, text: str, at: int) -> Iterator[tuple[int, int, str]]:
         if name[:1] not in ('"', "'") or not _INTEGER.fullmatch(number):
             found = f"the entry has name {name or 'missing'} and id {number or 'missing'}"
             _fail(path, line, found, "give it a quoted name and a whole-number id")
-        yield line, int(number), re.sub(r"\\(.)", r"\1", name[1:-1])
+        yield line, int(number.split(".")[0]), _unescaped(name[1:-1])
+
+
+def _unescaped(text: str) -> str:
+    """A string of protobuf text without its escapes, of which octal ones are bytes of UTF-8."""
+    control = {"n": "\n", "t": "\t", "r": "\r"}
+
+    def one(match: re.Match[str]) -> str:
+        if match[3] is not None:
+            return control.get(match[3], match[3])
+        return bytes([int(match[1], 8) % 256 if match[1] else int(match[2], 16)]).decode("latin-1")
+
+    if "\\" not in text:
+        return text
+    # Bytes as characters, so that several escapes make one character.
+    raw = _ESCAPE.sub(one, text.encode("utf-8").decode("latin-1"))
+    return raw.encode("latin-1").decode("utf-8", "replace")
 
 
 def _plain_list(text: str) -> list[tuple[int, int, str]]:
     """The line, id and name of each line of a list; [] for text that is none, such as a csv."""
     lines = [(line, name.strip()) for line, name in enumerate(text.splitlines(), 1)]
-    lines = [(line, name) for line, name in lines if name and not name.startswith("#")]
+    lines = [
+        (line, name.removeprefix("- ").strip()) for line, name in lines if name and not name.startswith("#")
+    ]
+    last = [_NUMBER_LAST.fullmatch(name) for _, name in lines]
+    if lines and all(last):  # stand,12 in every line
+        lines = [
+            (line, f"{match[2]} {match[1]}") for (line, _), match in zip(lines, last, strict=True) if match
+        ]
     numbered = [_NUMBERED.fullmatch(name) for _, name in lines]
     names = [match[2] if match else name for match, (_, name) in zip(numbered, lines, strict=True)]
+    names = [
+        name[1:-1] if len(name) > 2 and name[0] == name[-1] and name[0] in "\"'" else name for name in names
+    ]
     if any(_NO_NAME.search(name) or not re.search(r"[^\W\d_]", name) for name in names):
         return []
     numbers = [int(match[1]) for match in numbered if match] or list(range(1, 1 + len(lines)))
@@ -597,7 +625,8 @@ class _Table:
     def integers(self, name: str, advice: str, limit: int = 10**18, *, least: int = 0) -> Ints:
         """A text column as whole numbers, least (0 or -1) to limit - 1; each distinct text is parsed once."""
         texts, codes = self.columns[name]
-        values = [int(text) if _INTEGER.fullmatch(text) else -2 for text in texts]
+        parsed = [_INTEGER.fullmatch(text) for text in texts]
+        values = [int(match[1]) if match else -2 for match in parsed]
         if least == -1:
             values = [-1 if text.strip() == "-1" else v for text, v in zip(texts, values, strict=True)]
         value: Ints = np.array([v if v < limit else -2 for v in values], dtype=np.int64)[codes]
@@ -636,7 +665,8 @@ class _Table:
         listed = f"{ids[0]} to {ids[-1]}" if len(ids) else "none"
         if len(ids) and ids[-1] - ids[0] != len(ids) - 1:
             listed = ", ".join(map(str, ids[:5].tolist())) + (", .." if len(ids) > 5 else "")
-        advice = f"the known action ids are {listed}; ids count from 1, not from 0"
+        counted = "" if len(ids) and ids[0] == 0 else "; ids count from 1, not from 0"
+        advice = f"the known action ids are {listed}{counted}"
         self.check(lookup(ids, label) < 0, "action id", advice)
         return label
 

@@ -289,3 +289,34 @@ def test_an_action_id_of_0_is_a_class_like_any_other(video):
     assert split.classes == {0: "stand", 1: "watch"}
     assert [split.targets(i).labels.tolist() for i in range(2)] == [[[1, 0]], [[0, 1]]]
     assert not [error for report in inspect("ava", video) for error in report.errors]
+
+
+# --- maps and exclusions that do not belong ------------------------------------------------------
+
+
+def test_evaluated_classes_that_training_lacks_or_calls_otherwise(video, capsys):
+    (video / "annotations").mkdir()
+    rows = ROWS.replace(",2,", ",902,").replace(",3,", ",903,")
+    write(video, rows, labels=MAP.replace('"stand"', '"walk"'))
+    assert any("12: 'stand', there 'walk'; do the ids agree?" in note for note in load(video).notes)
+    write(video, rows, labels=MAP + 'item { name: "sit" id: 7 }\n')
+    evaluated = video / "annotations" / "ava_action_list_v2.2_for_activitynet_2019.pbtxt"
+    evaluated.write_text('item { name: "fly" id: 8 }\n')
+    with pytest.raises(
+        ValueError, match=r"2019\.pbtxt: class 8 \('fly'\) is not among the 3 classes of training"
+    ):
+        load(video)
+    assert main(["check", "--dataset", "ava", "--root", str(video), "--sample", "0"]) == 2
+
+
+def test_exclusions_of_everything_or_of_nothing(video):
+    (video / "annotations").mkdir()
+    rows = ROWS.replace(",2,", ",902,").replace(",3,", ",903,")
+    write(video, rows, excluded="movie,0902\nmovie,0903\n", labels=MAP)
+    train, _ = inspect("ava", video)
+    assert "train: every annotated second is excluded; nothing is left" in train.errors
+    write(video, rows, excluded="movie.mp4,0902\n", labels=MAP)
+    train, _ = inspect("ava", video)
+    assert any(
+        "none of the 1 exclusions is of a video of the ground truth" in text for text in train.warnings
+    )

@@ -684,3 +684,34 @@ def test_headings_of_other_columns_are_refused(file, heads, message):
     refused = refusal(read_groundtruth, file(f"{heads}\n{ROW}\n".encode()))
     assert refused.startswith(", line 1: ")
     assert message in refused
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stand,2\nwalk,1\n",
+        "stand: 2\nwalk: 1\n",
+        "2. stand\n1. walk\n",
+        "2) stand\n1) walk\n",
+        '2: "stand"\n1: "walk"\n',
+    ],
+)
+def test_plain_lists_with_numbers_on_either_side(file, text):
+    assert read_label_map(file(text.encode())) == {2: "stand", 1: "walk"}
+
+
+def test_dashes_and_quotes_of_a_plain_list_are_no_part_of_its_names(file):
+    assert read_label_map(file(b'- stand\n- "walk"\n')) == {1: "stand", 2: "walk"}
+
+
+def test_escapes_of_protobuf_text_are_bytes_of_utf_8(file):
+    """As protobuf's own printer writes what is not ASCII."""
+    text = rb'item { name: "caf\303\251 \"x\" \\ \xe2\x82\xac" id: 1 }'
+    assert read_label_map(file(text)) == {1: 'caf\u00e9 "x" \\ \u20ac'}
+
+
+def test_whole_numbers_may_end_with_a_point_and_zeros(parser, file):
+    """As pandas writes a column that had gaps."""
+    ground_truth, person = read_annotations(file(b"a,902.0,0.1,0.2,0.3,0.4,12.0,3.0\n"))
+    assert (ground_truth.label.tolist(), person.tolist()) == ([12], [3])
+    assert "found '12.5'" in refusal(read_groundtruth, file(b"a,902,0.1,0.2,0.3,0.4,12.5,3\n"))
