@@ -61,6 +61,9 @@ SOMETHING_ELSE = (
     (rb"\x1f\x8b", "gzip", "unpack it with gunzip"),
     (rb"\x89HDF\r\n", "an HDF5 file, perhaps of Keras", "weights of PyTorch are needed"),
     (rb"\s*[\[{]", "JSON, such as a configuration", "the weights are in another file"),
+    (rb"MATLAB 5\.0 MAT-file", "a MATLAB file", "weights of PyTorch are needed"),
+    (rb"\x93NUMPY", "an array of numpy.save", "weights of PyTorch are needed"),
+    (rb"(?:404|403|not found|access denied)", "the text of a server's error", "fetch it again"),
 )
 """First bytes of files that are no checkpoints: what they are, and what to do."""
 
@@ -95,7 +98,7 @@ HUGGING_FACE = (
 
 OTHERS = (
     (r"^(?:\w+\.)?encoder\.layer\.\d+\.", "Hugging Face's transformers, of a model other than VideoMAE"),
-    (r"^(?:backbone|cls_head|roi_head)\.", "MMAction2"),
+    (r"^(?:cls_head|roi_head)\.", "MMAction2"),
     (r"^s[1-5]\.pathway", "PySlowFast's ResNets"),
     (r"^blocks\.\d+\.(?:multipathway|res_blocks)", "pytorchvideo's ResNets"),
 )
@@ -225,9 +228,11 @@ def read(path: Path) -> Any:
                 "trust the file, extract its weights: load it with weights_only=False and torch.save "
                 "the part that maps names to tensors"
             ) from error
+        # torch advises to load what it refuses with weights_only=False, which executes what is in it.
+        said = "" if "weights_only" in reason else f": {reason.splitlines()[0] if reason else 'empty'}"
         raise CheckpointError(
             f"{path} ({path.stat().st_size:,} bytes) is no readable PyTorch checkpoint "
-            f"({type(error).__name__}: {reason.splitlines()[0] if reason else 'empty'}). The download may "
+            f"({type(error).__name__}{said}). The download may "
             "have stopped early or saved a web page: compare its size with the publisher's and fetch it again"
         ) from error
 
@@ -291,8 +296,12 @@ def _in_our_names(weights: State, name: str) -> tuple[State, list[str], str]:
     if "cls_positional_encoding.cls_token" in weights or "patch_embed.patch_model.weight" in weights:
         body, left_out = _split_off_heads(_renamed(weights, PYTORCHVIDEO))
         return body, left_out, "pytorchvideo MViT"
-    if any(re.match(HUGGING_FACE[0][0], key) for key in weights):
-        body, left_out = _split_off_heads(_renamed(weights, HUGGING_FACE))
+    found = (
+        re.match(r"(.*?)(?:videomae\.)?embeddings\.patch_embeddings\.projection\.", key) for key in weights
+    )
+    if (match := next((match for match in found if match), None)) is not None:
+        bare = {key.removeprefix(match[1]): value for key, value in weights.items()}
+        body, left_out = _split_off_heads(_renamed(bare, HUGGING_FACE))
         return body, left_out, "Hugging Face VideoMAE"
     body, left_out = _split_off_heads(weights)
     return body, left_out, _recognise(body, left_out, name)

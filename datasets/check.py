@@ -21,9 +21,9 @@ from datasets import ava, kinetics
 from datasets.description import FILE, read_description
 from datasets.jhmdb import JHMDB
 from datasets.split import FrameFolder, VideoSource, read_source
-from datasets.tubes import TubeBenchmark, select_videos
+from datasets.tubes import TubeBenchmark, select_videos, videos_of
 from datasets.ucf24 import UCF24
-from evaluators.act_pickle import ActAnnotations, split_videos
+from evaluators.act_pickle import ActAnnotations
 from evaluators.ava_csv import NOBODY
 from evaluators.frame_map import GroundTruth
 
@@ -115,12 +115,17 @@ def _inspect(dataset: str, root: Path, progress: Progress, start: int | None) ->
     act = benchmark.read_annotations(root)
     reports = []
     for number in range(1, min(benchmark.splits, len(act.test_videos)) + 1):
-        for split, videos in (
-            ("train", act.train_videos[number - 1]),
-            ("test", split_videos(act, number)),
-        ):
+        for split in ("train", "test"):
+            errors, videos = [], list[str]()
+            try:
+                videos = list(videos_of(act, split, number, root / benchmark.file))
+                if not videos:
+                    errors.append(f"{root / benchmark.file}: no {split} videos in split {number}")
+            except ValueError as error:  # as training and evaluation would end
+                errors.append(str(error))
             name = f"{split} {number}"
-            report = SplitReport(name, {}, {}, select_videos(act.ground_truth, videos), act.classes)
+            ground_truth = select_videos(act.ground_truth, videos)
+            report = SplitReport(name, {}, {}, ground_truth, act.classes, errors=errors)
             frames = 0
             for done, video in enumerate(videos, 1):
                 frames += _check_tube_video(report, benchmark, root, video, act)
@@ -128,7 +133,6 @@ def _inspect(dataset: str, root: Path, progress: Progress, start: int | None) ->
             _count(report, len(videos), frames)
             _check_tube_boxes(report, act)
             reports.append(report)
-        _check_shared(*reports[-2:])
     return reports
 
 
@@ -287,7 +291,14 @@ def _check_images(report: SplitReport, source: FrameFolder) -> None:
     """Every image must be there: one that is missing in the middle fails a training late."""
     before, after = (part.replace("%%", "%") for part in re.split(r"%0\dd", source.name))
     name = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
-    there = {int(match[1]) for entry in os.listdir(source.folder) if (match := name.fullmatch(entry))}
+    there, empty = set(), []
+    for entry in os.scandir(source.folder):
+        if match := name.fullmatch(entry.name):
+            there.add(int(match[1]))
+            if not entry.stat().st_size:
+                empty.append(entry.path)
+    if empty:
+        report.errors.append(f"{min(empty)}: an empty file, one of {len(empty):,}; extract the frames again")
     missing = sorted(set(range(source.first, max(there) + 1)) - there)
     if missing:
         report.errors.append(

@@ -265,7 +265,7 @@ def group_by_actor(
     order = np.lexsort((first, gt.frame[first], gt.video[first]))
     video, frame = gt.video[first][order], gt.frame[first][order]
     begins = np.flatnonzero(np.diff(video, prepend=-1) | np.diff(frame, prepend=-1))
-    ends = np.append(begins[1:], len(video))
+    ends = np.append(begins[1:], len(video))[: len(begins)]  # nobody is annotated: no ends either
     return ActorAnnotations(
         rows={
             (gt.videos[video[a]], int(frame[a])): (int(a), int(b)) for a, b in zip(begins, ends, strict=True)

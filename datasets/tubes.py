@@ -90,7 +90,7 @@ class TubeBenchmark:
         if every < 1:
             raise ValueError(f"every {every}-th frame: give 1 for all frames, 2 for every other one")
         act = self.read_annotations(root)
-        annotated = _videos_of(act, split, number, root / self.file)
+        annotated = videos_of(act, split, number, root / self.file)
         sources, missing = find_present(
             annotated, lambda video: self.find_source(root, video), leave_out_missing=leave_out_missing
         )
@@ -105,6 +105,11 @@ class TubeBenchmark:
             keyframes = [(video, frame) for video in videos for frame in range(1, lengths[video] + 1)]
         else:
             keyframes = _training_keyframes(annotations, videos, every)
+            if not keyframes:
+                raise ValueError(
+                    f"{root / self.file}: no video of train_videos has an annotated frame: there is nothing "
+                    "to train on (evaluation needs none)"
+                )
         return TubeSplit(
             classes=act.classes,
             evaluated=act.classes,
@@ -152,8 +157,11 @@ def select_videos(ground_truth: GroundTruthTubes, videos: Sequence[str]) -> Grou
     return replace(gt.take(rows), videos=tuple(videos), video=new[rows])
 
 
-def _videos_of(act: ActAnnotations, split: str, number: int, path: Path) -> Sequence[str]:
-    """The videos of "train" or "test" of a split. Raises ValueError for annotations that lack one."""
+def videos_of(act: ActAnnotations, split: str, number: int, path: Path) -> Sequence[str]:
+    """The videos of "train" or "test" of a split.
+
+    Raises ValueError for annotations that lack one, or its length or size, or have one in both.
+    """
     videos = test_videos = split_videos(act, number)
     if split == "train":
         if number > len(act.train_videos):

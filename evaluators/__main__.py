@@ -50,7 +50,7 @@ from evaluators.frame_map import (
 from evaluators.hints import exclusions_that_match_nothing, hints, other_names, sparse_tubes
 from evaluators.precision_recall import actor_curve, actor_precision_recall
 from evaluators.present import class_table, comparison_table, percent, plot, summarise
-from evaluators.video_map import EVERY_THRESHOLD, THRESHOLDS, VIDEO_RULES, VideoMap, video_map
+from evaluators.video_map import EVERY_THRESHOLD, THRESHOLDS, VIDEO_RULES, Linking, VideoMap, video_map
 
 Json = dict[str, Any]
 SUSPICIOUS = 0.5
@@ -317,6 +317,10 @@ def _score_split(annotations: ActAnnotations, split: int, path: Path, options: a
             protocol=options.video_protocol,
             thresholds=_thresholds(options.video_protocol),
         )
+        if len(detections.video) and not tubes.num_detections:
+            notes.append(
+                f"no tube lasts {Linking().least_frames} frames: shorter ones are dropped in linking"
+            )
         scored.text += [f"note: video-mAP: {note}" for note in notes]
         scored.text.insert(1, summarise(tubes))
         scored.json["video_map"] = _video_json(tubes)

@@ -305,6 +305,8 @@ def _annotations(path: str, content: object, boxes: BoxForm | None) -> ActAnnota
     if "train_videos" in content:
         train_videos = _splits("train_videos", content["train_videos"])
     ground_truth = _tubes(content["gttubes"], len(labels), boxes)
+    if boxes is None:
+        _check_widths(content["gttubes"], ground_truth, resolution)
     for i, names in enumerate(test_videos):
         for video in names:
             for key, known in (("gttubes", ground_truth.videos), ("nframes", nframes)):
@@ -312,6 +314,22 @@ def _annotations(path: str, content: object, boxes: BoxForm | None) -> ActAnnota
                     found = f"video {video!r} of test_videos[{i}] is not among its {len(known)} videos"
                     _fail(key, found, "the file is incomplete; get the whole one")
     return ActAnnotations(path, labels, ground_truth, nframes, resolution, train_videos, test_videos)
+
+
+def _check_widths(
+    gttubes: Mapping[Any, Any], ground_truth: GroundTruthTubes, resolution: Mapping[str, tuple[int, int]]
+) -> None:
+    """Refuse tubes in uint8 that were read as x, y, width, height and leave their images then."""
+    first = next((tube for of in gttubes.values() for tubes in of.values() for tube in tubes), None)
+    if not isinstance(first, np.ndarray) or first.dtype != np.uint8:
+        return
+    sizes = np.array([resolution.get(name, (np.inf, np.inf))[::-1] for name in ground_truth.videos])
+    beyond = (ground_truth.box[:, 2:] > 1.05 * sizes[ground_truth.video]).any(1).mean()
+    if beyond > 0.05:
+        found = (
+            f"read as x, y, width, height, as uint8 has them, {beyond:.0%} of the boxes leave their images"
+        )
+        _fail("gttubes", found, 'if they are x1, y1, x2, y2, read the file with boxes "xyxy"')
 
 
 def _check_keys(content: dict[Any, Any]) -> None:
@@ -525,7 +543,8 @@ def _dict(where: str, value: object, key: type = str) -> Mapping[Any, Any]:
 
 
 def _integer(where: str, value: object, least: int, most: int, advice: str = "") -> int:
-    number = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    plain = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.size == 1)
+    number = value.item() if plain else value  # type: ignore[attr-defined]
     if isinstance(number, float) and number.is_integer():
         number = int(number)
     if not isinstance(number, int) or not least <= number <= most:

@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -678,6 +679,14 @@ def test_videomae_in_hugging_faces_names_is_loaded(tmp_path, form, biases, last_
     assert_same(model, {name.replace("fc_norm", "norm"): v for name, v in in_the_body(state).items()})
 
 
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod."])
+def test_hugging_faces_names_behind_a_prefix(prefix):
+    theirs = in_hugging_faces_names(state_of(videomae(24, 2, "norm")), {"q": "q_bias", "v": "v_bias"})
+    model = ViT(input_size=(4, 32, 32), tubelet=2, depth=2, dim=24, heads=2, drop_path=0.0)
+    report = load_backbone(model, {f"{prefix}{name}": value for name, value in theirs.items()})
+    assert (report.layout, report.missing, report.unexpected) == ("Hugging Face VideoMAE", (), ())
+
+
 def test_mvit_in_pytorchvideos_names_is_loaded():
     """Compared with pytorchvideo 0.1.5 itself: the tokens are equal to 5e-6."""
     state = state_of(MVITV1_B)
@@ -719,6 +728,9 @@ def test_weights_of_other_libraries_are_named(names, whose):
         (b"\x1f\x8b\x08\x00rest", "gzip"),
         (b"\x89HDF\r\n\x1a\nrest", "an HDF5 file"),
         (b'{"hidden_size": 768}', "JSON, such as a configuration"),
+        (b"MATLAB 5.0 MAT-file, Platform", "a MATLAB file"),
+        (b"\x93NUMPY\x01\x00", "an array of numpy.save"),
+        (b"404: Not Found", "the text of a server's error"),
     ],
 )
 def test_files_that_are_something_else_are_named(tmp_path, content, what):
@@ -726,6 +738,14 @@ def test_files_that_are_something_else_are_named(tmp_path, content, what):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"k400\.pyth is {what}"):
         load_backbone(tiny_hiera(), path)
+
+
+def test_nobody_is_advised_to_execute_what_is_in_a_file(tmp_path):
+    path = tmp_path / "w.pth"
+    path.write_bytes(pickle.dumps(np.zeros(3)))
+    with pytest.raises(CheckpointError) as error:
+        load_backbone(tiny_hiera(), path)
+    assert "will likely succeed" not in str(error.value)
 
 
 def test_a_damaged_safetensors_file_is_refused(tmp_path):

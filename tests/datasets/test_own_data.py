@@ -320,3 +320,50 @@ def test_exclusions_of_everything_or_of_nothing(video):
     assert any(
         "none of the 1 exclusions is of a video of the ground truth" in text for text in train.warnings
     )
+
+
+# --- pickles that lack something -----------------------------------------------------------------
+
+
+def change_pickle(root, change):
+    path = root / "UCF101v2-GT.pkl"
+    content = pickle.loads(path.read_bytes())
+    change(content)
+    path.write_bytes(pickle.dumps(content, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("train_videos"), "no train videos in split 1"),
+        (lambda c: c["nframes"].pop(c["train_videos"][0][0]), "nframes has no video"),
+        (
+            lambda c: c["train_videos"][0].append(c["test_videos"][0][0]),
+            "is in both train_videos and test_videos",
+        ),
+    ],
+)
+def test_what_fails_in_training_fails_the_check(made_ucf, tmp_path, change, message):
+    root = shutil.copytree(made_ucf, tmp_path / "changed")
+    change_pickle(root, change)
+    errors = [error for report in inspect("ucf24", root) for error in report.errors]
+    assert any(message in error for error in errors)
+    with pytest.raises(ValueError, match="UCF101v2-GT"):
+        UCF24.load(root, "train", frames=4, stride=1, crop=32)
+
+
+def test_sizes_may_be_arrays_of_numpy(made_ucf, tmp_path):
+    root = shutil.copytree(made_ucf, tmp_path / "arrays")
+    change_pickle(
+        root, lambda c: c["resolution"].update({v: np.array(s) for v, s in c["resolution"].items()})
+    )
+    assert UCF24.read_annotations(root).resolution == UCF24.read_annotations(made_ucf).resolution
+
+
+def test_an_empty_image_fails_the_check(made_ucf, tmp_path):
+    root = shutil.copytree(made_ucf, tmp_path / "empty")
+    folder = UCF24.find_source(root, UCF24.read_annotations(root).test_videos[0][0]).folder
+    empty = sorted(folder.iterdir())[5]
+    empty.write_bytes(b"")
+    errors = [error for report in inspect("ucf24", root) for error in report.errors]
+    assert f"{empty}: an empty file, one of 1; extract the frames again" in errors

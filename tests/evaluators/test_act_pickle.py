@@ -768,3 +768,16 @@ def test_broken_tubes_are_refused_by_entry(pickled, tmp_path, content, message):
         read_tubes(path, act)
     assert str(error.value).startswith(f"{path}, ")
     assert message in str(error.value)
+
+
+def test_uint8_boxes_that_leave_their_images_as_widths_are_refused(pickled):
+    """Corners in uint8, of small videos: as x, y, width, height they would reach beyond 100 x 100."""
+    content = annotations(
+        gttubes={video: {0: [tube(1, 2, (40, 30, 90, 95), np.uint8)]} for video in annotations()["nframes"]},
+        resolution=dict.fromkeys(annotations()["nframes"], (100, 100)),
+    )
+    with pytest.raises(
+        ActFileError, match=r'100% of the boxes leave their images; if they are .* boxes "xyxy"'
+    ):
+        read_act(pickled(content))
+    assert read_act(pickled(content), boxes="xyxy").ground_truth.box[0].tolist() == [40, 30, 90, 95]
