@@ -231,6 +231,7 @@ def add_convert(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     p.add_argument(
         "--attribute", metavar="NAME", help="attribute that holds the actions (default: all of them do)"
     )
+    p.add_argument("--split", choices=("train", "test"), help="of ucf: the videos of its first split alone")
     p.add_argument("--size", metavar="WxH", help="width and height of images, where the file has none")
     p.set_defaults(command=convert_files)
 
@@ -249,10 +250,11 @@ def convert_files(args: argparse.Namespace) -> int:
         size = float(match[1]), float(match[2])
     timing = Timing(args.fps, args.first_frame, args.start_second, args.video)
     whole = ToolFile()
-    for path in args.files:
+    for number, path in enumerate(args.files):
         read = read_tool_file(args.tool, path, timing, args.attribute)
-        whole.boxes += read.boxes
-        whole.keyframes |= read.keyframes
+        if args.split is None and read.splits:
+            print(f"note: {path}: the videos of all its splits; --split takes those of one", file=sys.stderr)
+        whole.extend(read if args.split is None else read.of_split(args.split), number)
     print(describe(convert(whole, args.out, timing, size=size), args.out))
     return 0
 

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
 from PIL import Image
@@ -26,10 +29,14 @@ from evaluators.act_pickle import read_act
 
 PERSON = {"person", "people", "human", "actor", "pedestrian"}
 """Labels that say who is in a box, not what is done; the actions are then its attributes."""
-NUMBERED = re.compile(r"(?P<video>.*?)[_\-/. ]*(?:frame|img|image)?[_\-]?(?P<number>\d+)", re.IGNORECASE)
+NUMBERED = re.compile(
+    r"(?P<video>.*?)[_\-/ ]*(?:frame|img|image)?[_\-]?(?P<number>\d+(?:\.\d+)?)", re.IGNORECASE
+)
 """An image's path without suffix: the video's name, then the number of the second or frame."""
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of an uploaded file."""
+ROBOFLOW = re.compile(r"_(?:jpe?g|png)\.rf\.[0-9a-f]+$", re.IGNORECASE)
+"""What Roboflow puts behind the name of an image."""
 
 
 class ToolFileError(ValueError):
@@ -48,19 +55,33 @@ class Timing:
     """Number of a video's first second."""
     video: str | None = None
     """The video's name, where the file does not tell it."""
+    seen: dict[str, str] = field(default_factory=dict, compare=False)
+    """Video -> what the names of its images begin with: two that differ would be one by mistake."""
 
     def of_image(self, name: str) -> tuple[str, float]:
         """The video of an image and its time, seconds from the video's start. Raises ToolFileError."""
-        stem = re.sub(r"\.\w{2,5}$", "", name.replace("\\", "/"))
+        path = urlsplit(name).path if "://" in name else name.partition("?")[0]
+        path = unquote(path).replace("\\", "/")
+        stem = ROBOFLOW.sub("", re.sub(r"\.[a-z]\w{1,4}$", "", path, flags=re.IGNORECASE))
         match = NUMBERED.fullmatch(stem)
         if match is None:
             raise ToolFileError(f"image {name!r}: its name does not end in the number of a second or frame")
-        video = self.video or match["video"].rpartition("/")[2]
+        video = match["video"].rpartition("/")[2] if self.video is None else self.video
         if not video:
             raise ToolFileError(f"image {name!r}: its name tells no video; give it with --video NAME")
-        number = int(match["number"])
+        if self.seen.setdefault(video, match["video"]) != match["video"]:
+            raise ToolFileError(
+                f"images of {self.seen[video]!r} and of {match['video']!r} would both be video {video!r}; "
+                "begin their names with their video's, and give --video for one video at a time"
+            )
         if self.fps is None:
-            return video, float(number - self.start_second)
+            return video, float(match["number"]) - self.start_second
+        number = int(float(match["number"]))
+        if number < self.first_frame:
+            raise ToolFileError(
+                f"image {name!r} has number {number}, and the first has {self.first_frame}: give "
+                "--first-frame 0"
+            )
         return video, (number - self.first_frame) / self.fps
 
     def of_frame(self, number: int) -> float:
@@ -93,6 +114,39 @@ class ToolFile:
     boxes: list[Box] = field(default_factory=list)
     keyframes: set[tuple[str, float]] = field(default_factory=set)
     """All annotated (video, time), those without a person among them."""
+    unsure: set[tuple[str, float]] = field(default_factory=set)
+    """Those with something that is no box here: they are not without a person."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Why something is no box here -> how often."""
+    splits: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Names of splits, where the file has some -> their videos."""
+
+    def leave_out(self, why: str, video: str, time: float) -> None:
+        """Count something that is no box, and remember that it was there."""
+        self.left_out[why] += 1
+        self.unsure.add((video, time))
+
+    def extend(self, other: ToolFile, number: int) -> None:
+        """Add what another file holds, whose tracks are its own."""
+        self.boxes += [
+            box if box.track is None else replace(box, track=f"{number}/{box.track}") for box in other.boxes
+        ]
+        self.keyframes |= other.keyframes
+        self.unsure |= other.unsure
+        self.left_out += other.left_out
+
+    def of_split(self, name: str) -> ToolFile:
+        """What it holds of the videos of a split. Raises ToolFileError where it has no such."""
+        if name not in self.splits:
+            known = ", ".join(self.splits) or "none"
+            raise ToolFileError(f"it has no split {name!r}; its splits are {known}")
+        videos = self.splits[name]
+        return ToolFile(
+            [box for box in self.boxes if box.video in videos],
+            {place for place in self.keyframes if place[0] in videos},
+            {place for place in self.unsure if place[0] in videos},
+            self.left_out,
+        )
 
     def add(self, box: Box) -> None:
         """Add a box, and its time as annotated."""
@@ -169,9 +223,12 @@ def read_via(path: Path, timing: Timing, attribute: str | None) -> ToolFile:
         if all(int(files[name].get("type", 2)) == 2 for name in names):
             read.keyframes.add(place(view, []))
     for one in content["metadata"].values():
-        if not one.get("xy") or one["xy"][0] != 2:  # a stretch of time, or another shape than a rectangle
+        if not one.get("xy"):  # a stretch of time
             continue
         video, time = place(str(one["vid"]), one.get("z", []))
+        if one["xy"][0] != 2:
+            read.leave_out("of another shape than a rectangle", video, time)
+            continue
         values = {}
         for key, value in one.get("av", {}).items():
             name, named = options.get(key, (key, {}))
@@ -211,6 +268,7 @@ def _read_via_2(path: Path, content: Any, timing: Timing, attribute: str | None)
         for region in regions.values() if isinstance(regions, Mapping) else regions:
             shape = region["shape_attributes"]
             if shape["name"] != "rect":
+                read.leave_out("of another shape than a rectangle", video, time)
                 continue
             values = {}
             for name, value in region["region_attributes"].items():
@@ -230,35 +288,71 @@ def read_cvat(path: Path, timing: Timing, attribute: str | None) -> ToolFile:
 
     Raises ToolFileError.
     """
-    text = path.read_bytes()
+    text = _cvat_xml(path)
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
         raise ToolFileError("xml with a DOCTYPE or entities of its own, which CVAT does not write")
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
-        raise ToolFileError(f"not xml ({error}); unpack CVAT's zip, and give its annotations.xml") from None
+        raise ToolFileError(f"not xml ({error}); export it as CVAT for images or video 1.1") from None
     read = ToolFile()
+    if timing.video is None and len(sources := {one.text for one in root.iter("source") if one.text}) == 1:
+        named = replace(timing, video=Path(sources.pop()).stem)
+    else:
+        named = timing
     for image in root.iter("image"):
-        video, time = timing.of_image(image.attrib["name"])
+        # Frames of a video are named by number alone: the task's source is the video then.
+        of = named if re.fullmatch(r"(?:frame|img|image)?_?\d+\.\w+", image.attrib["name"]) else timing
+        video, time = of.of_image(image.attrib["name"])
         read.keyframes.add((video, time))
         size = float(image.attrib["width"]), float(image.attrib["height"])
-        for box in image.iter("box"):
-            read.add(_cvat_box(box, box.attrib["label"], video, time, size, None, attribute))
-    original = root.find("meta//original_size")
-    source = root.findtext("meta//source") or root.findtext("meta//task/name") or ""
+        for shape in image:
+            if shape.tag != "box":
+                read.leave_out("of another shape than a rectangle", video, time)
+            elif float(shape.attrib.get("rotation", 0)):
+                read.leave_out("rotated", video, time)
+            else:
+                read.add(_cvat_box(shape, shape.attrib["label"], video, time, size, None, attribute))
+    tasks = {task.findtext("id") or "": task for task in root.iter("task")} or {"": root}
     for track in root.iter("track"):
+        if len(tasks) > 1 and track.attrib.get("task_id") not in tasks:
+            raise ToolFileError(
+                "it holds several tasks and does not tell of which a track is: export one task"
+            )
+        task = tasks[track.attrib["task_id"]] if len(tasks) > 1 else next(iter(tasks.values()))
+        original = task.find(".//original_size")
         if original is None:
             raise ToolFileError("meta has no original_size: export it as CVAT for video 1.1")
         size = float(original.findtext("width") or 0), float(original.findtext("height") or 0)
+        source = task.findtext(".//source") or root.findtext("meta//source") or task.findtext("name") or ""
         video = timing.video or Path(source).stem
         if not video:
             raise ToolFileError("meta names no source; give the video's name with --video NAME")
-        for box in track.iter("box"):
-            if box.attrib.get("outside") == "1":
+        for shape in track:
+            if shape.attrib.get("outside") == "1" or "frame" not in shape.attrib:
                 continue
-            time = timing.of_frame(int(box.attrib["frame"]))
-            read.add(_cvat_box(box, track.attrib["label"], video, time, size, track.attrib["id"], attribute))
+            time = timing.of_frame(int(shape.attrib["frame"]))
+            if shape.tag != "box":
+                read.leave_out("of another shape than a rectangle", video, time)
+            elif float(shape.attrib.get("rotation", 0)):
+                read.leave_out("rotated", video, time)
+            else:
+                track_id = f"{track.attrib.get('task_id', '')}/{track.attrib['id']}"
+                label = track.attrib["label"]
+                read.add(_cvat_box(shape, label, video, time, size, track_id, attribute))
     return read
+
+
+def _cvat_xml(path: Path) -> bytes:
+    """The xml of CVAT's export, also where that is still the zip that CVAT writes."""
+    if not zipfile.is_zipfile(path):
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as content:
+        if "annotations.xml" not in content.namelist():
+            raise ToolFileError(
+                f"a zip without annotations.xml; it holds {', '.join(content.namelist()[:5])}"
+            )
+        return content.read("annotations.xml")
 
 
 def _cvat_box(
@@ -289,10 +383,18 @@ def read_coco(path: Path, timing: Timing, attribute: str | None) -> ToolFile:
     images = {}
     for image in content["images"]:
         place = timing.of_image(image["file_name"])
-        images[image["id"]] = place, (float(image["width"]), float(image["height"]))
+        sides = image.get("width"), image.get("height")
+        images[image["id"]] = place, None if None in sides else (float(sides[0]), float(sides[1]))
         read.keyframes.add(place)
     for one in content["annotations"]:
         (video, time), size = images[one["image_id"]]
+        if one.get("iscrowd"):
+            read.leave_out("of a crowd", video, time)
+            continue
+        if one["category_id"] not in names:
+            raise ToolFileError(
+                f"an annotation has category {one['category_id']}, which categories do not list"
+            )
         attributes = dict(one.get("attributes") or {})
         track = one.get("track_id", attributes.pop("track_id", None))
         values = {n: v for n, v in attributes.items() if n not in ("occluded", "rotation", "keyframe")}
@@ -313,16 +415,19 @@ def read_labelstudio(path: Path, timing: Timing, attribute: str | None) -> ToolF
     """
     read = ToolFile()
     for task in _json(path):
-        results: list[Any] = next(
-            (a["result"] for a in task["annotations"] if not a.get("was_cancelled")), []
-        )
-        file = next(str(value) for value in task["data"].values() if re.search(r"\.\w{2,5}$", str(value)))
-        name = UPLOADED.sub("", file.rpartition("/")[2])
+        if "annotations" not in task:
+            raise ToolFileError("tasks have no annotations: export JSON, not JSON-MIN")
+        done = [one["result"] for one in task["annotations"] if not one.get("was_cancelled")]
+        if not done:  # nobody looked at it, or it was skipped
+            continue
+        results = [one for one in done[0] if "value" in one]  # not relations
+        name = _labelled_file(task["data"])
         chosen: dict[str, list[str]] = {}
         for one in results:
             if "choices" in one["value"] and "id" in one:
                 chosen.setdefault(one["id"], []).extend(map(str, one["value"]["choices"]))
-        if not any(one["type"] == "videorectangle" for one in results) and "image" in "".join(task["data"]):
+        is_video = any(one["type"] == "videorectangle" for one in results) or "video" in task["data"]
+        if not is_video:
             read.keyframes.add(timing.of_image(name))
         for one in results:
             value = one["value"]
@@ -332,10 +437,28 @@ def read_labelstudio(path: Path, timing: Timing, attribute: str | None) -> ToolF
             if one["type"] == "videorectangle":
                 for box in _sequence(value, timing, name, str(one["id"]), actions):
                     read.add(box)
-            elif "rectanglelabels" in value:
-                video, time = timing.of_image(name)
-                read.add(Box(video, time, _fractions(value), (1.0, 1.0), actions))
+            elif is_video:
+                continue
+            elif one["type"] in ("rectanglelabels", "rectangle") and value.get("rotation"):
+                read.leave_out("rotated", *timing.of_image(name))
+            elif one["type"] in ("rectanglelabels", "rectangle"):
+                read.add(Box(*timing.of_image(name), _fractions(value), (1.0, 1.0), actions))
+            elif "points" in value or "x" in value:
+                read.leave_out("of another shape than a rectangle", *timing.of_image(name))
     return read
+
+
+def _labelled_file(data: Mapping[str, Any]) -> str:
+    """The name of a task's image or video, without what Label Studio puts before it."""
+    files = {key: str(value) for key, value in data.items() if isinstance(value, str) and value}
+    file = files.get("image") or files.get("video")
+    file = file or next((value for value in files.values() if re.search(r"\.\w{2,5}($|\?)", value)), None)
+    if file is None:
+        raise ToolFileError(f"a task's data names no image or video: {', '.join(data) or 'it is empty'}")
+    local = re.search(r"[?&]d=([^&]+)", file)
+    path = unquote(local[1] if local else urlsplit(file).path if "://" in file else file.partition("?")[0])
+    # Uploads lie in one folder for all; in a bucket or a local folder the folder may be the video.
+    return UPLOADED.sub("", path.rpartition("/")[2]) if "/upload/" in path else path.lstrip("/")
 
 
 def _fractions(value: Mapping[str, Any]) -> tuple[float, float, float, float]:
@@ -367,9 +490,10 @@ def _sequence(
 
 
 def read_ucf(path: Path, timing: Timing, attribute: str | None) -> ToolFile:
-    """ACT's pickle, all its videos: frames count from 1, boxes are in pixels of its `resolution`."""
+    """ACT's pickle: frames count from 1, boxes are in pixels of its `resolution`; it has train and test."""
     act = read_act(path)
     gt, read = act.ground_truth, ToolFile()
+    read.splits = {"train": frozenset(act.train_videos[0]), "test": frozenset(act.test_videos[0])}
     for video, frame, box, label, tube in zip(
         gt.video.tolist(),
         gt.frame.tolist(),

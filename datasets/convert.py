@@ -6,10 +6,10 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from actloc_core.clip import duration, probe
+from actloc_core.clip import duration, probe, read_header
 from actloc_core.files import atomic_path
 from datasets.annotation_tools import Box, Timing, ToolFile, ToolFileError
 from datasets.description import FILE, read_description
@@ -56,7 +56,7 @@ def convert(
         )
     label_map = out.parent / LABEL_MAP
     classes = read_label_map(label_map) if label_map.exists() else {}
-    left_out: Counter[str] = Counter()
+    left_out: Counter[str] = Counter(read.left_out)
     seconds = {place: _second(place[1], timing) for place in read.keyframes}
     chosen = [box for box in read.boxes if box.actions and seconds[box.video, box.time] is not None]
     left_out["between whole seconds"] = sum(seconds[box.video, box.time] is None for box in read.boxes)
@@ -71,8 +71,11 @@ def convert(
         if corners is None:
             left_out["beyond the image or without an area"] += 1
             continue
-        key = _name(box.video), seconds[box.video, box.time] or 0, persons.number(box)
-        sides.setdefault(key, ",".join(f"{value:.5f}" for value in corners))
+        written, second = ",".join(f"{value:.5f}" for value in corners), seconds[box.video, box.time] or 0
+        key = _name(box.video), second, persons.number(box)
+        if sides.setdefault(key, written) != written:  # two boxes of a track at once: two persons
+            key = _name(box.video), second, persons.number(replace(box, track=None))
+            sides[key] = written
         actions.setdefault(key, set()).update(box.actions)
     keyframes = {(video, second) for (video, _), second in seconds.items() if second is not None}
     if not keyframes:
@@ -81,7 +84,12 @@ def convert(
             f"no annotation is at a whole second (the nearest is {off:.3f} s away), as keyframes of AVA "
             "are: give --fps for frames, --start-second for seconds"
         )
-    empty = sorted(keyframes - {(video, second) for video, second, _ in sides})
+    with_boxes = {(video, second) for video, second, _ in sides}
+    # Where something was there that is no row here, nobody can be said to be absent: it is not a keyframe.
+    unsure = {*read.unsure, *((box.video, box.time) for box in read.boxes)}
+    unsure_seconds = {(video, seconds[video, time]) for video, time in unsure if (video, time) in seconds}
+    keyframes -= unsure_seconds - with_boxes
+    empty = sorted(keyframes - with_boxes)
     text = [
         f"{video},{second:04d},{sides[video, second, person]},{number},{person}"
         for video, second, person in sorted(sides)
@@ -93,7 +101,7 @@ def convert(
     _write(label_map, [_item(name, number) for number, name in classes.items()])
     if described is None:
         _write(root / FILE, [json.dumps({"start_second": timing.start_second})])
-    notes = _exclude(root, out, keyframes, timing.start_second)
+    notes = _exclude(root, out, keyframes, timing.start_second) + _other_rates(root, keyframes, timing)
     videos = {video for video, _ in keyframes}
     counts = len(text) - len(empty), len(videos), len(keyframes), len(empty), len(classes)
     return Converted(*counts, +left_out, notes)
@@ -185,6 +193,21 @@ def _exclude(root: Path, out: Path, keyframes: set[tuple[str, int]], start: int)
     return (
         f"{len(missing):,} videos, such as {missing[0]!r}, are not in {root / 'videos'}: their seconds "
         "without annotations are scored; convert again when they are there",
+    )
+
+
+def _other_rates(root: Path, keyframes: set[tuple[str, int]], timing: Timing) -> tuple[str, ...]:
+    """A note on videos whose files have another frame rate than was given."""
+    if timing.fps is None:
+        return ()
+    files = {video: video_file(root, video) for video in sorted({video for video, _ in keyframes})}
+    rates = {video: read_header(path).fps for video, path in files.items() if path is not None}
+    other = [video for video, rate in rates.items() if abs(rate / timing.fps - 1) > 0.02]
+    if not other:
+        return ()
+    return (
+        f"{len(other):,} videos have another rate than --fps {timing.fps:g}, {other[0]!r} has "
+        f"{rates[other[0]]:g}: are the seconds right?",
     )
 
 

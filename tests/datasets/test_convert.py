@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -37,7 +38,8 @@ def via_2():
             }
             for (x, y, w, h), actions in persons
         ]
-        regions += [{"shape_attributes": {"name": "point", "cx": 1, "cy": 1}, "region_attributes": {}}]
+        if second == 2:
+            regions += [{"shape_attributes": {"name": "point", "cx": 1, "cy": 1}, "region_attributes": {}}]
         images[f"shop_{second:04d}.jpg-1"] = {
             "filename": f"shop_{second:04d}.jpg",
             "size": -1,
@@ -363,8 +365,13 @@ def test_actions_of_a_box():
         ("via", "{", "not JSON"),
         ("via", "[]", "not as via writes it"),
         ("coco", '{"images": []}', "field 'categories' is missing"),
-        ("labelstudio", '[{"data": {}}]', "not as labelstudio writes it"),
-        ("cvat", "PK\x03\x04", "unpack CVAT's zip"),
+        ("labelstudio", '[{"data": {}}]', "export JSON, not JSON-MIN"),
+        (
+            "labelstudio",
+            '[{"data": {"n": 1}, "annotations": [{"result": []}]}]',
+            "names no image or video: n",
+        ),
+        ("cvat", "PK\x03\x04", "not xml"),
         ("cvat", '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "a DOCTYPE or entities"),
         ("cvat", '<annotations><track id="0" label="x"></track></annotations>', "no original_size"),
         ("ucf", "not a pickle", "cannot be unpickled"),
@@ -396,3 +403,175 @@ def test_wrong_options_end_with_code_2_and_write_nothing(more, message, tmp_path
     assert main(options) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "mine").exists()
+
+
+# --- what tools write besides whole rectangles of persons ----------------------------------------
+
+
+def converted(tmp_path, tool, content, *options):
+    """The rows and keyframes without a person of a file, and what was printed is left to capsys."""
+    path = tmp_path / "file"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    out = tmp_path / "mine" / "annotations" / "ava_train_v2.2.csv"
+    assert main(["convert", "--from", tool, str(path), "--out", str(out), *options]) == 0
+    return written(tmp_path / "mine")
+
+
+def coco_of(images, annotations):
+    """COCO's json of 160 x 120 images by name, and of (image, box, more fields), all walking."""
+    listed = [{"id": i, "file_name": name, "width": WIDTH, "height": HEIGHT} for i, name in enumerate(images)]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": list(box), **more} for i, box, more in annotations]
+    return json.dumps({"images": listed, "annotations": boxes, "categories": [{"id": 1, "name": "walk"}]})
+
+
+def test_crowds_and_other_shapes_are_counted_and_no_keyframe_is_empty_of_them(tmp_path, capsys):
+    content = coco_of(
+        ["a_1.jpg", "a_2.jpg", "a_3.jpg"], [(0, ANN, {}), (0, BOB, {"iscrowd": 1}), (1, BOB, {"iscrowd": 1})]
+    )
+    rows, empty, _ = converted(tmp_path, "coco", content)
+    assert {row[:2] for row in rows} == {("a", 1)}
+    assert empty == {("a", 3)}, "at second 2 there is a crowd"
+    assert "left out: 2 boxes of a crowd" in capsys.readouterr().out
+
+
+def test_rotated_boxes_and_polygons_of_cvat_are_left_out_and_counted(tmp_path, capsys):
+    box = 'xtl="64" ytl="24" xbr="128" ybr="96"'
+    content = (
+        '<annotations><image id="0" name="shop/000001.png" width="160" height="120">'
+        f'<box label="walk" {box} rotation="30.00"></box></image>'
+        '<image id="1" name="shop/000002.png" width="160" height="120">'
+        '<polygon label="walk" points="1,1;2,2;1,2"/>'
+        f'<box label="walk" {box}></box></image>'
+        '<image id="2" name="shop/000003.png" width="160" height="120"></image></annotations>'
+    )
+    rows, empty, _ = converted(tmp_path, "cvat", content)
+    assert {row[:2] for row in rows} == {("shop", 2)}
+    assert empty == {("shop", 3)}
+    printed = capsys.readouterr().out
+    assert "left out: 1 boxes rotated" in printed
+    assert "left out: 1 boxes of another shape than a rectangle" in printed
+
+
+def test_tasks_of_label_studio_that_nobody_labelled_are_no_keyframes(tmp_path):
+    def task(second, *annotations):
+        return {
+            "data": {"image": f"/data/upload/1/0a1b2c3d-my%20shop_{second}.jpg?x=1"},
+            "annotations": [*annotations],
+        }
+
+    box = {"type": "rectangle", "id": "r", "value": per_cent(ANN)}
+    walk = {"type": "choices", "id": "r", "value": {"choices": ["walk"]}}
+    polygon = {"type": "polygonlabels", "id": "p", "value": {"points": [[1, 1]], "polygonlabels": ["walk"]}}
+    relation = {"type": "relation", "from_id": "r", "to_id": "r"}
+    content = [
+        task(1, {"result": [box, walk, relation]}),
+        task(2),
+        task(3, {"was_cancelled": True, "result": []}),
+        task(4, {"result": []}),
+        task(5, {"result": [polygon]}),
+    ]
+    rows, empty, _ = converted(tmp_path, "labelstudio", json.dumps(content))
+    assert {row[:2] for row in rows} == {("my shop", 1)}
+    assert empty == {("my shop", 4)}
+
+
+def test_tracks_of_two_files_are_two_persons(tmp_path):
+    """As two annotators' jobs count each from 0; and two boxes of one track at once are two persons."""
+    for name, box in (("a", ANN), ("b", BOB)):
+        (tmp_path / f"{name}.json").write_text(coco_of(["shop_2.jpg"], [(0, box, {"track_id": 0})]))
+    out = tmp_path / "mine" / "annotations" / "ava_train_v2.2.csv"
+    files = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    assert main(["convert", "--from", "coco", *files, "--out", str(out)]) == 0
+    rows, _, person = written(tmp_path / "mine")
+    assert {row[2] for row in rows} == {(0.4, 0.2, 0.8, 0.8), (0.0, 0.5, 0.25, 1.0)}
+    assert sorted(person.tolist()) == [0, 1]
+    twice = coco_of(["shop_2.jpg"], [(0, ANN, {"track_id": 0}), (0, BOB, {"track_id": 0})])
+    assert len(converted(tmp_path, "coco", twice)[0]) == 2
+
+
+def test_tasks_of_a_cvat_project_have_their_own_video_and_size(tmp_path):
+    def task(number, name, width, height):
+        size = f"<original_size><width>{width}</width><height>{height}</height></original_size>"
+        return f"<task><id>{number}</id>{size}<source>{name}.mp4</source></task>"
+
+    def track(number):
+        box = '<box frame="10" outside="0" xtl="0" ytl="0" xbr="80" ybr="60"></box>'
+        return f'<track id="0" label="walk" task_id="{number}">{box}</track>'
+
+    tasks = task(1, "shop", 160, 120) + task(2, "yard", 320, 240)
+    meta = f"<meta><project><tasks>{tasks}</tasks></project></meta>"
+    content = f"<annotations>{meta}{track(1)}{track(2)}</annotations>"
+    rows, _, _ = converted(tmp_path, "cvat", content, "--fps", "10")
+    assert {(row[0], row[2][2:]) for row in rows} == {("shop", (0.5, 0.5)), ("yard", (0.25, 0.25))}
+    (tmp_path / "file").write_text(content.replace(' task_id="2"', ""))
+    with pytest.raises(ToolFileError, match="several tasks and does not tell of which a track is"):
+        read_tool_file("cvat", tmp_path / "file", Timing(fps=10))
+
+
+def test_cvats_own_zip_and_frames_named_by_number_alone(tmp_path):
+    image = '<image id="0" name="frame_000010.png" width="160" height="120">'
+    box = '<box label="walk" xtl="64" ytl="24" xbr="128" ybr="96"></box>'
+    content = (
+        f"<annotations><meta><task><source>shop.mp4</source></task></meta>{image}{box}</image></annotations>"
+    )
+    with zipfile.ZipFile(tmp_path / "cvat.zip", "w") as packed:
+        packed.writestr("annotations.xml", content)
+    read = read_tool_file("cvat", tmp_path / "cvat.zip", Timing(fps=10, first_frame=0))
+    assert [(box.video, box.time) for box in read.boxes] == [("shop", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("shop_0002_jpg.rf.8f14e45fceea167a5a36dedd4bea2543.jpg", ("shop", 2.0)),
+        ("shop_12.5.jpg", ("shop", 12.5)),
+        ("https://host/set/shop_0002.jpg?X-Amz-Signature=a1", ("shop", 2.0)),
+        ("my%20shop_0002.jpg", ("my shop", 2.0)),
+    ],
+)
+def test_names_that_services_give_images(name, expected):
+    assert Timing().of_image(name) == expected
+
+
+def test_images_of_two_folders_are_not_one_video():
+    timing = Timing()
+    timing.of_image("monday/cam1/0002.jpg")
+    with pytest.raises(ToolFileError, match="'monday/cam1' and of 'tuesday/cam1' would both be video 'cam1'"):
+        timing.of_image("tuesday/cam1/0002.jpg")
+    named = Timing(video="shop")
+    named.of_image("shop_0002.jpg")
+    with pytest.raises(ToolFileError, match="would both be video 'shop'"):
+        named.of_image("yard_0002.jpg")
+
+
+def test_a_number_before_the_first_is_refused_with_the_option():
+    with pytest.raises(ToolFileError, match="has number 0, and the first has 1: give --first-frame 0"):
+        Timing(fps=25, video="shop").of_image("frame_000000.png")
+
+
+def test_sizes_that_coco_lacks_are_given(tmp_path):
+    content = json.loads(coco_of(["shop_2.jpg"], [(0, ANN, {})]))
+    del content["images"][0]["width"]
+    rows, _, _ = converted(tmp_path, "coco", json.dumps(content), "--size", "160x120")
+    assert {row[2] for row in rows} == {(0.4, 0.2, 0.8, 0.8)}
+
+
+def test_one_split_of_acts_pickle(tmp_path, capsys):
+    content = pickle.loads(ucf())
+    content["gttubes"]["yard"] = content["gttubes"]["shop"]
+    content["train_videos"] = [["yard"]]
+    for key in ("nframes", "resolution"):
+        content[key]["yard"] = content[key]["shop"]
+    packed = pickle.dumps(content)
+    assert {row[0] for row in converted(tmp_path, "ucf", packed, "--fps", "10")[0]} == {"shop", "yard"}
+    assert "the videos of all its splits; --split takes those of one" in capsys.readouterr().err
+    for split, video in (("train", "yard"), ("test", "shop")):
+        rows, _, _ = converted(tmp_path, "ucf", packed, "--fps", "10", "--split", split)
+        assert {row[0] for row in rows} == {video}
+
+
+def test_another_rate_than_the_videos_is_noted(tmp_path, small_benchmark, capsys):
+    (tmp_path / "mine" / "videos").mkdir(parents=True)
+    shutil.copy(small_benchmark / "videos" / "train_000.mp4", tmp_path / "mine" / "videos" / "shop.mp4")
+    converted(tmp_path, "coco", coco(), "--fps", "10")
+    assert "1 videos have another rate than --fps 10, 'shop' has 16" in capsys.readouterr().out
