@@ -26,6 +26,7 @@ from xml.etree import ElementTree
 from PIL import Image
 
 from evaluators.act_pickle import read_act
+from evaluators.files import DataFileError, open_data
 
 PERSON = {"person", "people", "human", "actor", "pedestrian"}
 """Labels that say who is in a box, not what is done; the actions are then its attributes."""
@@ -39,7 +40,7 @@ ROBOFLOW = re.compile(r"_(?:jpe?g|png)\.rf\.[0-9a-f]+$", re.IGNORECASE)
 """What Roboflow puts behind the name of an image."""
 
 
-class ToolFileError(ValueError):
+class ToolFileError(DataFileError):
     """A file that cannot be read as the tool's. The message names file and place."""
 
 
@@ -159,8 +160,12 @@ def read_tool_file(tool: str, path: Path, timing: Timing, attribute: str | None 
 
     Raises ToolFileError naming file and place, FileNotFoundError.
     """
+    open_data(path, ToolFileError).close()  # which names what is plainly something else
     try:
-        return READERS[tool](path, timing, attribute)
+        read = READERS[tool](path, timing, attribute)
+        if attribute is not None and read.boxes and not any(box.actions for box in read.boxes):
+            raise ToolFileError(f"no box has an attribute {attribute!r} with a value")
+        return read
     except ToolFileError as error:
         raise ToolFileError(f"{path}: {error}") from None
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
@@ -168,11 +173,17 @@ def read_tool_file(tool: str, path: Path, timing: Timing, attribute: str | None 
         raise ToolFileError(f"{path}: not as {tool} writes it ({what})") from error
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path, kind: type = dict) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ToolFileError(f"not JSON ({error}); export it from the tool again") from None
+    if not isinstance(content, kind):
+        what = (
+            "an object" if isinstance(content, dict) else "a list" if isinstance(content, list) else "a value"
+        )
+        raise ToolFileError(f"JSON, but {what} where the tool writes another thing; is --from right?")
+    return content
 
 
 def chosen_actions(
@@ -195,7 +206,7 @@ def chosen_actions(
             actions.append(name)
         elif text.lower() not in ("false", "", "none", "__undefined__"):
             actions += [part.strip() for part in re.split(r"[,;]", text) if part.strip()]
-    return tuple(dict.fromkeys(actions))
+    return tuple(dict.fromkeys(" ".join(name.split()) for name in actions if name.lower() not in PERSON))
 
 
 # --- VGG Image Annotator -------------------------------------------------------------------------
@@ -414,7 +425,7 @@ def read_labelstudio(path: Path, timing: Timing, attribute: str | None) -> ToolF
     count from 1, boxes between two of a sequence lie on the line between them. Raises ToolFileError.
     """
     read = ToolFile()
-    for task in _json(path):
+    for task in _json(path, list):
         if "annotations" not in task:
             raise ToolFileError("tasks have no annotations: export JSON, not JSON-MIN")
         done = [one["result"] for one in task["annotations"] if not one.get("was_cancelled")]

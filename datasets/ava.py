@@ -340,7 +340,8 @@ def annotations_folder(root: Path) -> Path:
 def find_source(root: Path, video: str, csv: Path) -> VideoSource:
     """Find a video's extracted frames or else its file. Raises as `datasets.split.find_video`."""
     name = f"{video.replace('%', '%%')}_%06d.jpg"
-    frames = [(f"frames/{video}", name), (f"rawframes/{video}", "img_%05d.jpg")]
+    frames = [(f"frames/{video}", name)]
+    frames += [(f"rawframes/{video}", f"img_%0{digits}d.jpg") for digits in (5, 6)]
     return find_video(root, video, frames, csv)
 
 

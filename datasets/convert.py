@@ -12,11 +12,11 @@ from pathlib import Path
 from actloc_core.clip import duration, probe, read_header
 from actloc_core.files import atomic_path
 from datasets.annotation_tools import Box, Timing, ToolFile, ToolFileError
+from datasets.ava import file_names
 from datasets.description import FILE, read_description
 from datasets.split import video_file
 from evaluators.ava_csv import read_label_map
 
-LABEL_MAP = "ava_action_list_v2.2.pbtxt"
 USUAL_FPS = 30.0
 """Of a file that tells times and not frames: how near to a whole second a time must be is half a frame."""
 
@@ -54,7 +54,7 @@ def convert(
             f"{root / FILE} has start_second {described}, and --start-second is {timing.start_second}: "
             "a folder has one"
         )
-    label_map = out.parent / LABEL_MAP
+    label_map, exclusions = beside(out)
     classes = read_label_map(label_map) if label_map.exists() else {}
     left_out: Counter[str] = Counter(read.left_out)
     seconds = {place: _second(place[1], timing) for place in read.keyframes}
@@ -78,6 +78,12 @@ def convert(
             sides[key] = written
         actions.setdefault(key, set()).update(box.actions)
     keyframes = {(video, second) for (video, _), second in seconds.items() if second is not None}
+    if not read.keyframes:
+        raise ToolFileError("no image or frame is annotated in it; is --from right?")
+    if max(time for _, time in read.keyframes) < 0:
+        raise ToolFileError(
+            f"all its times are before second {timing.start_second}, where by --start-second videos begin"
+        )
     if not keyframes:
         off = min((abs(time - round(time)) for _, time in read.keyframes), default=0.0)
         raise ToolFileError(
@@ -90,6 +96,12 @@ def convert(
     unsure_seconds = {(video, seconds[video, time]) for video, time in unsure if (video, time) in seconds}
     keyframes -= unsure_seconds - with_boxes
     empty = sorted(keyframes - with_boxes)
+    if not sides:
+        why = (
+            "; ".join(f"{count:,} boxes {reason}" for reason, count in (+left_out).items())
+            or "there is no box"
+        )
+        raise ToolFileError(f"nothing is left to write: {why}")
     text = [
         f"{video},{second:04d},{sides[video, second, person]},{number},{person}"
         for video, second, person in sorted(sides)
@@ -101,7 +113,7 @@ def convert(
     _write(label_map, [_item(name, number) for number, name in classes.items()])
     if described is None:
         _write(root / FILE, [json.dumps({"start_second": timing.start_second})])
-    notes = _exclude(root, out, keyframes, timing.start_second) + _other_rates(root, keyframes, timing)
+    notes = _exclude(root, exclusions, keyframes, timing.start_second) + _other_rates(root, keyframes, timing)
     videos = {video for video, _ in keyframes}
     counts = len(text) - len(empty), len(videos), len(keyframes), len(empty), len(classes)
     return Converted(*counts, +left_out, notes)
@@ -175,10 +187,25 @@ def _corners(box: Box, size_of: SizeOf) -> tuple[float, float, float, float] | N
     return (x1, y1, x2, y2) if round(x2 - x1, 5) > 0 and round(y2 - y1, 5) > 0 else None
 
 
-def _exclude(root: Path, out: Path, keyframes: set[tuple[str, int]], start: int) -> tuple[str, ...]:
+def beside(out: Path) -> tuple[Path, Path]:
+    """The label map and the exclusions that readers look for beside a csv.
+
+    Raises ToolFileError for a csv of a name that no reader looks for.
+    """
+    known = []
+    for split in ("train", "val", "test"):
+        for names in file_names(split):
+            known.append(names.csv)
+            if out.name == names.csv:
+                label_map = next(name for name in names.label_map if name.endswith(".pbtxt"))
+                return out.parent / label_map, out.parent / names.exclusions
+    raise ToolFileError(
+        f"--out {out}: no reader looks for a file of this name; call it one of {', '.join(known)}"
+    )
+
+
+def _exclude(root: Path, file: Path, keyframes: set[tuple[str, int]], start: int) -> tuple[str, ...]:
     """Write which seconds of the videos were not annotated, for every second of others is scored."""
-    stem, _, version = out.stem.rpartition("_")
-    file = out.with_name(f"{stem}_excluded_timestamps_{version}.csv" if stem else f"{out.stem}_excluded.csv")
     rows, missing = [], []
     for video in sorted({video for video, _ in keyframes}):
         path = video_file(root, video)
@@ -212,8 +239,11 @@ def _other_rates(root: Path, keyframes: set[tuple[str, int]], timing: Timing) ->
 
 
 def _name(video: str) -> str:
-    if not video or set(video) & set(',"\n'):
-        raise ToolFileError(f"video {video!r}: a name has no commas, quotes or line ends; rename the file")
+    if not video.isprintable() or video != video.strip() or not video or set(video) & set(',"'):
+        raise ToolFileError(
+            f"video {video!r}: a name has no commas, quotes, control characters or spaces around it; rename "
+            "the file"
+        )
     return video
 
 
@@ -233,7 +263,7 @@ def describe(converted: Converted, out: Path) -> str:
     lines = [
         f"{out}: {c.rows:,} rows, {c.videos:,} videos, {c.keyframes:,} keyframes, {c.empty:,} of them "
         "without a person",
-        f"{out.parent / LABEL_MAP}: {c.classes:,} classes",
+        f"{beside(out)[0]}: {c.classes:,} classes",
         *c.notes,
     ]
     lines += [f"left out: {count:,} boxes {why}" for why, count in c.left_out.items()]

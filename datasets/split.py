@@ -27,7 +27,7 @@ from evaluators.frame_map import GroundTruth
 Key = tuple[str, int]
 """A keyframe: the video, and the second (AVA) or the frame from 1 (UCF101-24, JHMDB)."""
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 """Of video files, in lower or upper case."""
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 """Of extracted frames."""
@@ -99,6 +99,7 @@ def find_video(
         (folder, f"{name.rpartition('.')[0]}{suffix}")
         for folder, name in frames
         for suffix in sorted(IMAGE_SUFFIXES, key=lambda suffix: not name.endswith(suffix))
+        for suffix in (suffix, suffix.upper())
     ]
     for folder, name in named:
         if (last := _last_image(root / folder, name)) > 0:
@@ -152,8 +153,10 @@ def video_file(root: Path, video: str) -> Path | None:
 
     A name that has such a suffix already may be the file's.
     """
-    if video.lower().endswith(VIDEO_SUFFIXES) and (whole := root / "videos" / video).is_file():
-        return whole
+    if video.lower().endswith(VIDEO_SUFFIXES):
+        if (whole := root / "videos" / video).is_file():
+            return whole
+        video = video.rpartition(".")[0]
     for suffix in VIDEO_SUFFIXES:
         for written in (suffix, suffix.upper()):
             if (path := root / "videos" / f"{video}{written}").is_file():

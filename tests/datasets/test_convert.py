@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 import zipfile
 
@@ -363,7 +364,9 @@ def test_actions_of_a_box():
     ("tool", "content", "message"),
     [
         ("via", "{", "not JSON"),
-        ("via", "[]", "not as via writes it"),
+        ("via", "[]", "JSON, but a list where the tool writes another thing"),
+        ("coco", "BZh91AY", "this is bzip2"),
+        ("labelstudio", "<!DOCTYPE html><p>Sign in</p>", "this is a web page"),
         ("coco", '{"images": []}', "field 'categories' is missing"),
         ("labelstudio", '[{"data": {}}]', "export JSON, not JSON-MIN"),
         (
@@ -392,6 +395,7 @@ def test_files_of_another_kind_are_refused_in_words(tool, content, message, tmp_
         (["--size", "160"], "--size 160: give width and height in pixels"),
         (["--start-second", "-1"], "count from 0"),
         ([], "no annotation is at a whole second"),
+        (["--start-second", "900"], "no annotation is at a whole second"),
     ],
 )
 def test_wrong_options_end_with_code_2_and_write_nothing(more, message, tmp_path, capsys):
@@ -575,3 +579,39 @@ def test_another_rate_than_the_videos_is_noted(tmp_path, small_benchmark, capsys
     shutil.copy(small_benchmark / "videos" / "train_000.mp4", tmp_path / "mine" / "videos" / "shop.mp4")
     converted(tmp_path, "coco", coco(), "--fps", "10")
     assert "1 videos have another rate than --fps 10, 'shop' has 16" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "message"),
+    [
+        (coco_of([], []), [], "no image or frame is annotated in it"),
+        (coco_of(["a_2.jpg"], []), ["--start-second", "900"], "all its times are before second 900"),
+        (coco_of(["a_2.jpg"], []), [], "nothing is left to write: there is no box"),
+        (coco_of(["a_2.jpg"], [(0, (200, 0, 9, 9), {})]), [], "1 boxes beyond the image or without an area"),
+    ],
+)
+def test_files_of_which_nothing_is_left_are_refused(tmp_path, content, more, message, capsys):
+    (tmp_path / "p.json").write_text(content)
+    out = tmp_path / "mine" / "annotations" / "ava_train_v2.2.csv"
+    options = ["convert", "--from", "coco", str(tmp_path / "p.json"), "--out", str(out), *more]
+    assert main(options) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not out.exists()
+
+
+def test_a_csv_of_mmaction2s_tree_has_its_files_beside_it(tmp_path):
+    (tmp_path / "p.json").write_text(coco())
+    out = tmp_path / "mine" / "train.csv"
+    options = ["convert", "--from", "coco", str(tmp_path / "p.json"), "--fps", "10", "--out"]
+    assert main([*options, str(out)]) == 0
+    assert {path.name for path in out.parent.iterdir()} == {
+        "train.csv", "label_map.pbtxt", "train_excluded_timestamps.csv", "dataset.json",
+    }  # fmt: skip
+    assert main([*options, str(tmp_path / "mine" / "boxes.csv")]) == 2
+
+
+def test_names_that_no_reader_takes_are_refused(tmp_path):
+    (tmp_path / "p.json").write_text(coco_of(["a,b_2.jpg"], [(0, ANN, {})]))
+    out = tmp_path / "mine" / "annotations" / "ava_train_v2.2.csv"
+    assert main(["convert", "--from", "coco", str(tmp_path / "p.json"), "--out", str(out)]) == 2
+    assert chosen_actions("person", {"action": "walk\n fast", "kind": "person"}, None) == ("walk fast",)

@@ -272,9 +272,10 @@ def test_a_video_name_with_its_suffix_is_the_file(video):
     assert load(video).keyframes == (("movie.mp4", 902), ("movie.mp4", 903))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpeg"])
-def test_frames_of_another_suffix_are_found(video, suffix):
-    save_frames(video / "videos" / "movie.mp4", video / "rawframes" / "movie", f"img_%05d{suffix}", first=1)
+@pytest.mark.parametrize("name", ["img_%05d.png", "img_%05d.jpeg", "img_%05d.JPG", "img_%06d.jpg"])
+def test_frames_of_another_suffix_are_found(video, name):
+    suffix = f".{name.rpartition('.')[2]}"
+    save_frames(video / "videos" / "movie.mp4", video / "rawframes" / "movie", name, first=1)
     source = ava.find_source(video, "movie", video / "train.csv")
     assert (source.count, source.image(0).suffix) == (96, suffix)
 
@@ -367,3 +368,9 @@ def test_an_empty_image_fails_the_check(made_ucf, tmp_path):
     empty.write_bytes(b"")
     errors = [error for report in inspect("ucf24", root) for error in report.errors]
     assert f"{empty}: an empty file, one of 1; extract the frames again" in errors
+
+
+@pytest.mark.parametrize(("name", "file"), [("movie", "movie.M4V"), ("movie.MP4", "movie.mp4")])
+def test_videos_of_another_suffix_or_case_are_found(video, name, file):
+    (video / "videos" / "movie.mp4").rename(video / "videos" / file)
+    assert ava.find_source(video, name, video / "train.csv") == video / "videos" / file
