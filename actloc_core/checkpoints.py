@@ -51,7 +51,7 @@ SOMETHING_ELSE = (
     (
         rb"\s*<(!doctype html|html|head|body)",
         "a web page",
-        "fetch the file itself, as a browser would: fetch it again",
+        "fetch it again, as a browser would",
     ),
     (
         rb"version https://git-lfs",

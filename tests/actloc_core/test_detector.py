@@ -180,7 +180,7 @@ def test_error_describes_a_file_that_is_no_checkpoint(tmp_path):
     file.write_bytes(whole_file)
     assert "does not match its checksum" in message()
     file.write_bytes(b"<html>not found</html>")
-    assert "no readable PyTorch checkpoint" in message()
+    assert "is a web page" in message()
     file.write_bytes(b"")
     assert "no readable PyTorch checkpoint" in message()
     torch.save({"format": FORMAT, "experiment": replace}, file)
