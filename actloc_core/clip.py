@@ -14,6 +14,7 @@ CPU-ms per clip, where seeking takes 45.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ ONE_PACKET_ONE_FRAME = {"h264", "hevc", "mpeg4", "mjpeg", "vp8", "vp9", "av1", "
 """Decoders whose packets in those containers hold one presented frame each (VP8: see _is_presented)."""
 REORDER_WINDOW = 32
 """Packets that surely include the first presented frame: no codec reorders over more."""
+NO_VIDEOS = (
+    (rb"\s*<(!doctype html|html|head|body)", "a web page"),
+    (rb"version https://git-lfs", "a Git LFS pointer"),
+)
+"""First bytes of what is saved in place of a video."""
 LATE = 0.1
 """Seconds after which a video begins late in its file, so that the file's stated end is not its length."""
 TIE = 1e-6
@@ -538,6 +544,11 @@ def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             stream.codec_context.thread_count = 1
             yield container, stream
     except av.FFmpegError as error:
+        with path.open("rb") as file:
+            head = file.read(64)
+        what = next((what for pattern, what in NO_VIDEOS if re.match(pattern, head, re.IGNORECASE)), None)
+        if what is not None:
+            raise VideoError(f"{path}: this is {what}, not a video; get the file itself") from error
         raise VideoError(
             f"{path}: not a readable video ({error.strerror}); get it again, or run ffmpeg -i on it"
         ) from error

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from actloc_core.clip import duration, probe, read_header
 from actloc_core.files import atomic_path
@@ -36,6 +37,10 @@ class Converted:
     notes: tuple[str, ...]
 
 
+SizeOf = Callable[[str], tuple[float, float]]
+"""Video -> width and height of its frames."""
+
+
 def convert(
     read: ToolFile, out: Path, timing: Timing, *, size: tuple[float, float] | None = None
 ) -> Converted:
@@ -55,68 +60,82 @@ def convert(
             "a folder has one"
         )
     label_map, exclusions = beside(out)
-    classes = read_label_map(label_map) if label_map.exists() else {}
-    left_out: Counter[str] = Counter(read.left_out)
     seconds = {place: _second(place[1], timing) for place in read.keyframes}
-    chosen = [box for box in read.boxes if box.actions and seconds[box.video, box.time] is not None]
-    left_out["between whole seconds"] = sum(seconds[box.video, box.time] is None for box in read.boxes)
-    left_out["without an action"] = len(read.boxes) - len(chosen) - left_out["between whole seconds"]
-    _add_names(classes, [name for box in chosen for name in box.actions])
-    sides: dict[tuple[str, int, int], str] = {}
-    actions: dict[tuple[str, int, int], set[str]] = {}
-    persons = _Persons()
-    size_of = _sizes(root, size)
-    for box in chosen:
-        corners = _corners(box, size_of)
-        if corners is None:
-            left_out["beyond the image or without an area"] += 1
-            continue
-        written, second = ",".join(f"{value:.5f}" for value in corners), seconds[box.video, box.time] or 0
-        key = _name(box.video), second, persons.number(box)
-        if sides.setdefault(key, written) != written:  # two boxes of a track at once: two persons
-            key = _name(box.video), second, persons.number(replace(box, track=None))
-            sides[key] = written
-        actions.setdefault(key, set()).update(box.actions)
-    keyframes = {(video, second) for (video, _), second in seconds.items() if second is not None}
+    _check_times(read, seconds, timing)
+    persons, left_out = _persons_of(read, seconds, _sizes(root, size))
+    if not persons:
+        why = "; ".join(f"{count:,} boxes {reason}" for reason, count in left_out.items())
+        raise ToolFileError(f"nothing is left to write: {why or 'there is no box'}")
+    classes = read_label_map(label_map) if label_map.exists() else {}
+    _add_names(classes, {name for person in persons.values() for name in person.actions})
+    with_boxes = {(video, second) for video, second, _ in persons}
+    # Where something was there that is no row here, nobody can be said to be absent: it is not a keyframe.
+    unsure = {*read.unsure, *((box.video, box.time) for box in read.boxes)}
+    looked_at = {place for place in seconds if place not in unsure}
+    empty = {(video, second) for video, time in looked_at if (second := seconds[video, time]) is not None}
+    empty -= with_boxes
+    keyframes = with_boxes | empty
+    rows = [
+        f"{video},{second:04d},{person.sides},{number},{identity}"
+        for (video, second, identity), person in sorted(persons.items())
+        for number, name in classes.items()
+        if name in person.actions
+    ]
+    _write(out, rows + [f"{_name(video)},{second:04d}" for video, second in sorted(empty)])
+    _write(label_map, [_item(name, number) for number, name in classes.items()])
+    if described is None:
+        _write(root / FILE, [json.dumps({"start_second": timing.start_second})])
+    notes = _exclude(root, exclusions, keyframes, timing.start_second) + _other_rates(root, keyframes, timing)
+    videos = len({video for video, _ in keyframes})
+    return Converted(len(rows), videos, len(keyframes), len(empty), len(classes), left_out, notes)
+
+
+def _check_times(read: ToolFile, seconds: Mapping[tuple[str, float], int | None], timing: Timing) -> None:
+    """Raise ToolFileError where nothing is at a whole second of a video."""
     if not read.keyframes:
         raise ToolFileError("no image or frame is annotated in it; is --from right?")
     if max(time for _, time in read.keyframes) < 0:
         raise ToolFileError(
             f"all its times are before second {timing.start_second}, where by --start-second videos begin"
         )
-    if not keyframes:
-        off = min((abs(time - round(time)) for _, time in read.keyframes), default=0.0)
+    if all(second is None for second in seconds.values()):
+        off = min(abs(time - round(time)) for _, time in read.keyframes)
         raise ToolFileError(
             f"no annotation is at a whole second (the nearest is {off:.3f} s away), as keyframes of AVA "
             "are: give --fps for frames, --start-second for seconds"
         )
-    with_boxes = {(video, second) for video, second, _ in sides}
-    # Where something was there that is no row here, nobody can be said to be absent: it is not a keyframe.
-    unsure = {*read.unsure, *((box.video, box.time) for box in read.boxes)}
-    unsure_seconds = {(video, seconds[video, time]) for video, time in unsure if (video, time) in seconds}
-    keyframes -= unsure_seconds - with_boxes
-    empty = sorted(keyframes - with_boxes)
-    if not sides:
-        why = (
-            "; ".join(f"{count:,} boxes {reason}" for reason, count in (+left_out).items())
-            or "there is no box"
-        )
-        raise ToolFileError(f"nothing is left to write: {why}")
-    text = [
-        f"{video},{second:04d},{sides[video, second, person]},{number},{person}"
-        for video, second, person in sorted(sides)
-        for number, name in classes.items()
-        if name in actions[video, second, person]
-    ]
-    text += [f"{_name(video)},{second:04d}" for video, second in empty]
-    _write(out, text)
-    _write(label_map, [_item(name, number) for number, name in classes.items()])
-    if described is None:
-        _write(root / FILE, [json.dumps({"start_second": timing.start_second})])
-    notes = _exclude(root, exclusions, keyframes, timing.start_second) + _other_rates(root, keyframes, timing)
-    videos = {video for video, _ in keyframes}
-    counts = len(text) - len(empty), len(videos), len(keyframes), len(empty), len(classes)
-    return Converted(*counts, +left_out, notes)
+
+
+class _Person(NamedTuple):
+    """A person at a keyframe, as its rows will have it."""
+
+    sides: str
+    """x1,y1,x2,y2"""
+    actions: set[str]
+
+
+def _persons_of(
+    read: ToolFile, seconds: Mapping[tuple[str, float], int | None], size_of: SizeOf
+) -> tuple[dict[tuple[str, int, int], _Person], Counter[str]]:
+    """-> (video, second, number) -> person; and why how many boxes are none."""
+    left_out: Counter[str] = Counter(read.left_out)
+    persons: dict[tuple[str, int, int], _Person] = {}
+    numbers = _Numbers()
+    for box in read.boxes:
+        second = seconds[box.video, box.time]
+        if second is None:
+            left_out["between whole seconds"] += 1
+        elif not box.actions:
+            left_out["without an action"] += 1
+        elif (corners := _corners(box, size_of)) is None:
+            left_out["beyond the image or without an area"] += 1
+        else:
+            sides = ",".join(f"{value:.5f}" for value in corners)
+            key = _name(box.video), second, numbers.of(box)
+            if key in persons and persons[key].sides != sides:  # two boxes of a track at once: two persons
+                key = _name(box.video), second, numbers.of(replace(box, track=None))
+            persons.setdefault(key, _Person(sides, set())).actions.update(box.actions)
+    return persons, +left_out
 
 
 def _second(time: float, timing: Timing) -> int | None:
@@ -127,13 +146,13 @@ def _second(time: float, timing: Timing) -> int | None:
     return timing.start_second + nearest
 
 
-def _add_names(classes: dict[int, str], names: list[str]) -> None:
+def _add_names(classes: dict[int, str], names: set[str]) -> None:
     """Give each new name the next free id, in the alphabet's order."""
-    for name in sorted(set(names) - set(classes.values())):
+    for name in sorted(names - set(classes.values())):
         classes[max(classes, default=0) + 1] = name
 
 
-class _Persons:
+class _Numbers:
     """Numbers of persons within a video: one for each track. Without tracks equal boxes at one time are one
     person, for some tools have a box for each action."""
 
@@ -141,16 +160,13 @@ class _Persons:
         self.known: dict[tuple[object, ...], int] = {}
         self.count: Counter[str] = Counter()
 
-    def number(self, box: Box) -> int:
+    def of(self, box: Box) -> int:
         """The person's number, from 0."""
         identity = (box.time, box.xywh) if box.track is None else (box.track,)
         if (box.video, *identity) not in self.known:
             self.known[box.video, *identity] = self.count[box.video]
             self.count[box.video] += 1
         return self.known[box.video, *identity]
-
-
-SizeOf = Callable[[str], tuple[float, float]]
 
 
 def _sizes(root: Path, size: tuple[float, float] | None) -> SizeOf:

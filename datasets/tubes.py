@@ -104,12 +104,7 @@ class TubeBenchmark:
                 _check_length(source, lengths[video], root / self.file)
             keyframes = [(video, frame) for video in videos for frame in range(1, lengths[video] + 1)]
         else:
-            keyframes = _training_keyframes(annotations, videos, every)
-            if not keyframes:
-                raise ValueError(
-                    f"{root / self.file}: no video of train_videos has an annotated frame: there is nothing "
-                    "to train on (evaluation needs none)"
-                )
+            keyframes = _training_keyframes(annotations, videos, every, root / self.file)
         return TubeSplit(
             classes=act.classes,
             evaluated=act.classes,
@@ -176,8 +171,15 @@ def videos_of(act: ActAnnotations, split: str, number: int, path: Path) -> Seque
     return videos
 
 
-def _training_keyframes(annotations: ActorAnnotations, videos: Sequence[str], every: int) -> list[Key]:
-    """Every `every`-th annotated frame of each video."""
+def _training_keyframes(
+    annotations: ActorAnnotations, videos: Sequence[str], every: int, file: Path
+) -> list[Key]:
+    """Every `every`-th annotated frame of each video. ValueError where there is none."""
+    if not annotations.rows:
+        raise ValueError(
+            f"{file}: no video of train_videos has an annotated frame: there is nothing to train on "
+            "(evaluation needs none)"
+        )
     annotated: dict[str, list[int]] = {video: [] for video in videos}
     for video, frame in annotations.rows:
         annotated[video].append(frame)

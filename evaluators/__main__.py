@@ -544,25 +544,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, title in (("ucf24", "UCF101-24"), ("jhmdb", "JHMDB")):
         sub = command(name, ucf, f"{title} frame-mAP and video-mAP from ACT's pickle", pickle)
-        sub.add_argument(
-            "--detections",
-            type=Path,
-            required=True,
-            nargs="+",
-            metavar="FILE",
-            help=".npy (video index, frame, label, score, x1, y1, x2, y2) or csv (the video's name first); "
-            "with --split all one per split",
-        )
-        sub.add_argument("--split", default="1", help="a number from 1, or all: the mean (1)")
-        sub.add_argument("--plus-one", action="store_true", help="protocol annotated as in YOWO's tool")
-        sub.add_argument("--boxes", choices=("xyxy", "xywh"), help="the pickle's columns (by its types)")
-        sub.add_argument("--video-map", action="store_true", help="link to tubes and compute video-mAP, too")
-        sub.add_argument(
-            "--video-protocol",
-            choices=[*map(str, VIDEO_RULES)],
-            default=Protocol.ACT,
-            help="how tubes are scored, see docs/evaluators.md (act)",
-        )
+        _add_ucf_options(sub)
         extras(sub, UCF_PROTOCOLS, Protocol.GURKIRT)
 
     _add_tube_options(command("tubes", tubes, "video-mAP of tubes that are linked already", pickle))
@@ -587,6 +569,28 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--bootstrap", type=_count, default=1000, metavar="N", help="bootstrap samples (1000)")
     sub.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (0)")
     return parser
+
+
+def _add_ucf_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--detections",
+        type=Path,
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help=".npy (video index, frame, label, score, x1, y1, x2, y2) or csv (the video's name first); "
+        "with --split all one per split",
+    )
+    sub.add_argument("--split", default="1", help="a number from 1, or all: the mean (1)")
+    sub.add_argument("--plus-one", action="store_true", help="protocol annotated as in YOWO's tool")
+    sub.add_argument("--boxes", choices=("xyxy", "xywh"), help="the pickle's columns (by its types)")
+    sub.add_argument("--video-map", action="store_true", help="link to tubes and compute video-mAP, too")
+    sub.add_argument(
+        "--video-protocol",
+        choices=[*map(str, VIDEO_RULES)],
+        default=Protocol.ACT,
+        help="how tubes are scored, see docs/evaluators.md (act)",
+    )
 
 
 def _add_tube_options(sub: argparse.ArgumentParser) -> None:

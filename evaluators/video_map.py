@@ -172,10 +172,7 @@ def video_map(
     ValueError: no classes, a threshold out of range, rows of a tube in several videos or classes, a
     protocol without rules for tubes.
     """
-    if protocol not in VIDEO_RULES:
-        known = ", ".join(VIDEO_RULES)
-        raise ValueError(f"protocol {str(protocol)!r} has no rules for tubes; known are {known}")
-    rules = VIDEO_RULES[Protocol(protocol)]
+    rules = _rules_of(protocol)
     check_inputs(ground_truth, classes, allow_inverted=True)
     for threshold in thresholds:
         check_iou(threshold)
@@ -206,11 +203,7 @@ def video_map(
         values = class_ap(num_gt, det_class, score, hit, rules.curve)
         ap[threshold] = dict(zip(ids.tolist(), values.tolist(), strict=True))
     mAP = {threshold: mean_ap(np.array(list(values.values()))) for threshold, values in ap.items()}
-    means = {
-        name: float(np.mean([mAP[threshold] for threshold in of_mean]))
-        for name, of_mean in MEANS.items()
-        if mAP.keys() >= set(of_mean)
-    }
+    means = _means(mAP)
     return VideoMap(
         mAP=mAP,
         mAP_50_95=means.get("0.5:0.95", nan),
@@ -223,6 +216,22 @@ def video_map(
         linking=linking,
         protocol=Protocol(protocol),
     )
+
+
+def _rules_of(protocol: Protocol | str) -> VideoRules:
+    if protocol not in VIDEO_RULES:
+        known = ", ".join(VIDEO_RULES)
+        raise ValueError(f"protocol {str(protocol)!r} has no rules for tubes; known are {known}")
+    return VIDEO_RULES[Protocol(protocol)]
+
+
+def _means(mAP: Mapping[float, float]) -> dict[str, float]:
+    """Each of MEANS whose thresholds are all there."""
+    return {
+        name: float(np.mean([mAP[threshold] for threshold in of_mean]))
+        for name, of_mean in MEANS.items()
+        if mAP.keys() >= set(of_mean)
+    }
 
 
 def link(detections: Detections, linking: Linking | None = None) -> Tubes:

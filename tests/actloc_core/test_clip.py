@@ -537,3 +537,17 @@ def test_every_reader_raises_for_a_video_without_decodable_frames(tmp_path):
     ):
         with pytest.raises(VideoError, match=r"damaged.webm: "):
             reader(damaged)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n", "a Git LFS pointer"),
+    ],
+)
+def test_what_is_saved_in_place_of_a_video_is_named(tmp_path, content, what):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=rf"a\.mp4: this is {what}, not a video; get the file itself"):
+        probe(path)
