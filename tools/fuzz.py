@@ -165,7 +165,7 @@ def reference_table(columns: int, score: bool) -> Callable[[bytes], object]:
 
 
 def whole(text: str) -> int:
-    """The whole number below a number without an exponent."""
+    """The whole number below a number without an exponent. Raises ValueError for another text."""
     number, _, decimals = text.strip().partition(".")
     if decimals.strip("0123456789"):
         raise ValueError(f"{text!r} is no number")

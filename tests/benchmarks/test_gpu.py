@@ -69,7 +69,7 @@ def test_a_core_reads_clips_and_the_cores_that_a_gpu_needs_follow(tmp_path):
         {"model": "m", "batch": 16, "clips_s": 10 * small["clips_s"], "gmac": 1, "step_ms_clip": 1}
     ]
     text = page.markdown(figures)
-    line, _ = [line for line in text.splitlines() if line.startswith("| 320 x 240")]
+    line, _ = [line for line in text.splitlines() if line.startswith("| 320 x 240")]  # the other is feeding's
     assert line.split("|")[5].strip() == "10.0"
 
 
