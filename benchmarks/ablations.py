@@ -342,7 +342,9 @@ def waves(trainings: Mapping[str, list[Experiment]]) -> list[dict[str, list[Expe
 
     In a wave the longest come first, so that no core waits long for the last.
     """
-    longest_first = sorted(trainings, key=lambda training: -work(trainings[training][0]))
+    longest_first = list(trainings)
+    if len(trainings) > 1:  # to count the first FLOPs takes two seconds
+        longest_first.sort(key=lambda training: -work(trainings[training][0]))
     sorter = graphlib.TopologicalSorter(
         {
             training: {(trainings[training][0].weights or "").removeprefix(TRAINING)} & trainings.keys()

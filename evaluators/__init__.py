@@ -56,6 +56,10 @@ from evaluators.frame_map import GroundTruthTubes as GroundTruthTubes
 from evaluators.frame_map import Protocol as Protocol
 from evaluators.frame_map import average_precision as average_precision
 from evaluators.frame_map import frame_map as frame_map
+from evaluators.linking import LINKINGS as LINKINGS
+from evaluators.linking import Linking as Linking
+from evaluators.linking import Viterbi as Viterbi
+from evaluators.linking import link as link
 from evaluators.matching import match as match
 from evaluators.precision_recall import ActorCurve as ActorCurve
 from evaluators.precision_recall import ActorScore as ActorScore
@@ -63,8 +67,7 @@ from evaluators.precision_recall import actor_curve as actor_curve
 from evaluators.precision_recall import actor_precision_recall as actor_precision_recall
 from evaluators.present import plot as plot
 from evaluators.present import summarise as summarise
-from evaluators.video_map import Linking as Linking
-from evaluators.video_map import Tubes as Tubes
+from evaluators.tubes import Tubes as Tubes
+from evaluators.video_map import VIDEO_RULES as VIDEO_RULES
 from evaluators.video_map import VideoMap as VideoMap
-from evaluators.video_map import link as link
 from evaluators.video_map import video_map as video_map

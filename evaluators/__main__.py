@@ -5,6 +5,7 @@ one line that names file, line and reason, and nothing written; 130 when interru
 """
 
 import argparse
+import difflib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -48,9 +49,10 @@ from evaluators.frame_map import (
     frame_map,
 )
 from evaluators.hints import exclusions_that_match_nothing, hints, other_names, sparse_tubes
+from evaluators.linking import LINKINGS, Linking
 from evaluators.precision_recall import actor_curve, actor_precision_recall
 from evaluators.present import class_table, comparison_table, percent, plot, summarise
-from evaluators.video_map import EVERY_THRESHOLD, THRESHOLDS, VIDEO_RULES, Linking, VideoMap, video_map
+from evaluators.video_map import VIDEO_RULES, VideoMap, video_map
 
 Json = dict[str, Any]
 SUSPICIOUS = 0.5
@@ -121,13 +123,12 @@ def tubes(options: argparse.Namespace) -> None:
     """Video-mAP of tubes that are linked already."""
     annotations = read_act(options.groundtruth, boxes=options.boxes)
     ground_truth = split_ground_truth(annotations, _split_number(options.split))
-    classes, notes = _evaluated(annotations, options.protocol)
+    classes, notes = _evaluated(annotations, options.protocol, options)
     score = video_map(
         ground_truth,
         read_tubes(options.tubes, annotations),
         classes,
         protocol=options.protocol,
-        thresholds=_thresholds(options.protocol),
     )
     result = {"dataset": "act", "metric": "video-mAP", **_video_json(score), "files": _files(options)}
     text = [summarise(score)]
@@ -135,11 +136,6 @@ def tubes(options: argparse.Namespace) -> None:
         text.append(class_table({"AP@0.5": score.ap[0.5]}, score.classes))
     _write(options, result, score)
     print("\n".join([*text, *(f"note: {note}" for note in notes)]))
-
-
-def _thresholds(protocol: str) -> tuple[float, ...]:
-    """The thresholds of tube overlap that are published by a protocol."""
-    return EVERY_THRESHOLD if protocol == Protocol.MULTISPORTS else THRESHOLDS
 
 
 def actors(options: argparse.Namespace) -> None:
@@ -228,7 +224,7 @@ def _ava_task(options: argparse.Namespace) -> Task:
         iou=options.iou,
         excluded=read_exclusions(options.exclusions) if options.exclusions else frozenset(),
     )
-    classes = read_label_map(options.labelmap)
+    classes = _chosen(read_label_map(options.labelmap), options)
     ground_truth = read_groundtruth(options.groundtruth, _ids(classes))
     boxes, most = outside(ground_truth)
     note = f"{boxes:,} rows of ground truth have boxes that leave the frame, by up to {most:.4f}; kept"
@@ -246,15 +242,32 @@ def _act_task(annotations: ActAnnotations, split: int, options: argparse.Namespa
         options.protocol or Protocol.GURKIRT, iou=options.iou, plus_one=getattr(options, "plus_one", False)
     )
     ground_truth = split_ground_truth(annotations, split)
-    classes, notes = _evaluated(annotations, rules.protocol)
+    classes, notes = _evaluated(annotations, rules.protocol, options)
     return Task(ground_truth, classes, rules, (*notes, *sparse_tubes(ground_truth, rules)))
 
 
-def _evaluated(annotations: ActAnnotations, protocol: str) -> tuple[dict[int, str], list[str]]:
+def _chosen(classes: dict[int, str], options: argparse.Namespace) -> dict[int, str]:
+    """The classes of --classes, by name or id; all without it. ValueError: an unknown one."""
+    if not options.classes:
+        return classes
+    ids = {name: i for i, name in classes.items()} | {str(i): i for i in classes}
+    for word in options.classes:
+        if word not in ids:
+            near = difflib.get_close_matches(word, ids, n=1, cutoff=0.4) or list(ids)[:1]
+            raise ValueError(
+                f"--classes: {word!r} is not among the {len(classes)} classes, of which one is {near[0]!r}"
+            )
+    kept = {ids[word] for word in options.classes}
+    return {i: name for i, name in classes.items() if i in kept}
+
+
+def _evaluated(
+    annotations: ActAnnotations, protocol: str, options: argparse.Namespace
+) -> tuple[dict[int, str], list[str]]:
     """The classes that a protocol evaluates, and a note on those that it does not."""
     classes = annotations.classes
-    if protocol != Protocol.MULTISPORTS:
-        return classes, []
+    if options.classes or protocol != Protocol.MULTISPORTS:
+        return _chosen(classes, options), []
     kept = {i: name for i, name in classes.items() if name not in MULTISPORTS_LEFT_OUT}
     out = len(classes) - len(kept)
     return kept, [f"classes that MultiSports' own tool does not evaluate: {out}, left out"] * (out > 0)
@@ -309,18 +322,7 @@ def _score_split(annotations: ActAnnotations, split: int, path: Path, options: a
     outside = len(read.video) - len(detections.video)
     scored = _score(task, detections, options)
     if options.video_map:
-        classes, notes = _evaluated(annotations, options.video_protocol)
-        tubes = video_map(
-            split_ground_truth(annotations, split),
-            detections,
-            classes,
-            protocol=options.video_protocol,
-            thresholds=_thresholds(options.video_protocol),
-        )
-        if len(detections.video) and not tubes.num_detections:
-            notes.append(
-                f"no tube lasts {Linking().least_frames} frames: shorter ones are dropped in linking"
-            )
+        tubes, notes = _linked_tubes(annotations, split, detections, options)
         scored.text += [f"note: video-mAP: {note}" for note in notes]
         scored.text.insert(1, summarise(tubes))
         scored.json["video_map"] = _video_json(tubes)
@@ -330,6 +332,29 @@ def _score_split(annotations: ActAnnotations, split: int, path: Path, options: a
     scored.text += _hints(detections, pixels=True)
     scored.json |= {"split": split, "num_outside_split": outside}
     return scored
+
+
+def _linked_tubes(
+    annotations: ActAnnotations, split: int, detections: Detections, options: argparse.Namespace
+) -> tuple[VideoMap, list[str]]:
+    """Video-mAP of frame detections, and notes."""
+    classes, notes = _evaluated(annotations, options.video_protocol, options)
+    linking = LINKINGS[options.linking] if options.linking else None
+    score = video_map(
+        split_ground_truth(annotations, split),
+        detections,
+        classes,
+        protocol=options.video_protocol,
+        linking=linking,
+        lengths=annotations.nframes,
+    )
+    if len(detections.video) and not score.num_detections and isinstance(score.linking, Linking):
+        notes.append(
+            f"no tube lasts {score.linking.least_frames} frames: shorter ones are dropped in linking"
+        )
+    if options.protocol != options.video_protocol:
+        notes.append(f"by {options.video_protocol}'s tool; frame-mAP is by {options.protocol}'s")
+    return score, notes
 
 
 def _splits(num_splits: int, options: argparse.Namespace) -> list[tuple[int, Path]]:
@@ -417,8 +442,15 @@ def _video_json(score: VideoMap) -> Json:
         "per_class": {f"{threshold:g}": _keyed(ap) for threshold, ap in score.ap.items()},
         "num_ground_truth": score.num_ground_truth,
         "num_detections": score.num_detections,
-        "linking": asdict(score.linking) if score.linking else None,
+        "linking": _linking_json(score),
     }
+
+
+def _linking_json(score: VideoMap) -> Json | None:
+    if score.linking is None:
+        return None
+    names = [name for name, known in LINKINGS.items() if known == score.linking]
+    return {"name": names[0] if names else None, **asdict(score.linking)}
 
 
 def _comparison_json(result: Comparison) -> Json:
@@ -519,6 +551,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--groundtruth", type=Path, required=True, metavar="FILE", help=ground_truth)
         sub.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
         sub.add_argument("--plot", type=Path, metavar="FILE", help="plot the result: .svg, .png, .pdf")
+        sub.add_argument(
+            "--classes", nargs="+", metavar="CLASS", help="evaluate only these, by name or id (all)"
+        )
         sub.add_argument("--iou", type=_threshold, default=0.5, help="least IoU of a true positive (0.5)")
         return sub
 
@@ -590,6 +625,9 @@ def _add_ucf_options(sub: argparse.ArgumentParser) -> None:
         choices=[*map(str, VIDEO_RULES)],
         default=Protocol.ACT,
         help="how tubes are scored, see docs/evaluators.md (act)",
+    )
+    sub.add_argument(
+        "--linking", choices=[*LINKINGS], help="how boxes are linked to tubes (act; yowo with its protocol)"
     )
 
 

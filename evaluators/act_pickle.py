@@ -30,7 +30,7 @@ from evaluators.corrected import is_corrected, to_act
 from evaluators.files import DataFileError, PathLike, open_data
 from evaluators.frame_map import FRAME_LIMIT, Detections, GroundTruthTubes
 from evaluators.matching import Bools, Floats
-from evaluators.video_map import Tubes
+from evaluators.tubes import Tubes
 
 BoxForm = Literal["xyxy", "xywh"]
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from evaluators.frame_map import (
     STANDARD_RULES,
+    Curve,
     Detections,
     EvalRules,
     FrameMap,
@@ -194,7 +195,11 @@ def resampled_ap(matching: Matching, gt_video: Ints, det_video: Ints, weights: F
         rows = order[first[c] : first[c + 1]]
         hit = matching.true_positive[rows]
         if hit.any():
-            ap[c] = _areas(hit, det_video[rows], weights, raw_curve=rules.raw_curve)
+            ap[c] = _areas(hit, det_video[rows], weights, rules.curve)
+            if rules.curve == "sloped":  # from the last detection down to recall 1 and precision 0
+                number = np.bincount(det_video[rows], minlength=num_videos) @ weights
+                found = np.bincount(det_video[rows[hit]], minlength=num_videos) @ weights
+                ap[c] += 0.5 * (num_gt[c] - found) * found / np.maximum(number, 1)
     with np.errstate(invalid="ignore"):
         ap /= num_gt
     ap[num_gt == 0] = 0.0 if rules.all_classes else nan
@@ -205,7 +210,7 @@ def resampled_ap(matching: Matching, gt_video: Ints, det_video: Ints, weights: F
     return ap
 
 
-def _areas(hit: Bools, video: Ints, weights: Floats, *, raw_curve: bool) -> Floats:
+def _areas(hit: Bools, video: Ints, weights: Floats, curve: Curve) -> Floats:
     """Area under the curve of one class in every sample, (S,), times its ground-truth boxes.
 
     hit, video: of the detections, by descending score. Between two true positives only the number
@@ -224,13 +229,20 @@ def _areas(hit: Bools, video: Ints, weights: Floats, *, raw_curve: bool) -> Floa
         rank = np.cumsum(counts @ chunk, axis=0)  # (H, s), of the last copy of each true positive
         copies = chunk[video[at]]
         hits = np.cumsum(copies, axis=0)
-        if raw_curve:  # in float64, not ACT's float32
+        if curve == "raw":  # in float64, not ACT's float32
             area[begin : begin + step] = _trapezoids(hits, rank, copies)
-        else:
-            precision = np.zeros_like(rank)
-            np.divide(hits, rank, out=precision, where=rank > 0)
-            envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-            area[begin : begin + step] = (envelope * copies).sum(axis=0)
+            continue
+        precision = np.zeros_like(rank)
+        np.divide(hits, rank, out=precision, where=rank > 0)
+        envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+        area[begin : begin + step] = (envelope * copies).sum(axis=0)
+        if (
+            curve == "sloped"
+        ):  # the first copy of a true positive begins at what is before it, the others level
+            before = np.ones_like(rank)
+            np.divide(hits - copies, rank - copies, out=before, where=rank > copies)
+            rise = np.maximum(before - envelope, 0) * (copies > 0)
+            area[begin : begin + step] += 0.5 * rise.sum(axis=0)
     return area
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from enum import StrEnum
 from math import nan
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
@@ -43,8 +43,11 @@ class Protocol(StrEnum):
     ACT                (MOC, too) the same, with boxes one pixel wider and higher than x2 - x1 and
                        y2 - y1, and the area under the raw curve by trapezoids, in float32.
     MULTISPORTS        STANDARD's matching, curve and mean.
-    ANNOTATED          (YOWO, TubeR) the same, only on frames with ground truth of any class.
-                       YOWO's own tool adds ACT's pixel as well: `plus_one`.
+    ANNOTATED          (YOWOv2, TubeR) the same, only on frames with ground truth of any class.
+    YOWO               ANNOTATED with ACT's pixel: YOWO's own tool.
+    YOWOV3             ANNOTATED, without the ground truth of frames that have no detection at all; the
+                       area under the envelope is taken by trapezoids, from precision 1 at recall 0 to
+                       precision 0 at recall 1: it is above that of every other protocol.
     """
 
     STANDARD = "standard"
@@ -56,6 +59,8 @@ class Protocol(StrEnum):
     ACT = "act"
     MULTISPORTS = "multisports"
     ANNOTATED = "annotated"
+    YOWO = "yowo"
+    YOWOV3 = "yowov3"
 
 
 AVA_PROTOCOLS = (
@@ -65,7 +70,18 @@ AVA_PROTOCOLS = (
     Protocol.SLOWFAST,
     Protocol.MMACTION2,
 )
-UCF_PROTOCOLS = (Protocol.GURKIRT, Protocol.ACT, Protocol.MULTISPORTS, Protocol.ANNOTATED)
+UCF_PROTOCOLS = (
+    Protocol.GURKIRT,
+    Protocol.ACT,
+    Protocol.MULTISPORTS,
+    Protocol.ANNOTATED,
+    Protocol.YOWO,
+    Protocol.YOWOV3,
+)
+
+
+Curve = Literal["envelope", "raw", "sloped"]
+"""The envelope, in steps; the raw curve, by trapezoids; the envelope, by trapezoids down to (recall 1, 0)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +94,18 @@ class ProtocolRules:
     keep_excluded_truth: bool = False  # ground truth on excluded frames counts, as missed
     annotated_frames_only: bool = False  # leave out frames without any ground truth
     evaluated_frames_only: bool = False  # leave out frames without ground truth of an evaluated class
+    detected_frames_only: bool = False  # leave out frames without any detection
     by_score: bool = True  # match by descending score; else in file order
     unmatched_only: bool = False  # match with the best unmatched box; else with the best of all
     plus_one: bool = False  # boxes are one pixel wider and higher than their coordinates say
-    raw_curve: bool = False  # AP by trapezoids under the raw curve; else the area under its envelope
+    curve: Curve = "envelope"  # what AP is the area under
     all_classes: bool = False  # AP is 0 without ground truth; else NaN, and not in the mean
     detected_classes_only: bool = False  # AP is NaN without detections; else 0
 
 
 _HEAD = ProtocolRules(max_per_frame=50, use_exclusions=False, annotated_frames_only=True)
 _GURKIRT = ProtocolRules(keep_inverted=True, unmatched_only=True, all_classes=True)
+_ANNOTATED = ProtocolRules(keep_inverted=True, annotated_frames_only=True)
 PROTOCOL_RULES = {
     Protocol.STANDARD: ProtocolRules(),
     Protocol.ACTIVITYNET_2019: ProtocolRules(max_per_frame=50),
@@ -97,9 +115,11 @@ PROTOCOL_RULES = {
         keep_inverted=True, keep_excluded_truth=True, evaluated_frames_only=True, detected_classes_only=True
     ),
     Protocol.GURKIRT: _GURKIRT,
-    Protocol.ACT: replace(_GURKIRT, plus_one=True, raw_curve=True),
+    Protocol.ACT: replace(_GURKIRT, plus_one=True, curve="raw"),
     Protocol.MULTISPORTS: ProtocolRules(keep_inverted=True),
-    Protocol.ANNOTATED: ProtocolRules(keep_inverted=True, annotated_frames_only=True),
+    Protocol.ANNOTATED: _ANNOTATED,
+    Protocol.YOWO: replace(_ANNOTATED, plus_one=True),
+    Protocol.YOWOV3: replace(_ANNOTATED, detected_frames_only=True, curve="sloped"),
 }
 
 
@@ -309,6 +329,8 @@ def match_frames(
         det_kept &= lookup(np.unique(gt_frame), det_frame) >= 0
     if protocol.evaluated_frames_only:
         det_kept &= lookup(np.unique(gt_frame[gt_kept]), det_frame) >= 0
+    if protocol.detected_frames_only:
+        gt_kept &= lookup(np.unique(det_frame), gt_frame) >= 0
     if protocol.use_exclusions:
         if not protocol.keep_excluded_truth:
             gt_kept &= lookup(excluded_frame, gt_frame) < 0
@@ -358,7 +380,7 @@ def class_ap(num_gt: Ints, det_class: Ints, score: Floats, hit: Bools, protocol:
     # Keys of 8 or 16 bits are sorted by radix, which makes this stable sort cheap.
     by_class = np.argsort(det_class.astype(np.min_scalar_type(len(num_gt))), kind="stable")
     first = np.concatenate([[0], np.cumsum(np.bincount(det_class, minlength=len(num_gt)))])
-    area = raw_average_precision if protocol.raw_curve else average_precision
+    area = _AREAS[protocol.curve]
     ap = np.full(len(num_gt), 0.0 if protocol.all_classes else nan)
     for c in np.flatnonzero(num_gt):
         rows = by_class[first[c] : first[c + 1]]
@@ -419,6 +441,27 @@ def raw_average_precision(true_positive: Bools, score: Floats, num_ground_truth:
     recall[1:] = hits / num_ground_truth
     widths, heights = recall[1:] - recall[:-1], precision[1:] + precision[:-1]
     return float(np.sum(widths * heights * np.float32(0.5)))
+
+
+def sloped_average_precision(true_positive: Bools, score: Floats, num_ground_truth: int) -> float:
+    """Area under the envelope by trapezoids, from (recall 0, precision 1) to (recall 1, precision 0).
+
+    Arguments as for `average_precision`. As YOWOv3 computes it; 0 without detections, as there.
+    """
+    if not len(score):
+        return 0.0
+    hits = np.cumsum(true_positive[np.argsort(-score, kind="stable")])
+    recall = np.concatenate([[0], hits / num_ground_truth, [1]])
+    precision = np.concatenate([[1], hits / np.arange(1, len(hits) + 1), [0]])
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(recall) * (envelope[1:] + envelope[:-1])) / 2)
+
+
+_AREAS = {
+    "envelope": average_precision,
+    "raw": raw_average_precision,
+    "sloped": sloped_average_precision,
+}
 
 
 def frame_keys(

@@ -17,6 +17,7 @@ import numpy as np
 from evaluators.bootstrap import Bootstrap, Comparison
 from evaluators.errors import CAUSES, ErrorBudget
 from evaluators.frame_map import FrameMap
+from evaluators.linking import LINKINGS
 from evaluators.precision_recall import ActorCurve, ActorScore
 from evaluators.video_map import VideoMap
 
@@ -92,7 +93,9 @@ def _(score: FrameMap) -> str:
 def _(score: VideoMap) -> str:
     numbers = [f"@{threshold:g} {percent(score.mAP[threshold])}" for threshold in _shown(score)]
     numbers += [f"@{name} {percent(mean)}" for name, mean in score.means.items()]
-    source = "linked from frame detections" if score.linking else "as given"
+    names = [name for name, known in LINKINGS.items() if known == score.linking]
+    how = f" by {names[0]}'s rules" if names else ""
+    source = f"linked from frame detections{how}" if score.linking else "as given"
     return (
         f"video-mAP {'   '.join(numbers)} %   (protocol {score.protocol}, mean of {score.num_classes} "
         f"classes)\n{score.num_ground_truth:,} ground-truth tubes, {score.num_detections:,} detected tubes, "

@@ -68,21 +68,19 @@ def wait_for(condition, seconds=600):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("how", ["driver killed", "ctrl-c"])
-def test_the_rerun_command_ends_bit_for_bit_the_same(base, whole, how):
-    out = base / how.replace(" ", "_")
-    with start(base, out) as process:
-        wait_for(lambda: (training_of(out) / "state_000000003.pt").exists() or process.poll() is not None)
-        if how == "driver killed":
-            process.kill()
-        else:
-            os.kill(process.pid, signal.SIGINT)
-        printed = process.stdout.read()
-    assert process.returncode != 0
-    if how == "ctrl-c":
-        assert "interrupted; rerun the same command to resume" in printed
-        assert "Traceback" not in printed
-    assert not (training_of(out) / "checkpoint.pt").exists()
+def test_killed_then_interrupted_the_rerun_command_ends_bit_for_bit_the_same(base, whole):
+    out = base / "interrupted"
+    for step, number in ((2, signal.SIGKILL), (4, signal.SIGINT)):
+        with start(base, out) as process:
+            state = training_of(out) / f"state_{step:09}.pt"
+            wait_for(lambda state=state, process=process: state.exists() or process.poll() is not None)
+            os.kill(process.pid, number)
+            printed = process.stdout.read()
+        assert process.returncode != 0
+        assert not (training_of(out) / "checkpoint.pt").exists()
+    assert "to run (not finished)" in printed
+    assert "interrupted; rerun the same command to resume" in printed
+    assert "Traceback" not in printed
     with start(base, out) as process:
         printed = process.stdout.read()
     assert process.returncode == 0, printed

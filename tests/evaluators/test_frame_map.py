@@ -348,7 +348,7 @@ def test_average_precision_refuses_inconsistent_input(hits, score, num_gt, messa
 def test_rules_accept_a_name_and_record_what_applies():
     rules = EvalRules("act", iou=0.75, excluded={("a", 1)})
     assert (rules.protocol, rules.excluded) == (Protocol.ACT, frozenset({("a", 1)}))
-    assert rules.protocol_rules.raw_curve
+    assert rules.protocol_rules.curve == "raw"
     assert rules.iou_plus_one
     assert not rules.plus_one
     assert EvalRules(Protocol.ANNOTATED, plus_one=True).iou_plus_one

@@ -196,7 +196,8 @@ def test_ucf24(folder, capsys):
     text = capsys.readouterr().out
     assert "frame-mAP 87.50 %   (protocol gurkirt, IoU 0.5, mean of 2 classes)" in text
     assert "video-mAP @0.2 100.00   @0.5 100.00   @0.75 100.00   @0.5:0.95 80.00 %" in text
-    assert "note" not in text  # UCF101-24 is reported on split 1, JHMDB on the mean
+    assert "note: video-mAP: by act's tool; frame-mAP is by gurkirt's" in text
+    assert text.count("note") == 1  # UCF101-24 is reported on split 1, JHMDB on the mean
     assert main(["jhmdb", *UCF[1:]]) == 0
     assert "note: split 1 of 2; JHMDB's number is the mean of all" in capsys.readouterr().out
 
@@ -218,11 +219,45 @@ def test_split_by_its_number(folder):
     assert (result["split"], result["mAP"]) == (2, 0.5)
 
 
-@pytest.mark.parametrize("protocol", ["gurkirt", "act", "multisports", "annotated"])
+@pytest.mark.parametrize("protocol", ["gurkirt", "act", "multisports", "annotated", "yowo"])
 def test_ucf24_by_every_protocol(folder, protocol):
     result = run(*UCF, "--protocol", protocol, "--errors", "--bootstrap", "20")
     assert (result["protocol"], result["mAP"]) == (protocol, pytest.approx(0.875))
     assert result["errors"]["count"]["missed"] == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "half", "thresholds"),
+    [
+        ([], "act", 1, 11),
+        (["--linking", "moc"], "moc", 1, 11),
+        (["--video-protocol", "gurkirt"], "act", 1, 11),
+        (["--video-protocol", "yowo"], "yowo", 1, 6),
+        (["--video-protocol", "yowo", "--linking", "act"], "act", 1, 6),
+        (["--video-protocol", "multisports", "--linking", "yowo"], "yowo", 1, 19),
+    ],
+)
+def test_tubes_are_linked_and_scored_as_asked(folder, capsys, options, name, half, thresholds):
+    video = run(*UCF, "--video-map", *options)["video_map"]
+    assert (video["linking"]["name"], video["0.5"], len(video["per_class"])) == (name, half, thresholds)
+    assert f"linked from frame detections by {name}'s rules" in capsys.readouterr().out
+    if name == "yowo":  # its tubes last as long as the video, where the others end with the detections
+        assert video["0.75"] == 1
+
+
+def test_classes_are_chosen_by_name_or_id(folder, capsys):
+    assert run(*AVA, "--classes", "sit")["per_class"] == {"2": 0}
+    assert run(*AVA, "--classes", "3", "run")["per_class"] == {"1": pytest.approx(RUN), "3": None}
+    assert run(*ACTORS, "--classes", "sit")["actors"] == 1
+    assert list(run(*COMPARE, "--classes", "run", "--bootstrap", "9")["classes"]) == ["1"]
+    result = run(*UCF, "--video-map", "--classes", "sit")
+    assert result["per_class"] == {"1": 0.75}
+    assert list(result["video_map"]["per_class"]["0.5"]) == ["1"]
+    capsys.readouterr()
+    assert main([*AVA, "--classes", "sat"]) == 2
+    assert capsys.readouterr().err == (
+        "evaluators ava: --classes: 'sat' is not among the 3 classes, of which one is 'sit'\n"
+    )
 
 
 def test_plus_one_is_an_option_protocol_rules_annotated(folder, capsys):

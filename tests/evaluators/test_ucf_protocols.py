@@ -38,7 +38,12 @@ def ap(gt, det, protocol, label=0, **rules):
     return frame_map(gt, det, CLASSES, rules=EvalRules(protocol, **rules)).ap[label]
 
 
-# --- differences of the four ---------------------------------------------------------------------
+def aps(gt, det, label=0):
+    """By protocol: gurkirt, act, multisports, annotated, yowo, yowov3."""
+    return [ap(gt, det, protocol, label) for protocol in UCF_PROTOCOLS]
+
+
+# --- differences of the six ---------------------------------------------------------------------
 
 
 def test_second_best_box_is_matched_when_the_best_is_already_matched():
@@ -54,7 +59,8 @@ def test_second_best_box_is_matched_when_the_best_is_already_matched():
 def test_both_of_two_equal_boxes_can_be_matched_by_unmatched_only_protocols():
     gt = ground_truth((1, BIG, 0), (1, BIG, 0))
     det = detections((1, BIG, 0, 0.9), (1, BIG, 0, 0.8))
-    assert [ap(gt, det, protocol) for protocol in UCF_PROTOCOLS] == [1, 1, 1 / 2, 1 / 2]
+    # Half of the ground truth with precision 1, then 1/2: in YOWOv3 down from there to (1, 0).
+    assert aps(gt, det) == [1, 1, 1 / 2, 1 / 2, 1 / 2, 1 / 2 + (1 / 2 * 1 / 2) / 2]
 
 
 def test_third_detection_of_two_boxes_is_a_false_positive():
@@ -68,7 +74,7 @@ def test_act_adds_a_pixel_and_annotated_does_with_plus_one():
     gt, det = ground_truth((1, SMALL, 0)), detections((1, (0, 0, 10, 4), 0, 0.9))
     for protocol in UCF_PROTOCOLS:
         assert ap(gt, det, protocol, iou=0.4) == 1
-        assert ap(gt, det, protocol, iou=55 / 121) == (protocol == "act")
+        assert ap(gt, det, protocol, iou=55 / 121) == (protocol in ("act", "yowo"))
     assert ap(gt, det, "annotated", iou=55 / 121, plus_one=True) == 1
     assert ap(gt, det, "annotated", iou=0.46, plus_one=True) == 0
     assert frame_map(gt, det, CLASSES, rules=EvalRules("annotated", plus_one=True)).plus_one
@@ -136,12 +142,13 @@ def test_inverted_detection_is_a_false_positive():
     gt = ground_truth((1, BIG, 0))
     for box in (INVERTED, (0, 100, 100, 0), (100, 100, 0, 0)):
         det = detections((1, box, 0, 0.9), (1, BIG, 0, 0.8))
-        assert [ap(gt, det, protocol) for protocol in UCF_PROTOCOLS] == [1 / 2, 1 / 4, 1 / 2, 1 / 2]
+        # YOWOv3's envelope is 1/2 from recall 0, where it has precision 1, as well.
+        assert aps(gt, det) == [1 / 2, 1 / 4, 1 / 2, 1 / 2, 1 / 2, 1 / 2]
 
 
 def test_box_without_width_is_one_pixel_wide_for_act():
     gt, det = ground_truth((1, (5, 0, 5, 10), 0)), detections((1, (5, 0, 5, 10), 0, 0.9))
-    assert [ap(gt, det, protocol) for protocol in UCF_PROTOCOLS] == [0, 1, 0, 0]
+    assert aps(gt, det) == [0, 1, 0, 0, 1, 0]
 
 
 def test_inverted_ground_truth_is_counted_and_missed():
@@ -152,9 +159,40 @@ def test_inverted_ground_truth_is_counted_and_missed():
 
 def test_no_detections_give_zero_and_no_ground_truth_zero_or_nan():
     for protocol in UCF_PROTOCOLS:
-        assert frame_map(ground_truth((1, BIG, 0)), detections(), CLASSES, rules=EvalRules(protocol)).mAP == 0
+        nothing = frame_map(ground_truth((1, BIG, 0)), detections(), CLASSES, rules=EvalRules(protocol))
+        assert math.isnan(nothing.mAP) if protocol == "yowov3" else nothing.mAP == 0
         nothing = frame_map(ground_truth(), detections((1, BIG, 0, 0.9)), CLASSES, rules=EvalRules(protocol))
         assert nothing.mAP == 0 if protocol in ("gurkirt", "act") else math.isnan(nothing.mAP)
+
+
+def test_yowo_is_annotated_with_the_pixel():
+    gt, det = ground_truth((1, SMALL, 0)), detections((1, (0, 0, 10, 4), 0, 0.9), (1001, SMALL, 0, 0.95))
+    for iou in (0.4, 55 / 121, 0.46):
+        assert ap(gt, det, "yowo", iou=iou) == ap(gt, det, "annotated", iou=iou, plus_one=True)
+
+
+def test_yowov3_forgets_ground_truth_on_frames_without_detections():
+    gt = ground_truth((1, BIG, 0), (2, BIG, 0), (3, BIG, 0), (3, BIG, 1))
+    det = detections((1, BIG, 0, 0.9), (3, SMALL, 0, 0.8), (7, BIG, 0, 0.95))
+    score = frame_map(gt, det, CLASSES, rules=EvalRules("yowov3"))
+    # Frame 2 has no detection and frame 7 is not annotated. Of two boxes one is found, then a false positive:
+    # (0, 1) (1/2, 1) (1/2, 1/2) (1, 0).
+    assert score.ap[0] == 1 / 2 + (1 / 2 * 1 / 2) / 2
+    assert (score.ap[1], score.num_ground_truth, score.num_detections) == (0, 3, 2)
+    assert score.mAP == score.ap[0] / 2
+
+
+def test_yowov3_takes_the_area_under_the_envelope_by_trapezoids():
+    # By score: false, true, true, false, true, of four boxes: precision 0 1/2 2/3 1/2 3/5. The envelope is
+    # 1 at recall 0, then 2/3 to recall 2/4, 3/5 to 3/4, and falls to 0 at recall 1.
+    gt = ground_truth(*[(f, BIG, 0) for f in (1, 2, 3, 4)], *[(f, BIG, 1) for f in (8, 9)])
+    det = detections(
+        (9, BIG, 0, 0.9), (1, BIG, 0, 0.8), (2, BIG, 0, 0.7), (8, BIG, 0, 0.6), (3, BIG, 0, 0.5),
+        (4, BIG, 1, 0.1),
+    )  # fmt: skip
+    two, three = Fraction(2, 3), Fraction(3, 5)
+    area = Fraction(1, 4) * (two + two + three + three / 2)
+    assert ap(gt, det, "yowov3") == pytest.approx(float(area))
 
 
 def test_plus_one_is_refused_by_other_protocols():

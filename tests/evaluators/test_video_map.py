@@ -1,14 +1,19 @@
 """Linking to tubes and video-mAP: cases worked out, and a reference implementation in plain loops."""
 
+import itertools
 import math
 import random
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from evaluators import Detections, GroundTruthTubes, Linking, Tubes, link, video_map
-from evaluators.video_map import EVERY_THRESHOLD, VIDEO_RULES, _chunks, tube_iou
+from evaluators import LINKINGS, Detections, GroundTruthTubes, Linking, Tubes, Viterbi, link, video_map
+from evaluators import linking as linking_module
+from evaluators import tubes as tubes_module
+from evaluators.tubes import _chunks, tube_iou
+from evaluators.video_map import EVERY_THRESHOLD, VIDEO_RULES
 from tests.evaluators.reference import slow_iou
 
 CLASSES = {0: "run", 1: "sit"}
@@ -92,12 +97,12 @@ def test_chunk_size_does_not_change_the_score(monkeypatch):
     whole = video_map(gt, det, CLASSES)
     assert 0 < whole.mAP[0.2] < 1
     for size in (1, 50, 333):
-        monkeypatch.setitem(video_map.__globals__, "_CHUNK", size)
+        monkeypatch.setattr(tubes_module, "_CHUNK", size)
         assert video_map(gt, det, CLASSES) == whole
 
 
 def test_chunks_hold_at_most_the_given_frames_or_one_pair(monkeypatch):
-    monkeypatch.setitem(video_map.__globals__, "_CHUNK", 6)
+    monkeypatch.setattr(tubes_module, "_CHUNK", 6)
     parts = list(_chunks(np.array([3, 3, 1, 9, 2, 2, 2, 1])))
     assert parts == [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 7), slice(7, 8)]
     assert list(_chunks(np.zeros(0, int))) == []
@@ -508,7 +513,7 @@ def test_a_tube_lasts_from_its_first_to_its_last_frame_in_multisports():
     whole, half = np.tile([0.0, 0, 10, 10], (11, 1)), np.tile([0.0, 0, 10, 5], (11, 1))
     truth = Tubes(("a",), one, one, np.ones(1), rows, np.arange(1, 12), whole)
     det = Tubes(("a",), one, one, np.ones(1), rows, np.arange(6, 17), half)
-    rules = VIDEO_RULES["multisports"]
+    rules = VIDEO_RULES["multisports"].overlap
     assert tube_iou(det, one, truth, one, rules)[0] == pytest.approx(0.5 * 5 / 15)
     assert tube_iou(det, one, truth, one)[0] == pytest.approx((11 * 6) / (11 * 11) * 6 / 16)
 
@@ -553,7 +558,7 @@ def test_overlaps_equal_the_slow_rule_for_random_tubes():
         rows[:, 0].astype(int), rows[:, 1:],
     )  # fmt: skip
     a, b = (index.ravel() for index in np.meshgrid(np.arange(12), np.arange(12)))
-    found = tube_iou(whole, a, whole, b, VIDEO_RULES["multisports"])
+    found = tube_iou(whole, a, whole, b, VIDEO_RULES["multisports"].overlap)
     lists = [tube.tolist() for tube in tubes]
     expected = [slow_multisports_overlap(lists[i], lists[j]) for i, j in zip(a, b, strict=True)]
     np.testing.assert_allclose(found, np.array(expected, float), atol=1e-12)
@@ -562,5 +567,127 @@ def test_overlaps_equal_the_slow_rule_for_random_tubes():
 
 def test_a_protocol_without_rules_for_tubes_is_refused():
     gt, det = ground_truth(person([1])), detections(person([1]))
-    with pytest.raises(ValueError, match="'gurkirt' has no rules for tubes; known are act, multisports"):
-        video_map(gt, det, CLASSES, protocol="gurkirt")
+    known = "'annotated' has no rules for tubes; known are act, gurkirt, yowo, multisports"
+    with pytest.raises(ValueError, match=known):
+        video_map(gt, det, CLASSES, protocol="annotated")
+
+
+# --- gurkirt's rules, MOC's linking, YOWO's ------------------------------------------------------
+
+
+def test_gurkirt_wants_more_than_the_threshold_and_two_shared_frames():
+    gt = ground_truth(person(range(1, 21), last=0), person([40], FAR, 1))
+    half = (0, 0, 99, 49.5)  # x2 - x1 wide: half of BOX
+    tubes = link(detections(person(range(1, 21), half), person([40], FAR, 0.5)), Linking(least_frames=1))
+    score = video_map(gt, tubes, {0: "run"}, protocol="gurkirt", thresholds=(0.5 - 1e-9, 0.5))
+    assert list(score.mAP.values()) == [1 / 2, 0], "the tube of one frame overlaps nothing"
+    assert video_map(gt, tubes, {0: "run"}, thresholds=(0.5,)).mAP == {0.5: 1}
+
+
+def test_moc_lowers_scores_of_overlapping_boxes_and_a_lowered_box_lowers_none():
+    # IoU of the first with the second .8, of the second with the third .75, of the first with the third .6.
+    boxes = [(0, 0, 99, 99), (0, 0, 79, 99), (0, 0, 59, 99)]
+    det = detections(*[person([1], box, score) for box, score in zip(boxes, (0.9, 0.8, 0.7), strict=True)])
+    rules = replace(LINKINGS["moc"], least_frames=1, tube_nms=1)
+    assert sorted(float(s) for s in link(det, rules).score) == pytest.approx([0.8 * (1 - 0.8), 0.7, 0.9])
+    # The two best of the new scores are the first and the third.
+    kept = link(det, replace(rules, keep=2))
+    assert sorted(float(s) for s in kept.score) == pytest.approx([0.7, 0.9])
+
+
+def test_moc_links_at_half_iou_over_up_to_six_missing_frames():
+    rules = replace(LINKINGS["moc"], least_frames=1)
+    assert shape(link(detections(person([1, 8])), rules)) == [(1, 8, 0.9)]
+    assert shape(link(detections(person([1, 9])), rules)) == [(1, 1, 0.9), (9, 9, 0.9)]
+    moved = (0, 0, 99, 48)
+    assert len(link(detections(person([1]), person([2], moved)), rules).score) == 2
+    assert len(link(detections(person([1], last=0.004)), rules).score) == 0
+
+
+def test_yowo_tubes_last_as_long_as_their_video_and_copy_the_nearest_boxes():
+    det = detections(person([3], BOX, 0.4), person([6], FAR, 0.8))
+    tubes = link(det, LINKINGS["yowo"], lengths={"a": 8})
+    # Frames 1, 2 and 4 have the box of frame 3, the others that of frame 6.
+    assert shape(tubes) == [(1, 8, pytest.approx((4 * 0.4 + 4 * 0.8) / 8))]
+    assert tubes.box.tolist() == [list(BOX)] * 4 + [list(FAR)] * 4
+    assert shape(link(det, LINKINGS["yowo"])) == [(1, 6, pytest.approx((4 * 0.4 + 2 * 0.8) / 6))]
+    # Frame 4 is as near to 3 as to 5: the earlier.
+    near = link(detections(person([3], BOX, 0.4), person([5], FAR, 0.8)), LINKINGS["yowo"])
+    assert near.box.tolist() == [list(BOX)] * 4 + [list(FAR)]
+
+
+def test_yowo_takes_at_most_three_paths_and_stops_where_a_frame_is_empty():
+    apart = [(100 * i, 0, 100 * i + 50, 99) for i in range(4)]
+    det = detections(*[person(range(1, 4), box, 0.9 - i / 10) for i, box in enumerate(apart)])
+    assert shape(link(det, LINKINGS["yowo"])) == [(1, 3, 0.9), (1, 3, 0.8), (1, 3, 0.7)]
+    two = detections(person(range(1, 4), apart[0]), person([1, 2], apart[1], 0.5))
+    assert shape(link(two, LINKINGS["yowo"])) == [(1, 3, 0.9)]
+    gt = ground_truth(person(range(1, 4), apart[0], 0))
+    assert video_map(gt, det, {0: "run"}, protocol="yowo").mAP == dict.fromkeys(
+        (0.05, 0.1, 0.2, 0.3, 0.5, 0.75), 1
+    )
+
+
+def slow_paths(frames, most=3):
+    """YOWO's paths by trying all: frames of [(box, score), ..], none empty -> [(box, score) per frame]."""
+    frames, paths = [list(frame) for frame in frames], []
+    while len(paths) < most and all(frames):
+
+        def worth(path):
+            return sum(
+                float(slow_box_iou(a, b)) + s + t + s * t / 2 for (a, s), (b, t) in itertools.pairwise(path)
+            )  # fmt: skip
+
+        best = max(itertools.product(*frames), key=worth)
+        for frame, taken in zip(frames, best, strict=True):
+            frame.remove(taken)
+        paths.append(best)
+    return paths
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_yowo_paths_are_the_best_of_all_paths(seed):
+    rng = random.Random(seed)
+    videos, rows = {"a": rng.randint(2, 5), "b": rng.randint(2, 5), "c": 1}, []
+    for video, length in videos.items():
+        for label in range(2):
+            for frame in range(1, length + 1):
+                for _ in range(rng.randint(1, 4)):
+                    x, y = rng.randint(0, 40), rng.randint(0, 40)
+                    box = (x, y, x + rng.randint(20, 60), y + rng.randint(20, 60))
+                    rows.append((video, frame, box, label, rng.random()))
+    found = link(detections(rows), Viterbi(tube_nms=1))
+    lists = {}
+    for t in range(len(found.score)):
+        here = found.tube == t
+        lists.setdefault((found.videos[found.video[t]], int(found.label[t])), []).append(
+            ([tuple(box) for box in found.box[here].tolist()], float(found.score[t]))
+        )
+    for video, length in videos.items():
+        for label in range(2):
+            frames = [
+                [(row[2], row[4]) for row in rows if (row[0], row[1], row[3]) == (video, frame, label)]
+                for frame in range(1, length + 1)
+            ]
+            expected = [
+                ([box for box, _ in path], pytest.approx(sum(s for _, s in path) / length))
+                for path in slow_paths(frames)
+            ]
+            assert lists[video, label] == expected
+
+
+def test_paths_of_long_and_crowded_videos_do_not_depend_on_the_chunks(monkeypatch):
+    rng = random.Random(5)
+    rows = []
+    for number, length in enumerate((3, 30, 7, 12, 30)):
+        for frame in range(1, length + 1):
+            for _ in range(rng.randint(1, 1 + number)):
+                x = rng.randint(0, 200)
+                rows.append((f"v{number}", frame, (x, 0, x + 90, 99), rng.randint(0, 1), rng.random()))
+    whole = link(detections(rows), Viterbi(tube_nms=1))
+    for size in (1, 400):
+        monkeypatch.setattr(linking_module, "_CHUNK", size)
+        parts = link(detections(rows), Viterbi(tube_nms=1))
+        assert shape(parts) == shape(whole)
+        np.testing.assert_array_equal(parts.box, whole.box)
+    assert len(whole.score) > 9
