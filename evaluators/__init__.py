@@ -7,7 +7,7 @@ result:
     score = frame_map(ground_truth, detections, classes, rules=EvalRules("gurkirt"))  # UCF101-24, JHMDB
     actors = actor_precision_recall(ground_truth, persons, classes)   # of actors, whatever the action
     tubes = video_map(ground_truth, detections, classes)              # frame detections, linked
-    interval = bootstrap(ground_truth, detections, classes)           # confidence intervals over videos
+    interval = intervals(ground_truth, detections, classes)           # confidence intervals over videos
     change = compare(ground_truth, (first, second), classes)          # two runs, paired
     budget = error_budget(ground_truth, detections, classes)          # mAP gain by kind of error
 
@@ -39,10 +39,6 @@ from evaluators.ava_csv import read_persons as read_persons
 from evaluators.ava_csv import write_detections as write_detections
 from evaluators.ava_csv import write_frame_detections as write_frame_detections
 from evaluators.ava_csv import write_persons as write_persons
-from evaluators.bootstrap import Bootstrap as Bootstrap
-from evaluators.bootstrap import Comparison as Comparison
-from evaluators.bootstrap import bootstrap as bootstrap
-from evaluators.bootstrap import compare as compare
 from evaluators.errors import ErrorBudget as ErrorBudget
 from evaluators.errors import error_budget as error_budget
 from evaluators.files import DataFileError as DataFileError
@@ -56,6 +52,10 @@ from evaluators.frame_map import GroundTruthTubes as GroundTruthTubes
 from evaluators.frame_map import Protocol as Protocol
 from evaluators.frame_map import average_precision as average_precision
 from evaluators.frame_map import frame_map as frame_map
+from evaluators.jackknife import Comparison as Comparison
+from evaluators.jackknife import Intervals as Intervals
+from evaluators.jackknife import compare as compare
+from evaluators.jackknife import intervals as intervals
 from evaluators.linking import LINKINGS as LINKINGS
 from evaluators.linking import Linking as Linking
 from evaluators.linking import Viterbi as Viterbi

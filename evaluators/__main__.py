@@ -35,7 +35,6 @@ from evaluators.ava_csv import (
     read_label_map,
     read_persons,
 )
-from evaluators.bootstrap import Bootstrap, Comparison, bootstrap, compare
 from evaluators.errors import ErrorBudget, error_budget
 from evaluators.files import atomic_write
 from evaluators.frame_map import (
@@ -49,6 +48,7 @@ from evaluators.frame_map import (
     frame_map,
 )
 from evaluators.hints import exclusions_that_match_nothing, hints, other_names, sparse_tubes
+from evaluators.jackknife import Comparison, Intervals, compare, intervals
 from evaluators.linking import LINKINGS, Linking
 from evaluators.precision_recall import actor_curve, actor_precision_recall
 from evaluators.present import class_table, comparison_table, percent, plot, summarise
@@ -173,8 +173,6 @@ def comparison(options: argparse.Namespace) -> None:
             (runs[0], run),
             task.classes,
             rules=task.rules,
-            samples=options.bootstrap,
-            seed=options.seed,
         )
         for run in runs[1:]
     ]
@@ -294,8 +292,8 @@ def _score(task: Task, detections: Detections, options: argparse.Namespace) -> S
     inputs = (task.ground_truth, detections, task.classes)
     budget = error_budget(*inputs, rules=task.rules) if options.errors else None
     interval = None
-    if options.bootstrap:
-        interval = bootstrap(*inputs, rules=task.rules, samples=options.bootstrap, seed=options.seed)
+    if options.intervals:
+        interval = intervals(*inputs, rules=task.rules)
     with_score = interval or budget
     score = with_score.score if with_score else frame_map(*inputs, rules=task.rules)
     counts = audit(*inputs, rules=task.rules)
@@ -397,7 +395,7 @@ def _hints(detections: Detections, *, pixels: bool) -> list[str]:
 
 
 def _frame_json(
-    score: FrameMap, counts: Audit, interval: Bootstrap | None, budget: ErrorBudget | None
+    score: FrameMap, counts: Audit, interval: Intervals | None, budget: ErrorBudget | None
 ) -> Json:
     result: Json = {
         "metric": "frame-mAP",
@@ -415,10 +413,8 @@ def _frame_json(
     }
     if interval:
         ends = {i: [_number(interval.class_low[i]), _number(interval.class_high[i])] for i in score.ap}
-        result["bootstrap"] = {
+        result["intervals"] = {
             "level": interval.level,
-            "samples": interval.samples,
-            "seed": interval.seed,
             "num_videos": interval.num_videos,
             "mAP": [_number(interval.low), _number(interval.high)],
             "per_class": _keyed(ends),
@@ -469,8 +465,6 @@ def _comparison_json(result: Comparison) -> Json:
             for i in result.class_difference
         },
         "level": result.level,
-        "samples": result.samples,
-        "seed": result.seed,
         "num_videos": result.num_videos,
     }
 
@@ -557,15 +551,17 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--iou", type=_threshold, default=0.5, help="least IoU of a true positive (0.5)")
         return sub
 
+    def replaced(sub: argparse.ArgumentParser) -> None:
+        for option in ("--bootstrap", "--seed"):
+            sub.add_argument(option, action=_Replaced, help=argparse.SUPPRESS)
+
     def extras(sub: argparse.ArgumentParser, known: Sequence[Protocol], default: Protocol) -> None:
         sub.add_argument(
             "--protocol", choices=[*map(str, known)], default=default, help=f"{rules} ({default})"
         )
         sub.add_argument("--per-class", action="store_true", help="print the AP of every class")
-        sub.add_argument(
-            "--bootstrap", type=_count, metavar="N", help="95 %% intervals from N samples of the videos"
-        )
-        sub.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (0)")
+        sub.add_argument("--intervals", action="store_true", help="95 %% intervals, a jackknife over videos")
+        replaced(sub)
         sub.add_argument("--errors", action="store_true", help="error budget: mAP gain by kind of error")
 
     def ava_files(sub: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -601,8 +597,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--split", help="with ACT's pickle for ground truth: a number from 1 (1)")
     sub.add_argument("--boxes", choices=("xyxy", "xywh"), help="the pickle's columns (by its types)")
-    sub.add_argument("--bootstrap", type=_count, default=1000, metavar="N", help="bootstrap samples (1000)")
-    sub.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (0)")
+    replaced(sub)
     return parser
 
 
@@ -645,6 +640,16 @@ def _add_tube_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--per-class", action="store_true", help="print the AP of every class")
 
 
+class _Replaced(argparse.Action):
+    """An option of the bootstrap that the intervals came from once."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.error(
+            f"{self.option_strings[0]}: intervals are by a jackknife, without samples or seed; give "
+            "--intervals (compare always has them)"
+        )
+
+
 def _threshold(text: str) -> float:
     try:
         value = float(text)
@@ -653,12 +658,6 @@ def _threshold(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1; found {text!r}")
     return value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 is needed; found {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

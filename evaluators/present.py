@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluators.bootstrap import Bootstrap, Comparison
 from evaluators.errors import CAUSES, ErrorBudget
 from evaluators.frame_map import FrameMap
+from evaluators.jackknife import Comparison, Intervals
 from evaluators.linking import LINKINGS
 from evaluators.precision_recall import ActorCurve, ActorScore
 from evaluators.video_map import VideoMap
@@ -24,6 +24,10 @@ from evaluators.video_map import VideoMap
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+FEW = 5
+"""Videos, below which the intervals of a simulation cover less than they say."""
 
 
 @singledispatch
@@ -62,12 +66,15 @@ def comparison_table(result: Comparison) -> str:
         f"{f'{100 * result.level:g} % interval':>17}  {'p':>6}"
     ]
     for i in known:
-        interval = f"[{100 * result.class_low[i]:+.2f}, {100 * result.class_high[i]:+.2f}]"
-        star = " *" if result.class_p_value[i] < 1 - result.level else ""
+        interval, p, star = "-", "-", ""
+        if not isnan(result.class_p_value[i]):  # else its ground truth is in one video
+            interval = f"[{100 * result.class_low[i]:+.2f}, {100 * result.class_high[i]:+.2f}]"
+            p = f"{result.class_p_value[i]:.3f}"
+            star = " *" if result.class_p_value[i] < 1 - result.level else ""
         lines.append(
             f"{i:>5}  {names[i]:<{width}}  {percent(result.first.ap[i]):>6}  "
             f"{percent(result.second.ap[i]):>6}  {100 * result.class_difference[i]:>+7.2f}  {interval:>17}  "
-            f"{result.class_p_value[i]:>6.3f}{star}"
+            f"{p:>6}{star}"
         )
     return "\n".join(lines)
 
@@ -138,11 +145,12 @@ def _(budget: ErrorBudget) -> str:
     return "\n".join(lines)
 
 
-@summarise.register(Bootstrap)
-def _(result: Bootstrap) -> str:
+@summarise.register(Intervals)
+def _(result: Intervals) -> str:
+    single = sum(videos == 1 for videos in result.class_videos.values())
     return (
         f"frame-mAP, {100 * result.level:g} % interval: {percent(result.low)} to {percent(result.high)}   "
-        f"(bootstrap over {result.num_videos} videos, {result.samples} samples, seed {result.seed})"
+        f"(jackknife over {result.num_videos} videos)" + _few(result.num_videos, single)
     )
 
 
@@ -156,10 +164,21 @@ def _(result: Comparison) -> str:
         f"frame-mAP {numbers} %   ({_rules(result.first)})\n"
         f"difference {100 * result.difference:+.2f}, {100 * result.level:g} % interval "
         f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}], p = {result.p_value:.3g}   "
-        f"(paired bootstrap over {result.num_videos} videos, {result.samples} samples, seed {result.seed})\n"
+        f"(paired jackknife over {result.num_videos} videos)\n"
         f"classes with p < {1 - result.level:.2g}: {better} better, {worse} worse, of {len(known)}; about "
         f"{(1 - result.level) * len(known):.1f} are expected by chance"
+        + _few(result.num_videos, sum(videos == 1 for videos in result.class_videos.values()))
     )
+
+
+def _few(videos: int, single: int) -> str:
+    """What few videos do not allow: nothing where they suffice."""
+    text = ""
+    if videos < FEW:
+        text += f"\nnote: {videos} videos are too few for an interval that holds what it says"
+    if single:
+        text += f"\nnote: classes with ground truth in one video alone: {single}, without an interval"
+    return text
 
 
 # --- figures -------------------------------------------------------------------------------------
@@ -174,8 +193,8 @@ def _(score: FrameMap) -> "Figure":
     return figure
 
 
-@plot.register(Bootstrap)
-def _(result: Bootstrap) -> "Figure":
+@plot.register(Intervals)
+def _(result: Intervals) -> "Figure":
     figure, axes = _axes(len(result.score.ap))
     ends = {i: (result.class_low[i], result.class_high[i]) for i in result.score.ap}
     _bars(axes, result.score.ap, result.score.classes, ends)

@@ -1,7 +1,7 @@
 """What the paper claims, held against paired runs: agrees, disagrees or undetermined.
 
 `hypotheses.csv` says, before any run, which row is to be better than which, in which metric. Runs of a seed
-are a pair: the same clips in the same order, the same test videos. The interval is a bootstrap over both.
+are a pair: the same clips in the same order, the same test videos. The interval is over both.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import norm, t
 
 from benchmarks.experiments import ROWS, rows_at
 from benchmarks.score.analysis import read_analysis
@@ -24,8 +25,9 @@ from reports.tables import SEEDS
 LEVEL = 0.95
 TITLE = "The paper's claims, seen small"
 NOTE = (
-    "Difference: the mean over the seeds, which are paired, in points. 95 %: bootstrap over test videos and "
-    "seeds. Agrees or disagrees where the interval is on one side of 0; one seed leaves it undetermined. A "
+    "Difference: the mean over the seeds, which are paired, in points. 95 %: over test videos and seeds, by "
+    "Student's quantiles. Agrees or disagrees where the interval is on one side of 0; one seed leaves it "
+    "undetermined. A "
     "disagreement is a finding about this small model and synthetic data, not about the paper; its rows' "
     "diagnostics are in their tables. The claims and comparisons were fixed before the runs."
 )
@@ -93,7 +95,7 @@ def judge(hypothesis: Hypothesis, scale: str, runs: Path) -> Verdict:
     if not pairs:
         return Verdict(hypothesis, 0, np.nan, np.nan, np.nan)
     difference = float(np.mean([pair[0] for pair in pairs]))
-    low, high = interval(np.array(pairs)[:, 1:]) if len(pairs) > 1 else (np.nan, np.nan)
+    low, high = interval(np.array(pairs)) if len(pairs) > 1 else (np.nan, np.nan)
     return Verdict(hypothesis, len(pairs), difference, low, high)
 
 
@@ -122,18 +124,18 @@ def _metric(run: Path, hypothesis: Hypothesis) -> Floats | None:
 
 
 def interval(differences: Floats, *, level: float = LEVEL) -> tuple[float, float]:
-    """The interval of the mean difference, from the differences of n seeds in S samples of videos, (n, S).
+    """The interval of the mean difference of n seeds, (n, 1 + S): of each in all and in S samples of videos.
 
-    In each sample of videos n seeds are drawn, too. The deviation of n drawn from n is too small by
-    sqrt((n - 1) / n), much for a few seeds, so it is enlarged by as much.
+    Two deviations add up, in squares: that of the mean over samples of the videos, which the seeds share, by
+    a normal quantile, and that of a mean of n seeds, which n numbers alone tell, by Student's.
     """
-    n, samples = differences.shape
-    drawn = np.random.default_rng(0).integers(n, size=(samples, n))  # sample -> seeds
-    mean = differences.mean(0)
-    resampled = differences[drawn, np.arange(samples)[:, None]].mean(1)
-    means = mean + np.sqrt(n / (n - 1)) * (resampled - mean)
-    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    n = len(differences)
+    of_videos = float(np.nanvar(differences[:, 1:].mean(0), ddof=1))
+    of_seeds = float(differences[:, 0].var(ddof=1)) / n
+    upper = (1 + level) / 2
+    half = float(np.sqrt(norm.ppf(upper) ** 2 * of_videos + t.ppf(upper, n - 1) ** 2 * of_seeds))
+    mean = float(differences[:, 0].mean())
+    return mean - half, mean + half
 
 
 def verdicts(scale: str, runs: Path) -> list[Verdict]:

@@ -176,7 +176,7 @@ def _scores(run: Run) -> list[tuple[str, str]]:
     result = run.result
     return [
         ("frame-mAP at IoU 0.5", _percent(result.mAP)),
-        ("95 % interval, bootstrap over videos", interval(run.analysis) or "unknown"),
+        ("95 % interval, jackknife over videos", interval(run.analysis) or "unknown"),
         ("protocol of PySlowFast", _percent(result.mAP_slowfast)),
         ("at theta 0.02", _percent(result.mAP_curve_theta)),
         ("untrained", _percent(result.mAP_untrained)),

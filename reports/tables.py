@@ -287,7 +287,7 @@ def _column_notes(name: str, scale: str, results: Sequence[Result], cells: pd.Da
             "paper's size whatever the scale of the mAP; multiply-accumulates of one clip."
         )
     if cells["low"].notna().any():
-        yield "95 %: interval of our mAP (of the first seed), percentile bootstrap over the test videos."
+        yield "95 %: interval of our mAP (of the first seed), by a jackknife over the test videos."
     if cells["candidates per actor"].notna().any():
         yield (
             f"Candidates per actor: those with p(alpha) > {TABLE_THETA} that overlap an actor by 0.5, per "

@@ -13,15 +13,13 @@ from benchmarks.score.detections import SplitDetections, expand_rows
 from benchmarks.score.resampled import sampled_metrics
 from benchmarks.score.results import TABLE_THETA, none_if_nan
 from datasets.split import Split
-from evaluators.bootstrap import bootstrap
 from evaluators.errors import error_budget
 from evaluators.frame_map import EvalRules, frame_keys
+from evaluators.jackknife import intervals
 from evaluators.matching import match
 from evaluators.precision_recall import actor_curve, actor_precision_recall
 
 THETAS = np.linspace(0, 1, 101)
-SAMPLES = 1000
-"""Bootstrap samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +28,7 @@ class Analysis:
 
     mAP_low: float | None
     mAP_high: float | None
-    """Ends of the 95 % interval of the mAP, percentile bootstrap over videos; None for a single video."""
+    """Ends of the 95 % interval of the mAP, by a jackknife over videos; None for a single video."""
     boxes: dict[str, int]
     """Class name -> ground-truth boxes."""
     precision: list[float | None]
@@ -53,7 +51,7 @@ def analyse(
     rules = EvalRules(protocol, excluded=split.excluded)
     rows, persons = expand_rows(detections, ids), detections.persons
     videos = len({*gt.video.tolist()})
-    ends = bootstrap(gt, rows, split.evaluated, samples=SAMPLES, rules=rules) if videos > 1 else None
+    ends = intervals(gt, rows, split.evaluated, rules=rules) if videos > 1 else None
     actor_rules = EvalRules(excluded=split.excluded)
     curve = actor_curve(gt, persons, split.evaluated, rules=actor_rules)
     # The curve has a point at each p(alpha), and is constant between two. Below the lowest all are detected.

@@ -16,9 +16,9 @@ from benchmarks.score.detections import SplitDetections, expand_rows
 from benchmarks.score.diagnostics import actors_of, overlaps, rows_on_true_boxes
 from benchmarks.score.results import TABLE_THETA, none_if_nan
 from datasets.split import Split
-from evaluators.bootstrap import resampled_mAP
 from evaluators.errors import without_duplicates
 from evaluators.frame_map import Detections, EvalRules, GroundTruth
+from evaluators.resampling import resampled_mAP
 
 SAMPLES = 400
 SEED = 0

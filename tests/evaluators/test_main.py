@@ -90,13 +90,12 @@ def test_ava(folder, capsys):
 
 def test_ava_with_all_options(folder, capsys):
     result = run(
-        *AVA, "--per-class", "--bootstrap", "50", "--errors", "--exclusions", "none.csv", "--plot", "o.svg"
+        *AVA, "--per-class", "--intervals", "--errors", "--exclusions", "none.csv", "--plot", "o.svg"
     )
-    assert result["bootstrap"]["samples"] == 50
-    assert result["bootstrap"]["num_videos"] == 2
-    low, high = result["bootstrap"]["mAP"]
+    assert result["intervals"]["num_videos"] == 2
+    low, high = result["intervals"]["mAP"]
     assert low <= result["mAP"] <= high
-    assert result["bootstrap"]["per_class"]["3"] == [None, None]
+    assert result["intervals"]["per_class"]["3"] == [None, None]
     assert result["errors"]["count"]["duplicate"] == 1
     assert result["errors"]["mAP_gain"]["duplicate"] == pytest.approx(1 / 12)
     assert result["errors"]["per_class"]["2"]["missed"] == 1
@@ -221,7 +220,7 @@ def test_split_by_its_number(folder):
 
 @pytest.mark.parametrize("protocol", ["gurkirt", "act", "multisports", "annotated", "yowo"])
 def test_ucf24_by_every_protocol(folder, protocol):
-    result = run(*UCF, "--protocol", protocol, "--errors", "--bootstrap", "20")
+    result = run(*UCF, "--protocol", protocol, "--errors", "--intervals")
     assert (result["protocol"], result["mAP"]) == (protocol, pytest.approx(0.875))
     assert result["errors"]["count"]["missed"] == 5
 
@@ -249,7 +248,7 @@ def test_classes_are_chosen_by_name_or_id(folder, capsys):
     assert run(*AVA, "--classes", "sit")["per_class"] == {"2": 0}
     assert run(*AVA, "--classes", "3", "run")["per_class"] == {"1": pytest.approx(RUN), "3": None}
     assert run(*ACTORS, "--classes", "sit")["actors"] == 1
-    assert list(run(*COMPARE, "--classes", "run", "--bootstrap", "9")["classes"]) == ["1"]
+    assert list(run(*COMPARE, "--classes", "run")["classes"]) == ["1"]
     result = run(*UCF, "--video-map", "--classes", "sit")
     assert result["per_class"] == {"1": 0.75}
     assert list(result["video_map"]["per_class"]["0.5"]) == ["1"]
@@ -330,9 +329,9 @@ def test_actors(folder, capsys):
 
 
 def test_compare(folder, capsys):
-    result = run(*COMPARE, "--bootstrap", "200", "--plot", "o.svg")
+    result = run(*COMPARE, "--plot", "o.svg")
     against = result["against"][0]
-    assert (result["first"], against["second"], against["samples"]) == ("det.csv", "better.csv", 200)
+    assert (result["first"], against["second"], against["num_videos"]) == ("det.csv", "better.csv", 2)
     assert against["difference"] == pytest.approx(1 - RUN / 2)
     assert against["per_class"]["2"]["difference"] == 1
     assert against["per_class"]["3"] == {
@@ -343,7 +342,9 @@ def test_compare(folder, capsys):
     }
     text = capsys.readouterr().out.splitlines()
     assert text[0] == "det.csv -> better.csv"
-    assert text[2].startswith("    2  sit      0.00  100.00  +100.00  [+100.00, +100.00]")
+    assert text[2] == "    2  sit      0.00  100.00  +100.00                  -       -"
+    assert "note: 2 videos are too few for an interval that holds what it says" in text
+    assert "note: classes with ground truth in one video alone: 1, without an interval" in text
     assert text[4] == "frame-mAP 41.67 -> 100.00 %   (protocol standard, IoU 0.5)"
 
 
@@ -369,7 +370,7 @@ BAD_INPUT = [
     (AVA, {"gt.csv": ""}, "gt.csv: the file is empty"),
     (AVA, {"map.pbtxt": "run {\n"}, "map.pbtxt, line 1: cannot read an entry"),
     ([*AVA, "--exclusions", "ex.csv"], {"ex.csv": "b\n"}, "ex.csv, line 1: found 1 column instead of 2"),
-    ([*AVA, "--bootstrap", "9"], {"gt.csv": GT[: GT.index("b")], "det.csv": ""}, "needs at least two"),
+    ([*AVA, "--intervals"], {"gt.csv": GT[: GT.index("b")], "det.csv": ""}, "at least two with ground"),
     (UCF, {"GT.pkl": "not a pickle"}, "GT.pkl: cannot be unpickled"),
     (UCF, {"GT.pkl": "cos\nsystem\n(S'touch executed'\ntR."}, "GT.pkl: the pickle asks for 'os.system'"),
     (UCF, {"GT.pkl": "(dp0\nS'labels'\n(lp1\ns."}, "GT.pkl, the file: it has no gttubes, nframes, test"),
@@ -414,8 +415,7 @@ def test_bad_input_gives_one_line_status_2_and_writes_nothing(folder, capsys, ar
         ["--iou", "0"],
         ["--iou", "50"],
         ["--iou", "half"],
-        ["--bootstrap", "0"],
-        ["--bootstrap", "many"],
+        ["--classes"],
     ],
 )
 def test_invalid_options_are_refused(folder, capsys, option):
@@ -423,6 +423,14 @@ def test_invalid_options_are_refused(folder, capsys, option):
         main([*AVA, *option])
     assert caught.value.code == 2
     assert f"argument {option[0]}" in capsys.readouterr().err
+
+
+def test_options_of_the_bootstrap_say_what_replaced_them(folder, capsys):
+    for option in (["--bootstrap", "1000"], ["--seed", "0"]):
+        with pytest.raises(SystemExit):
+            main([*AVA, *option])
+        expected = f"{option[0]}: intervals are by a jackknife, without samples or seed; give --intervals"
+        assert expected in capsys.readouterr().err
 
 
 def test_full_disk_leaves_the_older_result(folder, capsys, monkeypatch):

@@ -82,7 +82,7 @@ def test_the_evaluators_run_with_their_three_dependencies_alone(light, tmp_path)
     assert isolated(light, "import torch", tmp_path).returncode != 0, "nothing else is found"
     command = "from evaluators.__main__ import main; sys.exit(main(sys.argv[1:] or ARGS))"
     arguments = ["ava", "--groundtruth", "gt.csv", "--detections", "det.csv", "--labelmap", "map.pbtxt"]
-    arguments += ["--bootstrap", "20", "--errors", "--per-class"]
+    arguments += ["--intervals", "--errors", "--per-class"]
     done = isolated(light, f"ARGS = {arguments!r}; {command}", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "frame-mAP 100.00 %" in done.stdout

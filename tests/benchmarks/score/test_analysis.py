@@ -65,7 +65,8 @@ def test_interval_number_of_boxes_and_errors():
     """Walkers score higher for walking than B, and talkers for talking than C; then B is taken to walk."""
     analysis = analyse(SPLIT, DETECTED, DETECTED, "standard", product=False)
     assert analysis.boxes == {"walk": 2, "talk": 2}
-    assert (analysis.mAP_low, analysis.mAP_high) == (1, 1)
+    assert analysis.mAP_low == pytest.approx(0.025 ** (1 / 2)), "two perfect videos do not say much"
+    assert analysis.mAP_high == 1
     # No ground-truth box of a class is missed, and no detection is left over that would cost anything.
     assert analysis.errors == dict.fromkeys(analysis.errors, 0)
     wrong = predicted([0.9, 0.6, 0.3], [[0.2, 0.8, 0], [0.9, 0.7, 0], [0.3, 0.4, 0]])
