@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluators.frame_map import STANDARD_RULES, Detections, EvalRules, GroundTruth, frame_keys
-from evaluators.matching import Bools, has_positive_area, lookup, run_starts
+from evaluators.matching import Bools, Ints, has_positive_area, lookup
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,8 @@ def audit(
         excluded_ground_truth=int((gt_kept & (lookup(excluded_frame, gt_frame) >= 0)).sum()),
         excluded_detections=int((det_kept & (lookup(excluded_frame, det_frame) >= 0)).sum()),
         inverted_detections=int((det_kept & ~has_positive_area(detections.box)).sum()),
-        repeated_ground_truth=_repeats([gt_frame, ground_truth.label, *ground_truth.box.T], gt_kept),
-        repeated_detections=_repeats(
-            [det_frame, detections.label, *detections.box.T, detections.score], det_kept
-        ),
+        repeated_ground_truth=_repeats(gt_frame, ground_truth, gt_kept),
+        repeated_detections=_repeats(det_frame, detections, det_kept),
     )
 
 
@@ -101,24 +100,34 @@ def notes(counts: Audit, rules: EvalRules = STANDARD_RULES) -> list[str]:
     return [f"{what}: {n:,}{f', {treatment}' if treatment else ''}" for what, n, treatment in lines if n]
 
 
-def _repeats(columns: list[np.ndarray], among: Bools) -> int:
-    """How many rows of (K,) columns repeat an earlier one in all of them, of the rows in `among`."""
-    rows = np.flatnonzero(among)
-    mixed = np.zeros(len(rows), dtype=np.uint64)
-    for column in columns:
-        # Hash the bits of the numbers, 0.0 and -0.0 alike: sorting whole rows would be slow.
-        mixed ^= (column[rows] + column.dtype.type(0)).view(np.uint64)
+def _repeats(frame: Ints, rows: GroundTruth | Detections, among: Bools) -> int:
+    """How many rows repeat an earlier one in all columns, of those in `among`."""
+    columns = [rows.label, frame, *rows.box.T] + ([rows.score] if isinstance(rows, Detections) else [])
+    kept = np.flatnonzero(among)
+    # Few columns tell most rows apart; sorting whole rows would be slow.
+    mixed = np.zeros(len(kept), dtype=np.uint64)
+    for column in (columns[0], columns[1], columns[-1], columns[2]):
+        value = column if len(kept) == len(column) else column[kept]
+        mixed ^= (value + value.dtype.type(0)).view(np.uint64)  # 0.0 and -0.0 have different bits
         mixed *= np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(29)
-    order = np.argsort(mixed)
-    again = ~run_starts(mixed[order].view(np.int64))
+    order, again = _neighbours((mixed >> np.uint64(32)).astype(np.uint32))
     if not again.any():
         return 0
-    # Rows of equal hash are almost always equal; compare those few in full.
-    alike = rows[order[again | np.append(again[1:], False)]]
+    # Compare those whose hash is not alone in full.
+    alike = kept[order[again | np.append(again[1:], False)]]
     order = np.lexsort([column[alike] for column in columns])
     same = np.ones(len(alike) - 1, dtype=np.bool_)
     for column in columns:
         value = column[alike[order]]
         same &= value[1:] == value[:-1]
     return int(same.sum())
+
+
+def _neighbours(number: NDArray[np.uint32]) -> tuple[Ints, Bools]:
+    """The order of numbers (K,), and which is equal to the one before it: by 16 bits and 16 bits, whose
+    stable sort is by radix, and ten times as fast as that of wider numbers."""
+    order = np.argsort(number.astype(np.uint16), kind="stable")
+    order = order[np.argsort((number >> np.uint32(16)).astype(np.uint16)[order], kind="stable")]
+    ordered, again = number[order], np.zeros(len(number), np.bool_)
+    again[1:] = ordered[1:] == ordered[:-1]
+    return order, again

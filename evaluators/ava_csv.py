@@ -14,20 +14,22 @@ the columns, of which the first is the video, are accepted. Anything else unusua
 an `AvaFileError` that names file, line, field, value and what to do: a file read wrongly would
 still give a number.
 
-Valid files are parsed by Arrow's CSV reader. Its messages name no line, so a file that it rejects
-is parsed again in Python, which decides. In both, whole-number columns stay text until
-`_Table.integers` parses them, and column 1 stays text: a video may be called 007, 1e5, NA, nan or
--5KQ66BBWC4.
+Valid files are parsed by Arrow's CSV reader: whole numbers as such, and if that fails, as text that
+`_Table.integers` parses. Its messages name no line, so a file that it rejects twice is parsed again in
+Python, which decides. Column 1 stays text: a video may be called 007, 1e5, NA, nan or -5KQ66BBWC4.
 """
 
+import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluators.files import DataFileError, PathLike, atomic_write, open_data
 from evaluators.frame_map import FRAME_LIMIT, Detections, GroundTruth
@@ -57,6 +59,8 @@ COLUMN_NAMES = {
 
 _BOX = ("x1", "y1", "x2", "y2")
 _NUMBERS = (*_BOX, "score")
+_MARK = b"\xef\xbb\xbf"  # the byte order mark of UTF-8
+_BLOCK = 2**20  # bytes that are looked at at a time
 _ROWS_PER_WRITE = 1_000_000  # bounds the memory of the columns being written
 
 _EXCLUSION = ("video", "second")
@@ -95,7 +99,10 @@ def read_label_map(path: PathLike) -> dict[int, str]:
     FileNotFoundError. AvaFileError: not a label map, an entry without name or id, a repeated id.
     """
     path = Path(path)
-    text = _decode(path, _read_bytes(path)).replace("\r\n", "\n")
+    with _open(path) as file:
+        data = file.read()
+    _refuse_utf_16(path, data)
+    text = _decode(path, data.removeprefix(_MARK).rstrip()).replace("\r\n", "\n")
     at = _after_gap(text, 0)
     if at == len(text):
         _fail(path, None, "the file is empty", "a label map lists the classes to evaluate")
@@ -295,13 +302,17 @@ def read_persons(path: PathLike) -> Detections:
     FileNotFoundError. AvaFileError: a row is malformed or has an action.
     """
     path = Path(path)
-    data = _read_bytes(path)
-    public = data[: _first_line_end(data)].count(b",") == 7  # of headings, too
+    data = _read_buffer(path)
+    public = _first_line(data).count(b",") == 7  # of headings, too
     table = _parse(path, data, _DETECTION if public else _PERSON, (8,) if public else (7,))
     if public:
-        texts, codes = table.columns["action id"]
         # Empty in the files of boxes and labels, -1 in those of predicted boxes.
-        has_action = np.array([text.strip() not in ("", "-1") for text in texts], dtype=np.bool_)[codes]
+        column = table.columns["action id"]
+        if isinstance(column, tuple):
+            texts, codes = column
+            has_action = np.array([text.strip() not in ("", "-1") for text in texts], dtype=np.bool_)[codes]
+        else:
+            has_action = column != -1
         advice = "person boxes have no action; if this is a detections file, use read_detections"
         table.check(has_action, "action id", advice)
     videos, video = table.videos()
@@ -414,63 +425,119 @@ def _fits(fields: list[str], names: tuple[str, ...]) -> bool:
 
 def _read(path: PathLike, names: tuple[str, ...], widths: tuple[int, ...]) -> "_Table":
     path = Path(path)
-    return _parse(path, _read_bytes(path), names, widths)
+    return _parse(path, _read_buffer(path), names, widths)
 
 
 def _read_with_empty_keyframes(path: Path) -> tuple["_Table", "_Table | None"]:
     """Ground truth's rows of boxes, and its rows of two columns, if there are any."""
-    data = _read_bytes(path)
-    if data.count(b",") == (data.count(b"\n") + 1) * data[: _first_line_end(data)].count(b","):
+    data = _read_buffer(path)
+    commas, ends = _count(data, b","), _count(data, b"\n")
+    if commas == (ends + 1) * _first_line(data).count(b","):
         return _parse(path, data, _GROUND_TRUTH, (7, 8)), None  # rows of one width, as usual
-    lines = data.splitlines()
+    lines = data.to_pybytes().splitlines()
     bare = np.array([line.count(b",") == 1 for line in lines], np.bool_)
     if not bare.any() or bare.all():
         return _parse(path, data, _GROUND_TRUTH, (7, 8)), None
     tables = []
     for chosen, names, widths in ((~bare, _GROUND_TRUTH, (7, 8)), (bare, _EXCLUSION, (2,))):
         rows = np.flatnonzero(chosen)
-        part = b"\n".join(lines[i] for i in rows.tolist())
+        part = _own(b"\n".join(lines[i] for i in rows.tolist()))
         tables.append(_parse(path, part, names, widths, lines=rows + 1))
     return tables[0], tables[1]
 
 
-def _read_bytes(path: Path) -> bytes:
-    """The file without byte order mark and without blank lines at the end."""
+def _open(path: Path) -> IO[bytes]:
     form = "text, one line for each row or class,"
-    with open_data(path, AvaFileError, form=form, refused=("pickle", "array", "zip", "JSON")) as file:
-        data = file.read()
+    return open_data(path, AvaFileError, form=form, refused=("pickle", "array", "zip", "JSON"))
+
+
+def _refuse_utf_16(path: Path, data: bytes) -> None:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         _fail(path, 1, "the text is UTF-16, not UTF-8", "save the file as UTF-8")
-    return data.removeprefix(b"\xef\xbb\xbf").rstrip()
+
+
+def _read_buffer(path: Path) -> Any:
+    """The file as a buffer of Arrow's, without byte order mark and without blank lines at the end.
+
+    Read straight into Arrow's own memory: one of its threads may release the text last, and a thread that
+    releases a Python object while the interpreter exits aborts the process.
+    """
+    pa, _ = _arrow()
+    with _open(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = pa.allocate_buffer(size)
+        read = file.readinto(memoryview(_bytes_of(data))) if size else 0  # type: ignore[attr-defined]
+        rest = file.read()
+    if rest or read < size:  # a pipe has no size
+        data = _own(data[:read].to_pybytes() + rest)
+    head = data[:3].to_pybytes()
+    _refuse_utf_16(path, head)
+    begin, end = len(_MARK) if head == _MARK else 0, data.size
+    while end > begin:
+        window = max(begin, end - 2**12)
+        if tail := data[window:end].to_pybytes().rstrip():
+            end = window + len(tail)
+            break
+        end = window
+    return data[begin:end]
+
+
+def _own(data: bytes) -> Any:
+    """A copy in Arrow's own memory."""
+    pa, _ = _arrow()
+    buffer = pa.allocate_buffer(len(data))
+    _bytes_of(buffer)[:] = np.frombuffer(data, np.uint8)
+    return buffer
+
+
+def _bytes_of(buffer: Any) -> NDArray[np.uint8]:
+    return np.frombuffer(buffer, np.uint8) if buffer.size else np.zeros(0, np.uint8)
+
+
+def _count(data: Any, byte: bytes) -> int:
+    """How often a byte is in a buffer; block by block, which stays in the cache."""
+    return sum(int(np.count_nonzero(block == ord(byte))) for block in _blocks(data))
+
+
+def _blocks(data: Any, shared: int = 0) -> Iterator[NDArray[np.uint8]]:
+    """The bytes of a buffer in blocks, each with so many bytes of the next."""
+    view = _bytes_of(data)
+    for begin in range(0, len(view), _BLOCK):
+        yield view[begin : begin + _BLOCK + shared]
 
 
 def _parse(
     path: Path,
-    data: bytes,
+    data: Any,
     names: tuple[str, ...],
     widths: tuple[int, ...],
     *,
     lines: Ints | None = None,
 ) -> "_Table":
-    """Split a file into its columns, with Arrow if it accepts the file.
+    """Split a buffer into its columns, with Arrow if it accepts it.
 
     names: of the columns, left to right; widths: how many of them a file may have. All rows of a
     file have the width of its first, and row i is line i + 1, or line lines[i] of a part of a file.
     """
-    lines = np.arange(1, data.count(b"\n") + data.count(b"\r") + 2) if lines is None else lines
-    first = data[: _first_line_end(data)].decode("utf-8", "replace").split(",")
+    first_line, begin = _first_line(data), 1
+    first = first_line.decode("utf-8", "replace").split(",")
     if len(first) > 1 and all(field.strip(' \t"')[:1].isalpha() for field in first[1:]):
         order = _columns_by_name(path, first, names, widths)
-        data = data[_first_line_end(data) :].removeprefix(b"\r").removeprefix(b"\n")
+        end = data[len(first_line) : len(first_line) + 2].to_pybytes()
+        ends = len(end) - len(end.removeprefix(b"\r").removeprefix(b"\n"))
+        data = data[len(first_line) + ends :]
         if order != sorted(order):
-            data = b"\n".join(_reordered(row, order) for row in data.splitlines())
-        lines, first = lines[1:], data[: _first_line_end(data)].decode("utf-8", "replace").split(",")
+            rows = data.to_pybytes().splitlines()
+            data = _own(b"\n".join(_reordered(row, order) for row in rows))
+        lines, begin = None if lines is None else lines[1:], 2
+        first = _first_line(data).decode("utf-8", "replace").split(",")
     columns = None
-    if data and len(first) in widths:
+    if data.size and len(first) in widths:
         columns = _arrow_columns(data, names[: len(first)])
     if columns is None:
-        columns = _python_columns(path, data, names, widths, lines)
-    return _Table(path, data, columns, lines)
+        numbers = count(begin) if lines is None else lines.tolist()
+        columns = _python_columns(path, data.to_pybytes(), names, widths, numbers)
+    return _Table(path, data, columns, begin, lines)
 
 
 def _columns_by_name(
@@ -501,50 +568,96 @@ def _reordered(row: bytes, order: list[int]) -> bytes:
     return b",".join(fields[i] for i in order) if len(fields) == len(order) else row
 
 
-def _arrow_columns(data: bytes, names: tuple[str, ...]) -> dict[str, Any] | None:
-    """Columns by Arrow, or None where it rejects the file. It accepts no number that Python rejects."""
-    pa, csv = _arrow()
+def _arrow_columns(data: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
+    """Columns by Arrow, or None where it rejects the file. It accepts no number that Python rejects.
+
+    It reads 0x1F and -0 as whole numbers: a file that may have them is read with these as text.
+    """
+    pa, _ = _arrow()
     text = pa.dictionary(pa.int32(), pa.utf8())
-    # In Arrow's own memory: one of its threads may release the text last, and a thread that releases
-    # a Python object while the interpreter exits aborts the process.
-    own = pa.allocate_buffer(len(data))
-    np.frombuffer(own, np.uint8)[:] = np.frombuffer(data, np.uint8)
-    try:
-        table = csv.read_csv(
-            pa.BufferReader(own),
-            read_options=csv.ReadOptions(column_names=names),
-            parse_options=csv.ParseOptions(quote_char=False, double_quote=False, ignore_empty_lines=False),
-            convert_options=csv.ConvertOptions(
-                column_types={name: pa.float64() if name in _NUMBERS else text for name in names},
-                null_values=[],  # NA is a valid video name
-                strings_can_be_null=False,
-            ),
-        )
-    except pa.ArrowInvalid:
-        return None
-    columns: dict[str, Any] = {}
-    for name in names:
+    for whole in (pa.int64(), text):
+        if whole != text and any(_strange(block) for block in _blocks(data, shared=2)):
+            continue
+        types = {name: pa.float64() if name in _NUMBERS else whole for name in names}
+        try:
+            table = _read_csv(data, types | {"video": text})
+        except pa.ArrowInvalid:
+            continue
+        return _as_arrays(table)
+    return None
+
+
+def _strange(block: NDArray[np.uint8]) -> bool:
+    """Whether a block of text may have a whole number like 0x1F, or -0."""
+    before, at, after = block[:-2], block[1:-1], block[2:]
+    hexadecimal = ((after | 32) == ord("x")) & (at == ord("0")) & (before <= ord(","))
+    negative = (before == ord("-")) & (at == ord("0")) & (after != ord("."))
+    return bool(hexadecimal.any() or negative.any())
+
+
+def _read_csv(data: Any, types: Mapping[str, Any]) -> Any:
+    pa, csv = _arrow()
+    return csv.read_csv(
+        pa.BufferReader(data),
+        read_options=csv.ReadOptions(column_names=list(types)),
+        parse_options=csv.ParseOptions(quote_char=False, double_quote=False, ignore_empty_lines=False),
+        convert_options=csv.ConvertOptions(
+            column_types=dict(types),
+            null_values=[],  # NA is a valid video name
+            strings_can_be_null=False,
+        ),
+    )
+
+
+def _as_arrays(table: Any) -> dict[str, Any]:
+    """Arrow's columns as `_Table` has them; each is freed when it is copied, since files have gigabytes."""
+    columns: dict[str, Any] = dict.fromkeys(table.column_names)
+    if set(_BOX) <= columns.keys():
+        # As one array, row by row, filled chunk by chunk, which stays in the cache.
+        box = np.empty((len(table), len(_BOX)))
+        at = 0
+        for chunk in table.select(_BOX).to_batches():
+            parts = [_values(column, np.float64) for column in chunk.columns]
+            np.stack(parts, axis=1, out=box[at : at + len(chunk)])
+            at += len(chunk)
+            del chunk, parts
+        table = table.drop_columns(_BOX)
+        columns |= {name: box[:, i] for i, name in enumerate(_BOX)}
+    for name in table.column_names:
         column = table[name]
-        table = table.drop_columns(name)  # frees its memory: files have gigabytes
-        if name in _NUMBERS:
-            columns[name] = column.to_numpy()
+        table = table.drop_columns(name)
+        if hasattr(column.type, "index_type"):
+            column = column.unify_dictionaries()
+            texts = column.chunk(0).dictionary.to_pylist()
+            columns[name] = (texts, _joined([chunk.indices for chunk in column.chunks], np.int32))
         else:
-            whole = column.unify_dictionaries().combine_chunks()
-            codes = whole.indices.to_numpy().astype(np.int64)
-            columns[name] = (whole.dictionary.to_pylist(), codes)
-            del whole
+            columns[name] = _joined(column.chunks, np.float64 if name in _NUMBERS else np.int64)
         del column
-    pa.default_memory_pool().release_unused()
     return columns
 
 
+def _joined(chunks: Sequence[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    """Arrow's chunks of numbers as one array, of int64 for whole numbers."""
+    whole = np.empty(sum(map(len, chunks)), np.float64 if dtype == np.float64 else np.int64)
+    at = 0
+    for chunk in chunks:
+        whole[at : at + len(chunk)] = _values(chunk, dtype)
+        at += len(chunk)
+    return whole
+
+
+def _values(array: Any, dtype: type[np.generic]) -> NDArray[Any]:
+    """Arrow's array of numbers, none missing, without a copy: its own way there imports pandas."""
+    return np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]
+
+
 def _python_columns(
-    path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int, ...], lines: Ints
+    path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int, ...], lines: Iterable[int]
 ) -> dict[str, Any]:
     """The same line by line in Python. AvaFileError at the first wrong one, of this line of the file."""
     rows: list[list[str]] = []
-    width, begin = widths[-1], int(lines[0]) if len(lines) else 1
-    for line, raw in zip(lines.tolist(), data.splitlines(), strict=False):
+    width, begin = widths[-1], 1
+    for line, raw in zip(lines, data.splitlines(), strict=False):
         text = _decode(path, raw, line)
         fields = text.split(",")
         if not rows and len(fields) in widths:
@@ -561,6 +674,7 @@ def _python_columns(
         for name, field in zip(names, fields, strict=False):
             if name in _NUMBERS and not _NUMBER.fullmatch(field):
                 _fail_field(path, line, names.index(name), name, field, "a number is needed")
+        begin = begin if rows else line
         rows.append(fields)
 
     columns: dict[str, Any] = {}
@@ -582,9 +696,15 @@ def _arrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.csv
 
 
-def _first_line_end(data: bytes) -> int:
-    ends = (data.find(end) for end in (b"\n", b"\r"))
-    return min((end for end in ends if end >= 0), default=len(data))
+def _first_line(data: Any) -> bytes:
+    """The first line of a buffer, without its end."""
+    size = 2**12
+    while True:
+        head: bytes = data[:size].to_pybytes()
+        ends = [at for at in (head.find(b"\n"), head.find(b"\r")) if at >= 0]
+        if ends or len(head) < size:
+            return head[: min(ends, default=len(head))]
+        size *= 16
 
 
 def _decode(path: Path, raw: bytes, line: int = 1) -> str:
@@ -604,15 +724,17 @@ def _decode(path: Path, raw: bytes, line: int = 1) -> str:
 class _Table:
     """A parsed file: path and bytes for messages, and the columns left to right, by name.
 
-    A number column is (N,) float64; a text column is a pair, its distinct values and the (N,) codes
+    A number column is (N,) float64 or int64; a text column is a pair, its distinct values and the (N,) codes
     of the rows.
     """
 
     path: Path
-    data: bytes
+    data: Any
     columns: dict[str, Any]
-    lines: Ints
-    """The line of each row."""
+    begin: int
+    """The line of the first row,"""
+    lines: Ints | None
+    """or, of a part of a file, that of each row."""
 
     def videos(self) -> tuple[tuple[str, ...], Ints]:
         """The video names and each row's index into them, (N,)."""
@@ -623,7 +745,11 @@ class _Table:
         return tuple(names), codes
 
     def integers(self, name: str, advice: str, limit: int = 10**18, *, least: int = 0) -> Ints:
-        """A text column as whole numbers, least (0 or -1) to limit - 1; each distinct text is parsed once."""
+        """A column as whole numbers, least (0 or -1) to limit - 1; each distinct text is parsed once."""
+        if not isinstance(self.columns[name], tuple):
+            read: Ints = self.columns[name]
+            self.check((read < least) | (read >= limit), name, advice)
+            return read
         texts, codes = self.columns[name]
         parsed = [_INTEGER.fullmatch(text) for text in texts]
         values = [int(match[1]) if match else -2 for match in parsed]
@@ -635,11 +761,14 @@ class _Table:
 
     def seconds(self) -> Ints:
         """The seconds, (N,): of decimals the whole number below."""
+        advice = "the second is a number, such as 0902"
+        if not isinstance(self.columns["second"], tuple):
+            return self.integers("second", advice, FRAME_LIMIT)
         texts, codes = self.columns["second"]
         parsed = [_SECOND.fullmatch(text) for text in texts]
         values = [int(match[1]) if match else -1 for match in parsed]
         value: Ints = np.array([v if v < FRAME_LIMIT else -1 for v in values], dtype=np.int64)[codes]
-        self.check(value < 0, "second", "the second is a number, such as 0902")
+        self.check(value < 0, "second", advice)
         if any(match and (match[2] or "").strip(".0") for match in parsed):
             self._check_decimals(texts, codes, value)
         return value
@@ -657,9 +786,10 @@ class _Table:
 
     def action_ids(self, known_ids: Collection[int] | None) -> Ints:
         """The action ids, (N,), all known."""
-        texts, codes = self.columns["action id"]
-        empty = np.array([not text.strip() for text in texts], dtype=np.bool_)[codes]
-        self.check(empty, "action id", "this looks like a person-box file; read those with read_persons")
+        if isinstance(self.columns["action id"], tuple):
+            texts, codes = self.columns["action id"]
+            empty = np.array([not text.strip() for text in texts], dtype=np.bool_)[codes]
+            self.check(empty, "action id", "this looks like a person-box file; read those with read_persons")
         label = self.integers("action id", "an action id is a whole number, such as 12")
         ids = np.array(sorted(AVA_IDS if known_ids is None else known_ids), dtype=np.int64)
         listed = f"{ids[0]} to {ids[-1]}" if len(ids) else "none"
@@ -667,7 +797,11 @@ class _Table:
             listed = ", ".join(map(str, ids[:5].tolist())) + (", .." if len(ids) > 5 else "")
         counted = "" if len(ids) and ids[0] == 0 else "; ids count from 1, not from 0"
         advice = f"the known action ids are {listed}{counted}"
-        self.check(lookup(ids, label) < 0, "action id", advice)
+        if len(ids) and ids[-1] - ids[0] == len(ids) - 1:
+            unknown = (label < ids[0]) | (label > ids[-1])
+        else:
+            unknown = lookup(ids, label) < 0
+        self.check(unknown, "action id", advice)
         return label
 
     def floats(self, names: tuple[str, ...]) -> Floats:
@@ -675,7 +809,11 @@ class _Table:
         for name in names:
             bad = ~np.isfinite(self.columns[name])
             self.check(bad, name, "a finite number is needed; was it 0 / 0?")
-        return np.stack([self.columns[name] for name in names], axis=1)
+        columns = [self.columns[name] for name in names]
+        whole = columns[0].base
+        if whole is not None and whole.shape == (len(whole), len(names)):
+            return whole  # the columns are its own
+        return np.stack(columns, axis=1)
 
     def scores(self) -> Floats:
         """The scores, (N,), all finite."""
@@ -685,8 +823,9 @@ class _Table:
         """AvaFileError at the first wrong row, (N,), with the text of the column there."""
         if wrong.any():
             row, column = int(np.argmax(wrong)), list(self.columns).index(name)
-            field = self.data.splitlines()[row].decode("utf-8").split(",")[column]
-            _fail_field(self.path, int(self.lines[row]), column, name, field, advice)
+            field = self.data.to_pybytes().splitlines()[row].decode("utf-8").split(",")[column]
+            line = self.begin + row if self.lines is None else int(self.lines[row])
+            _fail_field(self.path, line, column, name, field, advice)
 
 
 def _is_name(name: str) -> bool:

@@ -340,14 +340,15 @@ def match_frames(
 
     gt_row, det_row = np.flatnonzero(gt_kept), np.flatnonzero(det_kept)
     gt_class, gt_frame = gt_class[gt_row], gt_frame[gt_row]
-    det_class, det_frame = det_class[det_row], det_frame[det_row]
-    score = detections.score[det_row]
+    box, score = detections.box, detections.score
+    if len(det_row) < len(score):  # else they would be copied as they are
+        box, score, det_class, det_frame = (x[det_row] for x in (box, score, det_class, det_frame))
     # A detection can only match ground truth of its own frame and class.
     assigned = match(
         gt_frame * len(ids) + gt_class,
         ground_truth.box[gt_row],
         det_frame * len(ids) + det_class,
-        detections.box[det_row],
+        box,
         score if protocol.by_score else None,
         iou=rules.iou,
         plus_one=rules.iou_plus_one,

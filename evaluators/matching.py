@@ -183,11 +183,14 @@ def lookup(table: Ints, value: Ints) -> Ints:
         at = np.minimum(np.searchsorted(table, value), len(table) - 1)
         return np.where(table[at] == value, at, -1)
     # Dense numbers: an array with one entry per possible value, and a last one for "absent".
-    index = np.full(span + 1, -1, dtype=np.int64)
+    narrow = 2**16 < span and len(table) < 2**31  # a large table of narrow numbers is looked up faster
+    index = np.full(span + 1, -1, dtype=np.int32 if narrow else np.int64)
     index[table - low] = np.arange(len(table))
-    at = value - low
-    at[(at < 0) | (at >= span)] = span
-    return index[at]
+    if len(value) == 0 or (value.min() >= low and value.max() < low + span):
+        at = value if low == 0 else value - low
+    else:
+        at = np.where((value >= low) & (value < low + span), value - low, span)
+    return index[at].astype(np.int64, copy=False)
 
 
 def run_starts(ordered: Ints) -> Bools:
