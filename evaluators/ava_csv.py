@@ -466,7 +466,7 @@ def _read_buffer(path: Path) -> Any:
     with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
         data = pa.allocate_buffer(size)
-        read = file.readinto(memoryview(_bytes_of(data))) if size else 0  # type: ignore[attr-defined]
+        read = file.readinto(_bytes_of(data).data) if size else 0  # type: ignore[attr-defined]
         rest = file.read()
     if rest or read < size:  # a pipe has no size
         data = _own(data[:read].to_pybytes() + rest)

@@ -342,7 +342,8 @@ def match_frames(
     gt_class, gt_frame = gt_class[gt_row], gt_frame[gt_row]
     box, score = detections.box, detections.score
     if len(det_row) < len(score):  # else they would be copied as they are
-        box, score, det_class, det_frame = (x[det_row] for x in (box, score, det_class, det_frame))
+        box, score = box[det_row], score[det_row]
+        det_class, det_frame = det_class[det_row], det_frame[det_row]
     # A detection can only match ground truth of its own frame and class.
     assigned = match(
         gt_frame * len(ids) + gt_class,
@@ -421,11 +422,24 @@ def average_precision(true_positive: Bools, score: Floats, num_ground_truth: int
         )
     if num_ground_truth == 0:
         return nan
-    order = np.argsort(-score, kind="stable")
-    rank = np.flatnonzero(true_positive[order]) + 1  # of each true positive, from 1
+    rank = _ranks(true_positive, score)
     precision = np.arange(1, len(rank) + 1) / rank
     interpolated = np.maximum.accumulate(precision[::-1])
     return float(interpolated.sum() / num_ground_truth)
+
+
+def _ranks(true_positive: Bools, score: Floats) -> Ints:
+    """The ranks by score of the true positives, ascending, from 1; equal scores rank in row order.
+
+    The scores of both kinds are sorted by themselves, which is several times as fast as finding the order of
+    all: a rank is that among its kind, and the number of false positives above.
+    """
+    found, wrong = np.sort(score[true_positive])[::-1], np.sort(score[~true_positive])
+    above = len(wrong) - np.searchsorted(wrong, found, side="right")
+    if (above != len(wrong) - np.searchsorted(wrong, found, side="left")).any():  # equal scores of both kinds
+        order = np.argsort(-score, kind="stable")
+        return np.flatnonzero(true_positive[order]) + 1
+    return above + np.arange(1, len(found) + 1)
 
 
 def raw_average_precision(true_positive: Bools, score: Floats, num_ground_truth: int) -> float:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.frame_map import Detections
-from evaluators.matching import Bools, Floats, Ints, box_iou, candidate_pairs, run_starts
-from evaluators.tubes import OverlapRules, Tubes, class_of_video, leaders, suppress_tubes
+from evaluators.matching import Bools, Floats, Ints, box_iou, candidate_pairs, first_best, run_starts
+from evaluators.tubes import OverlapRules, Tubes, class_of_video, suppress_tubes
 
 Floats32 = NDArray[np.float32]
 
@@ -61,7 +61,7 @@ LINKINGS: dict[str, Linking | Viterbi] = {
 """Linkings that are published by, by name."""
 
 _YOWO_OVERLAP = OverlapRules(least_shared=2)
-_CHUNK = 4_000_000  # box pairs of neighbouring frames per step; bounds the memory
+_CHUNK = 1_000_000  # box pairs of neighbouring frames per step; bounds the memory
 
 
 def link(
@@ -92,7 +92,9 @@ def _link_frames(detections: Detections, rules: Linking) -> Tubes:
     tube = _link_rows(group, dets, rules)
 
     # Rows tube by tube: the score of a tube is the mean over its detections, before interpolation.
-    order = np.lexsort((dets.frame, tube))
+    order = np.argsort(tube, kind="stable")  # files are in the order of frames, as a rule
+    if ((np.diff(dets.frame[order]) <= 0) & (np.diff(tube[order]) == 0)).any():
+        order = np.lexsort((dets.frame, tube))
     dets, tube = dets.take(order), tube[order]
     first = np.flatnonzero(run_starts(tube))
     last = np.append(first[1:], len(tube)) - 1 if len(first) else first
@@ -115,49 +117,38 @@ def _link_frames(detections: Detections, rules: Linking) -> Tubes:
 
 def _suppress_boxes(detections: Detections, group: Ints, rules: Linking) -> tuple[Ints, Floats]:
     """The rows that box NMS leaves, in file order, and their scores."""
-    order = np.lexsort((-detections.score, detections.frame, group))
     stride = 1 + int(detections.frame.max(initial=0))
-    frame = group[order] * stride + detections.frame[order]  # one number per class of a frame
-    if rules.soft:
-        return _suppress_softly(detections, order, frame, rules)
-    left = np.arange(len(order))
-    kept = [left[:0]]
-    for _ in range(rules.keep):  # in round k every frame keeps its k-th box
-        if len(left) == 0:
-            break
-        best, leader = leaders(frame[left])
-        kept.append(order[left[best]])
-        iou = box_iou(detections.box[order[left]], detections.box[order[left[leader]]], plus_one=True)
-        left = left[(iou <= rules.box_nms) & ~best]
-    rows = np.sort(np.concatenate(kept))
-    return rows, detections.score[rows]
-
-
-def _suppress_softly(detections: Detections, order: Ints, frame: Ints, rules: Linking) -> tuple[Ints, Floats]:
-    """The best-scored rows of each frame after MOC's soft NMS, and their new scores.
-
-    By descending score, a box lowers the scores of those that overlap it; a lowered box lowers no others.
-    """
-    box, score = detections.box[order], detections.score[order]
-    left = np.arange(len(order))
-    while len(left):
-        best, leader = leaders(frame[left])
-        iou = box_iou(box[left], box[left[leader]], plus_one=True)
-        lowered = (iou > rules.box_nms) & ~best
-        score[left[lowered]] *= 1 - iou[lowered]
-        left = left[~lowered & ~best]
-    again = np.lexsort((-score, frame))
-    _, first = leaders(frame[again])
-    kept = again[np.arange(len(again)) - first < rules.keep]
-    kept = kept[np.argsort(order[kept])]
-    return order[kept], score[kept]
+    cell = group * stride + detections.frame  # one number per class of a frame
+    score = detections.score.copy()
+    left, kept = np.argsort(cell, kind="stable"), []
+    while len(left) and (rules.soft or len(kept) < rules.keep):  # round k: the k-th box of a frame
+        first = np.flatnonzero(run_starts(cell[left]))
+        best = first_best(detections.score[left], first)
+        kept.append(left[best])
+        others = np.ones(len(left), np.bool_)
+        others[best] = False
+        leader = np.repeat(left[best], np.diff(first, append=len(left)))[others]
+        left = left[others]
+        iou = box_iou(detections.box[left], detections.box[leader], plus_one=True)
+        near = iou > rules.box_nms
+        if rules.soft:
+            score[left[near]] *= 1 - iou[near]
+            kept.append(left[near])
+        left = left[~near]
+    rows = np.sort(np.concatenate(kept)) if kept else left
+    if rules.soft:  # the best by their new scores; a lowered box lowered no others
+        rows = rows[np.lexsort((-score[rows], cell[rows]))]
+        first = np.flatnonzero(run_starts(cell[rows]))
+        place = np.arange(len(rows)) - np.repeat(first, np.diff(first, append=len(rows)))
+        rows = np.sort(rows[place < rules.keep])
+    return rows, score[rows]
 
 
 def _link_rows(group: Ints, dets: Detections, rules: Linking) -> Ints:
     """The tube of each detection, (K,)."""
     frame, score = dets.frame, dets.score
     tube = np.full(len(group), -1, dtype=np.int64)
-    by_frame = np.argsort(frame, kind="stable")
+    by_frame = np.argsort(frame.astype(np.min_scalar_type(int(frame.max(initial=0)))), kind="stable")
     borders = np.flatnonzero(run_starts(frame[by_frame]))
     # Active tubes, one entry each: their last row, the sum and the number of their scores.
     last, total, count = np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64)
@@ -191,17 +182,16 @@ def _link_pairs(new: Ints, old: Ints, new_key: Floats, old_key: Floats) -> tuple
     rank the tubes alike, so a pair that is the first choice of both is final, and rounds of such
     pairs give the sequential result.
     """
-    rank_new, rank_old = _ranks(new_key), _ranks(old_key)
+    rank_new, rank_old = _ranks(new_key, new), _ranks(old_key, old)
     linked = [np.stack([new[:0], old[:0]])]
     while len(new):
-        by_new = np.lexsort((rank_old[old], new))
-        by_old = np.lexsort((rank_new[new], old))
-        first_choices = np.zeros(len(new), dtype=np.int64)
-        first_choices[by_new[run_starts(new[by_new])]] += 1
-        first_choices[by_old[run_starts(old[by_old])]] += 1
-        final = first_choices == 2
+        of_new, of_old = np.full(len(rank_new), len(rank_old)), np.full(len(rank_old), len(rank_new))
+        np.minimum.at(of_new, new, rank_old[old])
+        np.minimum.at(of_old, old, rank_new[new])
+        final = (of_new[new] == rank_old[old]) & (of_old[old] == rank_new[new])
         linked.append(np.stack([new[final], old[final]]))
-        left = ~np.isin(new, new[final]) & ~np.isin(old, old[final])
+        of_new[new[final]], of_old[old[final]] = -1, -1
+        left = (of_new[new] >= 0) & (of_old[old] >= 0)
         new, old = new[left], old[left]
     pairs = np.concatenate(linked, axis=1)
     return pairs[0], pairs[1]
@@ -222,9 +212,13 @@ def _interpolate(tubes: Tubes) -> Tubes:
     return replace(tubes, tube=tubes.tube[row], frame=tubes.frame[row] + along, box=box)
 
 
-def _ranks(key: Floats) -> Ints:
-    rank = np.empty(len(key), dtype=np.int64)
-    rank[np.argsort(key, kind="stable")] = np.arange(len(key))
+def _ranks(key: Floats, used: Ints) -> Ints:
+    """The ranks of those keys (K,) that are used, numbers of keys in any order; 0 for the others."""
+    among = np.zeros(len(key), np.bool_)
+    among[used] = True
+    some = np.flatnonzero(among)
+    rank = np.zeros(len(key), dtype=np.int64)
+    rank[some[np.argsort(key[some], kind="stable")]] = np.arange(len(some))
     return rank
 
 
@@ -291,16 +285,18 @@ def _slots(frame: Ints, first: Ints, boxes: Ints, length: Ints, width: int) -> I
 def _paths(dets: Detections, rows: Ints, most: int) -> Iterator[tuple[Ints, Ints]]:
     """Up to `most` times: which of the G have another path, (g,), and its rows of detections, (g, F)."""
     groups, frames, width = rows.shape
-    there = rows >= 0
+    there: Bools = rows >= 0
     box, score = dets.box[rows], dets.score[rows]
     a, b = np.broadcast_arrays(box[:, :-1, :, None], box[:, 1:, None, :])
     iou = box_iou(a.reshape(-1, 4), b.reshape(-1, 4)).reshape(groups, frames - 1, width, width)
     before, after = score[:, :-1, :, None], score[:, 1:, None, :]
     edge = (iou + (before + after) + 0.5 * (before * after)).astype(np.float32)
-    within = there.any(2)  # the frames of each video; before it begins there are no boxes
-    free = there.copy()
+    within: Bools = np.logical_or.reduce(
+        there, axis=2
+    )  # the frames of each video; before it begins there are no boxes
+    free: Bools = there.copy()
     for _ in range(most):
-        open_ = np.flatnonzero((free.any(2) | ~within).all(1))
+        open_ = np.flatnonzero((free.any(axis=2) | ~within).all(axis=1))
         if not len(open_):
             return
         path = _best_path(edge[open_], free[open_], within[open_])

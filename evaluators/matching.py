@@ -65,44 +65,57 @@ def match_best(pairs: Pairs, num_detections: int, score: Floats | None, *, iou: 
     """
     target = np.full(num_detections, -1, dtype=np.int64)
     if len(pairs.det):
-        first = np.flatnonzero(run_starts(pairs.det))
-        best = np.maximum.reduceat(pairs.iou, first)
-        # Arg-max per detection: the least pair number among those that reach the maximum.
-        number = np.arange(len(pairs.det))
-        is_best = pairs.iou == np.repeat(best, np.diff(first, append=len(number)))
-        first_best = np.minimum.reduceat(np.where(is_best, number, len(number)), first)
-        enough = best >= iou
-        target[pairs.det[first[enough]]] = pairs.gt[first_best[enough]]
+        best = first_best(pairs.iou, np.flatnonzero(run_starts(pairs.det)))
+        best = best[pairs.iou[best] >= iou]
+        target[pairs.det[best]] = pairs.gt[best]
 
     contender = np.flatnonzero(target >= 0)
-    if score is None:
-        order = np.argsort(target[contender], kind="stable")
-    else:
-        order = np.lexsort((-score[contender], target[contender]))  # by target, then score; stable
-    contender = contender[order]
-    matched = contender[run_starts(target[contender])]
+    matched = contender[_best_scored(target[contender], None if score is None else score[contender])]
     assigned = np.full(num_detections, -1, dtype=np.int64)
     assigned[matched] = target[matched]
     return assigned
+
+
+def _best_scored(target: Ints, score: Floats | None) -> Ints:
+    """Of each target (K,), which of the K has the highest score (K,): the first of equals, or of all."""
+    order = np.argsort(target, kind="stable")
+    first = np.flatnonzero(run_starts(target[order]))
+    if score is None or not len(first):
+        return order[first]
+    return order[first_best(score[order], first)]
+
+
+def first_best(score: Floats, first: Ints) -> Ints:
+    """Of runs that begin at `first`, the place of the highest score (K,) of each; of equals, the first."""
+    best = np.repeat(np.maximum.reduceat(score, first), np.diff(first, append=len(score)))
+    place = np.where(score == best, np.arange(len(score)), len(score))
+    return np.minimum.reduceat(place, first)
 
 
 def match_unmatched(pairs: Pairs, det_group: Ints, score: Floats | None, *, iou: float) -> Ints:
     """`match` with `unmatched_only`, from candidate pairs: det_group and score are (M,). -> (M,)
 
     The rule is sequential: by descending score, each detection takes the unmatched box it overlaps
-    most. The rounds below give the same result for all groups at once. In a round every detection
+    most. Where every detection of a group overlaps one box enough, the best-scored of each box take it.
+    In the other groups, the rounds below give the same result for all at once. In a round every detection
     points at its best unmatched box; in each group, the detections before the first conflict (a box
     already pointed at) are assigned. A round assigns at least one box in each group with detections
     left, so there are at most as many rounds as boxes in a group.
     """
     assigned = np.full(len(det_group), -1, dtype=np.int64)
-    rank = np.arange(len(det_group))
-    if score is not None:
-        rank[np.argsort(-score, kind="stable")] = np.arange(len(score))
     enough = np.flatnonzero(pairs.iou >= iou)
-    order = np.lexsort((pairs.gt[enough], -pairs.iou[enough], rank[pairs.det[enough]]))
+    det, gt, overlap = pairs.det[enough], pairs.gt[enough], pairs.iou[enough]
+    again = np.zeros(len(det), dtype=np.bool_)  # pairs are sorted by detection
+    again[1:] = det[1:] == det[:-1]
+    choice = lookup(np.unique(det_group[det[again]]), det_group[det]) >= 0
+    alone = np.flatnonzero(~choice)
+    taken = alone[_best_scored(gt[alone], None if score is None else score[det[alone]])]
+    assigned[det[taken]] = gt[taken]
+
+    det, gt, overlap = det[choice], gt[choice], overlap[choice]
+    order = np.lexsort((gt, -overlap, det) if score is None else (gt, -overlap, det, -score[det]))
     # By descending score; the pairs of one detection by descending IoU.
-    det, gt = pairs.det[enough[order]], pairs.gt[enough[order]]
+    det, gt = det[order], gt[order]
     while len(det):
         first = run_starts(det)
         chooser, choice = det[first], gt[first]
@@ -183,7 +196,7 @@ def lookup(table: Ints, value: Ints) -> Ints:
         at = np.minimum(np.searchsorted(table, value), len(table) - 1)
         return np.where(table[at] == value, at, -1)
     # Dense numbers: an array with one entry per possible value, and a last one for "absent".
-    narrow = 2**16 < span and len(table) < 2**31  # a large table of narrow numbers is looked up faster
+    narrow = span > 2**16 and len(table) < 2**31  # a large table of narrow numbers is looked up faster
     index = np.full(span + 1, -1, dtype=np.int32 if narrow else np.int64)
     index[table - low] = np.arange(len(table))
     if len(value) == 0 or (value.min() >= low and value.max() < low + span):

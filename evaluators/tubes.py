@@ -129,8 +129,8 @@ def suppress_tubes(tubes: Tubes, threshold: float, rules: OverlapRules = ACT_OVE
 
 def class_of_video(rows: Detections | Tubes) -> Ints:
     """One number per (video, label)."""
-    labels, label = np.unique(rows.label, return_inverse=True)
-    return rows.video * len(labels) + label
+    labels = np.unique(rows.label)
+    return rows.video * len(labels) + lookup(labels, rows.label)
 
 
 def leaders(ordered: Ints) -> tuple[Bools, Ints]:

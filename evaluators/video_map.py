@@ -125,7 +125,8 @@ def video_map(
     gt = _ground_truth_tubes(ground_truth, ids)
     if isinstance(detections, Detections):
         linking = linking or LINKINGS[rules.linking]
-        det = link(detections.take(lookup(ids, detections.label) >= 0), linking, lengths=lengths)
+        evaluated = lookup(ids, detections.label) >= 0
+        det = link(detections if evaluated.all() else detections.take(evaluated), linking, lengths=lengths)
     else:
         linking, det = None, detections
 
