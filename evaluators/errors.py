@@ -30,6 +30,7 @@ from evaluators.frame_map import (
     pool,
 )
 from evaluators.matching import Bools, Ints, Pairs, box_iou, match_unmatched, pair_groups
+from evaluators.notebook import Shown
 
 CAUSES = ("wrong class", "poor box", "both", "duplicate", "background", "missed")
 WRONG_CLASS, POOR_BOX, BOTH, DUPLICATE, BACKGROUND, MISSED = range(6)
@@ -37,7 +38,7 @@ _CHUNK = 250_000  # detections per step; bounds the memory
 
 
 @dataclass(frozen=True)
-class ErrorBudget:
+class ErrorBudget(Shown):
     """How often each of CAUSES occurs, and the mAP gain of correcting it, in [0, 1]."""
 
     score: FrameMap

@@ -16,6 +16,7 @@ from typing import Literal, Self
 import numpy as np
 
 from evaluators.matching import Bools, Floats, Ints, has_positive_area, lookup, match, run_starts
+from evaluators.notebook import Shown
 
 FRAME_LIMIT = 2**31  # frames are below this, so that (video, frame, class) packs into one int64
 
@@ -242,7 +243,7 @@ class GroundTruthTubes(GroundTruth):
 
 
 @dataclass(frozen=True)
-class FrameMap:
+class FrameMap(Shown):
     """Frame-mAP and what it was computed over. Fractions in [0, 1], not per cent."""
 
     mAP: float  # mean of `ap` over `num_classes` of them; NaN when there is none

@@ -31,6 +31,7 @@ from evaluators.frame_map import (
     pool,
 )
 from evaluators.matching import Floats, Ints
+from evaluators.notebook import Shown
 from evaluators.resampling import mean_of_classes, resampled_ap
 
 _MOST_GROUPS = 1000  # of more videos several are left out at once: the time grows with G x V
@@ -38,7 +39,7 @@ _LEAST = 1e-3  # scores are this far from 0 and 1 on the logit scale, or a tenth
 
 
 @dataclass(frozen=True)
-class Intervals:
+class Intervals(Shown):
     """A frame-mAP and its intervals at `level`. Fractions in [0, 1].
 
     A class has none, NaN, if all its ground truth is in one video.
@@ -55,7 +56,7 @@ class Intervals:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """The second run minus the first. Fractions; positive where the second is better.
 
     p_value: two-sided, of Student's t. It is not corrected for multiple comparisons: of 60 equal classes,

@@ -120,7 +120,8 @@ def _suppress_boxes(detections: Detections, group: Ints, rules: Linking) -> tupl
     stride = 1 + int(detections.frame.max(initial=0))
     cell = group * stride + detections.frame  # one number per class of a frame
     score = detections.score.copy()
-    left, kept = np.argsort(cell, kind="stable"), []
+    left: Ints = np.argsort(cell, kind="stable")
+    kept: list[Ints] = []
     while len(left) and (rules.soft or len(kept) < rules.keep):  # round k: the k-th box of a frame
         first = np.flatnonzero(run_starts(cell[left]))
         best = first_best(detections.score[left], first)

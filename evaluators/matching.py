@@ -107,12 +107,12 @@ def match_unmatched(pairs: Pairs, det_group: Ints, score: Floats | None, *, iou:
     det, gt, overlap = pairs.det[enough], pairs.gt[enough], pairs.iou[enough]
     again = np.zeros(len(det), dtype=np.bool_)  # pairs are sorted by detection
     again[1:] = det[1:] == det[:-1]
-    choice = lookup(np.unique(det_group[det[again]]), det_group[det]) >= 0
-    alone = np.flatnonzero(~choice)
+    several = lookup(np.unique(det_group[det[again]]), det_group[det]) >= 0
+    alone = np.flatnonzero(~several)
     taken = alone[_best_scored(gt[alone], None if score is None else score[det[alone]])]
     assigned[det[taken]] = gt[taken]
 
-    det, gt, overlap = det[choice], gt[choice], overlap[choice]
+    det, gt, overlap = det[several], gt[several], overlap[several]
     order = np.lexsort((gt, -overlap, det) if score is None else (gt, -overlap, det, -score[det]))
     # By descending score; the pairs of one detection by descending IoU.
     det, gt = det[order], gt[order]

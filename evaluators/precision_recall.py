@@ -7,7 +7,7 @@ actor, against a threshold. The labels of the detections play no part.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,10 +21,14 @@ from evaluators.frame_map import (
     frame_keys,
 )
 from evaluators.matching import Bools, Floats, Ints, has_positive_area, lookup, match
+from evaluators.notebook import Shown, html, to_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
-class ActorScore:
+class ActorScore(Shown):
     """Precision and recall at one theta, pooled over frames. Fractions in [0, 1]."""
 
     precision: float  # NaN without detections above theta
@@ -42,6 +46,13 @@ class ActorCurve(NamedTuple):
     theta: Floats
     precision: Floats
     recall: Floats
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The curve by theta. ImportError without pandas."""
+        return to_frame(self)
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
 
 def actor_precision_recall(

@@ -3,14 +3,16 @@
     score = frame_map(ground_truth, detections, classes)
     print(summarise(score))
     plot(score).savefig("ap.svg")
+    score.to_frame()
 
 Matplotlib is imported by `plot`, and no display is needed.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
+from io import BytesIO
 from math import isnan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from evaluators.errors import CAUSES, ErrorBudget
 from evaluators.frame_map import FrameMap
 from evaluators.jackknife import Comparison, Intervals
 from evaluators.linking import LINKINGS
+from evaluators.notebook import Columns, columns, of_classes
 from evaluators.precision_recall import ActorCurve, ActorScore
 from evaluators.video_map import VideoMap
 
@@ -181,6 +184,65 @@ def _few(videos: int, single: int) -> str:
     return text
 
 
+# --- columns -------------------------------------------------------------------------------------
+
+
+@columns.register(FrameMap)
+def _(score: FrameMap) -> Columns:
+    return of_classes(score.classes, {"AP": score.ap})
+
+
+@columns.register(Intervals)
+def _(result: Intervals) -> Columns:
+    shares = {"AP": result.score.ap, "low": result.class_low, "high": result.class_high}
+    return of_classes(result.score.classes, shares, {"videos": result.class_videos})
+
+
+@columns.register(Comparison)
+def _(result: Comparison) -> Columns:
+    shares = {
+        "first": result.first.ap,
+        "second": result.second.ap,
+        "difference": result.class_difference,
+        "low": result.class_low,
+        "high": result.class_high,
+    }
+    made = of_classes(result.first.classes, shares, {"videos": result.class_videos})
+    made.columns["p_value"] = list(result.class_p_value.values())
+    return Columns(made.index, made.index_name, made.columns, made.counts | {"p_value"})
+
+
+@columns.register(VideoMap)
+def _(score: VideoMap) -> Columns:
+    by_class = {
+        name: [score.ap[threshold][i] for threshold in score.mAP] for i, name in score.classes.items()
+    }
+    return Columns(tuple(score.mAP), "threshold", {"mAP": list(score.mAP.values()), **by_class})
+
+
+@columns.register(ErrorBudget)
+def _(budget: ErrorBudget) -> Columns:
+    made: dict[str, list[Any]] = {
+        "mAP_gain": [budget.mAP_gain[cause] for cause in CAUSES],
+        "count": [budget.count[cause] for cause in CAUSES],
+    }
+    return Columns(CAUSES, "cause", made, frozenset({"count"}))
+
+
+@columns.register(ActorScore)
+def _(score: ActorScore) -> Columns:
+    shares = ("precision", "recall")
+    counts = ("true_positives", "false_positives", "actors")
+    made = {name: [getattr(score, name)] for name in (*shares, *counts)}
+    return Columns((score.theta,), "theta", made, frozenset(counts))
+
+
+@columns.register(ActorCurve)
+def _(curve: ActorCurve) -> Columns:
+    made = {"precision": curve.precision.tolist(), "recall": curve.recall.tolist()}
+    return Columns(tuple(curve.theta.tolist()), "theta", made)
+
+
 # --- figures -------------------------------------------------------------------------------------
 
 
@@ -263,7 +325,16 @@ def _axes(lines: int) -> tuple["Figure", "Axes"]:
         raise ImportError(
             "plot draws with matplotlib, which is not installed: pip install matplotlib"
         ) from error
-    figure = Figure(figsize=(7, 1.2 + 0.18 * max(lines, 12)), layout="constrained")
+
+    class Shown(Figure):
+        """A figure that Jupyter shows by itself, without pyplot and its global state."""
+
+        def _repr_png_(self) -> bytes:
+            image = BytesIO()
+            self.savefig(image, format="png")
+            return image.getvalue()
+
+    figure = Shown(figsize=(7, 1.2 + 0.18 * max(lines, 12)), layout="constrained")
     return figure, figure.subplots()
 
 

@@ -22,6 +22,7 @@ from evaluators.frame_map import (
 )
 from evaluators.linking import LINKINGS, Linking, Viterbi, link
 from evaluators.matching import Ints, Pairs, lookup, match_best, match_unmatched, pair_groups, run_starts
+from evaluators.notebook import Shown
 from evaluators.tubes import ACT_OVERLAP, OverlapRules, Tubes, tube_iou
 
 AVERAGED = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))  # 0.5:0.95
@@ -71,7 +72,7 @@ VIDEO_RULES = {
 
 
 @dataclass(frozen=True)
-class VideoMap:
+class VideoMap(Shown):
     """Video-mAP at each threshold of tube overlap. Fractions in [0, 1], not per cent."""
 
     mAP: dict[float, float]  # by threshold

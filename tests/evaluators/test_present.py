@@ -1,5 +1,6 @@
 """Summaries and plots of every result."""
 
+import html
 import io
 
 import numpy as np
@@ -98,3 +99,49 @@ def test_other_objects_are_refused():
 def test_plot_needs_no_display_and_does_not_import_pyplot():
     done = run_program("plot_without_pyplot.py")
     assert (done.returncode, done.stdout, done.stderr) == (0, "False False\n", "")
+
+
+# --- in a notebook -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_every_result_is_a_frame_and_shown_as_html(name):
+    result = RESULTS[name]
+    frame, shown = result.to_frame(), result._repr_html_()
+    assert list(frame.columns)
+    assert f"<th>{frame.index.name}</th>" in shown
+    assert shown.count("<tr>") == 1 + len(frame)
+    assert html.escape(summarise(result)) in shown
+    assert "nan" not in shown
+
+
+def test_frames_hold_the_numbers_of_the_result():
+    frame = RESULTS["intervals"].to_frame()
+    assert list(frame.columns) == ["class", "AP", "low", "high", "videos"]
+    assert frame.loc[1].tolist() == ["run", 1, pytest.approx(0.025 ** (1 / 2)), 1, 2]
+    assert frame.loc[3, ["AP", "low", "high"]].isna().all()
+    frame = RESULTS["compare"].to_frame()
+    assert frame.loc[2, "difference"] == -1
+    assert frame.loc[2, "p_value"] == 0.5
+    frame = RESULTS["video_map"].to_frame()
+    assert frame.loc[0.5, ["mAP", "run", "fly"]].tolist() == [pytest.approx(2 / 3), 1, 0]
+    assert RESULTS["errors"].to_frame().loc["wrong class"].tolist() == [1, 40]
+    assert RESULTS["actors"].to_frame().loc[0.2, "recall"] == 0.975
+
+
+def test_html_is_in_per_cent_escaped_and_of_a_hundred_rows():
+    score = frame_map(GROUND_TRUTH, DETECTIONS, {1: "<b>run</b> & jump", 3: "fly"})
+    shown = score._repr_html_()
+    assert "<td>&lt;b&gt;run&lt;/b&gt; &amp; jump</td><td>100.00</td>" in shown
+    assert "<td>fly</td><td>-</td>" in shown
+    many = Detections(
+        *(column.repeat(9, 0) if i else column for i, column in enumerate(COLUMNS)), np.linspace(0, 1, 9 * N)
+    )
+    curve = actor_curve(GROUND_TRUTH, many, CLASSES)
+    assert len(curve.theta) > 300
+    assert curve._repr_html_().count("<tr>") == 101
+    assert f".. and {len(curve.theta) - 100:,} more" in curve._repr_html_()
+
+
+def test_figures_show_themselves_without_pyplot():
+    assert plot(RESULTS["frame_map"])._repr_png_().startswith(b"\x89PNG")
