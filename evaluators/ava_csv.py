@@ -21,7 +21,7 @@ Python, which decides. Column 1 stays text: a video may be called 007, 1e5, NA, 
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -247,7 +247,7 @@ def read_annotations(
     if empty is None:
         return people, person
     return _with_empty_keyframes(people, empty), None if person is None else np.append(
-        person, np.full(len(empty.columns["second"][1]), -1)
+        person, np.full(len(empty.seconds()), -1)
     )
 
 
@@ -576,28 +576,23 @@ def _arrow_columns(data: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
     pa, _ = _arrow()
     text = pa.dictionary(pa.int32(), pa.utf8())
     for whole in (pa.int64(), text):
-        if whole != text and any(_strange(block) for block in _blocks(data, shared=2)):
-            continue
         types = {name: pa.float64() if name in _NUMBERS else whole for name in names}
         try:
-            table = _read_csv(data, types | {"video": text})
+            columns = _stream(data, types | {"video": text})
         except pa.ArrowInvalid:
             continue
-        return _as_arrays(table)
+        if whole == text or not _strange(data, columns):
+            return columns
     return None
 
 
-def _strange(block: NDArray[np.uint8]) -> bool:
-    """Whether a block of text may have a whole number like 0x1F, or -0."""
-    before, at, after = block[:-2], block[1:-1], block[2:]
-    hexadecimal = ((after | 32) == ord("x")) & (at == ord("0")) & (before <= ord(","))
-    negative = (before == ord("-")) & (at == ord("0")) & (after != ord("."))
-    return bool(hexadecimal.any() or negative.any())
+def _stream(data: Any, types: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a buffer by their types, as `_Table` has them. ArrowInvalid.
 
-
-def _read_csv(data: Any, types: Mapping[str, Any]) -> Any:
+    Block by block into arrays of their final size: files have gigabytes.
+    """
     pa, csv = _arrow()
-    return csv.read_csv(
+    reader = csv.open_csv(
         pa.BufferReader(data),
         read_options=csv.ReadOptions(column_names=list(types)),
         parse_options=csv.ParseOptions(quote_char=False, double_quote=False, ignore_empty_lines=False),
@@ -607,48 +602,60 @@ def _read_csv(data: Any, types: Mapping[str, Any]) -> Any:
             strings_can_be_null=False,
         ),
     )
-
-
-def _as_arrays(table: Any) -> dict[str, Any]:
-    """Arrow's columns as `_Table` has them; each is freed when it is copied, since files have gigabytes."""
-    columns: dict[str, Any] = dict.fromkeys(table.column_names)
-    if set(_BOX) <= columns.keys():
-        # As one array, row by row, filled chunk by chunk, which stays in the cache.
-        box = np.empty((len(table), len(_BOX)))
-        at = 0
-        for chunk in table.select(_BOX).to_batches():
-            parts = [_values(column, np.float64) for column in chunk.columns]
-            np.stack(parts, axis=1, out=box[at : at + len(chunk)])
-            at += len(chunk)
-            del chunk, parts
-        table = table.drop_columns(_BOX)
-        columns |= {name: box[:, i] for i, name in enumerate(_BOX)}
-    for name in table.column_names:
-        column = table[name]
-        table = table.drop_columns(name)
-        if hasattr(column.type, "index_type"):
-            column = column.unify_dictionaries()
-            texts = column.chunk(0).dictionary.to_pylist()
-            columns[name] = (texts, _joined([chunk.indices for chunk in column.chunks], np.int32))
-        else:
-            columns[name] = _joined(column.chunks, np.float64 if name in _NUMBERS else np.int64)
-        del column
-    return columns
-
-
-def _joined(chunks: Sequence[Any], dtype: type[np.generic]) -> NDArray[Any]:
-    """Arrow's chunks of numbers as one array, of int64 for whole numbers."""
-    whole = np.empty(sum(map(len, chunks)), np.float64 if dtype == np.float64 else np.int64)
+    rows = 1 + (_count(data, b"\n") or _count(data, b"\r"))
+    boxes = [name for name in types if name in _BOX]
+    box = np.empty((rows, len(boxes)))
+    texts: dict[str, dict[str, int]] = {name: {} for name, of in types.items() if hasattr(of, "index_type")}
+    columns: dict[str, Any] = {
+        name: np.empty(rows, np.float64 if name in _NUMBERS else np.int64)
+        for name in types
+        if name not in boxes
+    }
     at = 0
-    for chunk in chunks:
-        whole[at : at + len(chunk)] = _values(chunk, dtype)
-        at += len(chunk)
-    return whole
+    for batch in reader:
+        end = at + len(batch)
+        if end > rows:
+            raise pa.ArrowInvalid("line ends of two kinds")
+        if boxes:
+            parts = [_values(batch[name], np.float64) for name in boxes]
+            np.stack(parts, axis=1, out=box[at:end])
+        for name, column in columns.items():
+            if name in texts:
+                column[at:end] = _codes(batch[name], texts[name])
+            else:
+                column[at:end] = _values(batch[name], column.dtype.type)
+        at = end
+    columns = {name: column[:at] for name, column in columns.items()}
+    columns |= {name: (list(known), columns[name]) for name, known in texts.items()}
+    columns |= {name: box[:at, i] for i, name in enumerate(boxes)}
+    return {name: columns[name] for name in types}
+
+
+def _codes(array: Any, known: dict[str, int]) -> Ints:
+    """The numbers of the texts of a block, (K,); of texts that are not known yet, the next."""
+    texts = array.dictionary.to_pylist()
+    code = np.array([known.setdefault(text, len(known)) for text in texts], np.int64)
+    return code[_values(array.indices, np.int32)]
 
 
 def _values(array: Any, dtype: type[np.generic]) -> NDArray[Any]:
     """Arrow's array of numbers, none missing, without a copy: its own way there imports pandas."""
     return np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]
+
+
+def _strange(data: Any, columns: Mapping[str, Any]) -> bool:
+    """Whether a number of these that were read as whole ones may be like 0x1F, or -0, in the text."""
+    read = [
+        column for column in columns.values() if not isinstance(column, tuple) and column.dtype == np.int64
+    ]
+    zero = any(not column.all() for column in read)
+    for block in _blocks(data, shared=2):
+        before, at, after = block[:-2], block[1:-1], block[2:]
+        if (((after | 32) == ord("x")) & (at == ord("0")) & (before <= ord(","))).any():
+            return True
+        if zero and ((before == ord("-")) & (at == ord("0")) & (after != ord("."))).any():
+            return True
+    return False
 
 
 def _python_columns(
@@ -811,8 +818,8 @@ class _Table:
             self.check(bad, name, "a finite number is needed; was it 0 / 0?")
         columns = [self.columns[name] for name in names]
         whole = columns[0].base
-        if whole is not None and whole.shape == (len(whole), len(names)):
-            return whole  # the columns are its own
+        if whole is not None and whole.ndim == 2 and whole.shape[1] == len(names):
+            return whole[: len(columns[0])]  # the columns are its own
         return np.stack(columns, axis=1)
 
     def scores(self) -> Floats:

@@ -26,8 +26,9 @@ COMMIT = "ACTLOC_COMMIT"
 RUN, TRAINING = "benchmarks.run", "benchmarks.train.training"
 """Modules that a result and a trained model follow from, with all that they import."""
 SCORING = ("benchmarks.score", "evaluators.frame_map", "evaluators.matching")
-"""Not part of a training: a fix there scores again and does not train again. Validation in training chooses
-nothing but best.pt, and readers use the rows of `evaluators.frame_map`, not its rules."""
+"""Not part of a training, nor what it goes through by these alone: a fix there scores again and does not train
+again. Validation in training chooses nothing but best.pt, and readers use the rows of `evaluators.frame_map`,
+not its rules."""
 METHODS = {
     "two_stage": "actloc_core.two_stage",
     "detr": "actloc_core.detr",
@@ -60,8 +61,7 @@ def training_modules(exp: Experiment) -> frozenset[str]:
     used = {getattr(backbones, exp.backbone).__module__, METHODS.get(exp.method), *READERS.get(kind, ())}
     if exp.dataset.startswith("synthetic_"):
         used |= {*SCENES}
-    modules = _closure(TRAINING) - (_choices() - used)
-    return frozenset(m for m in modules if not any(m == s or m.startswith(f"{s}.") for s in SCORING))
+    return _closure(TRAINING, SCORING) - (_choices() - used)
 
 
 def scoring_modules() -> frozenset[str]:
@@ -94,10 +94,13 @@ def _choices() -> frozenset[str]:
 
 
 @cache
-def _closure(module: str) -> frozenset[str]:
+def _closure(module: str, without: tuple[str, ...] = ()) -> frozenset[str]:
     import grimp  # here, for a GPU is measured where it is missing, too
 
     graph = grimp.build_graph("benchmarks", "datasets", "actloc_core", "evaluators", cache_dir=None)
+    for name in graph.modules:
+        if any(name == left_out or name.startswith(f"{left_out}.") for left_out in without):
+            graph.remove_module(name)
     return frozenset({module, *graph.find_upstream_modules(module)})
 
 

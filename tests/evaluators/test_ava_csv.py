@@ -1,7 +1,9 @@
 """AVA's files: what is read, what is refused with which message, and what is written."""
 
 import os
+import re
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -715,3 +717,35 @@ def test_whole_numbers_may_end_with_a_point_and_zeros(parser, file):
     ground_truth, person = read_annotations(file(b"a,902.0,0.1,0.2,0.3,0.4,12.0,3.0\n"))
     assert (ground_truth.label.tolist(), person.tolist()) == ([12], [3])
     assert "found '12.5'" in refusal(read_groundtruth, file(b"a,902,0.1,0.2,0.3,0.4,12.5,3\n"))
+
+
+# --- whole numbers as Arrow would read them ------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", ["0x1F", "0X1f", "-0", "-00", "+5", "1e1"])
+@pytest.mark.parametrize("column", [1, 6])
+def test_numbers_that_arrow_would_take_for_whole_ones_are_refused(file, number, column):
+    fields = ["a", "0902", "0.1", "0.1", "0.5", "0.5", "12", "0.9"]
+    fields[column] = number
+    path = file(("b,0902,0.1,0.1,0.5,0.5,12,0.8\n" + ",".join(fields) + "\n").encode())
+    with pytest.raises(AvaFileError, match=rf"line 2, column {column + 1} .*found '{re.escape(number)}'"):
+        read_detections(path)
+
+
+def test_names_and_boxes_like_such_numbers_are_accepted(file):
+    path = file(b"0x1F,0902,-0,-0,0.5,0.5,12,0.9\n0X2,0902,-0.0,0,0.5,0.5,12,0.9\n")
+    found = read_detections(path)
+    assert found.videos == ("0x1F", "0X2")
+    assert found.box[:, :2].tolist() == [[0, 0], [0, 0]]
+    assert found.label.tolist() == [12, 12]
+
+
+def test_a_pipe_is_read_whole(tmp_path):
+    """A file without a size: process substitution, or standard input."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    text = "".join(f"v{i},0902,0.1,0.1,0.5,0.5,12,0.9\n" for i in range(5000))
+    writer = threading.Thread(target=path.write_text, args=(text,))
+    writer.start()
+    assert len(read_detections(path).video) == 5000
+    writer.join()
