@@ -68,6 +68,7 @@ from evaluators.precision_recall import actor_precision_recall as actor_precisio
 from evaluators.present import plot as plot
 from evaluators.present import summarise as summarise
 from evaluators.tubes import Tubes as Tubes
+from evaluators.version import __version__ as __version__
 from evaluators.video_map import VIDEO_RULES as VIDEO_RULES
 from evaluators.video_map import VideoMap as VideoMap
 from evaluators.video_map import video_map as video_map

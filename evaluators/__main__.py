@@ -9,8 +9,10 @@ import ctypes
 import difflib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from math import isnan, nan
@@ -38,7 +40,7 @@ from evaluators.ava_csv import (
     read_persons,
 )
 from evaluators.errors import ErrorBudget, error_budget
-from evaluators.files import atomic_write
+from evaluators.files import atomic_write, is_standard_output
 from evaluators.frame_map import (
     AVA_PROTOCOLS,
     UCF_PROTOCOLS,
@@ -54,6 +56,7 @@ from evaluators.jackknife import Comparison, Intervals, compare, intervals
 from evaluators.linking import LINKINGS, Linking
 from evaluators.precision_recall import actor_curve, actor_precision_recall
 from evaluators.present import class_table, comparison_table, percent, plot, summarise
+from evaluators.version import __version__
 from evaluators.video_map import VIDEO_RULES, VideoMap, video_map
 
 Json = dict[str, Any]
@@ -73,13 +76,28 @@ JSON_NAMES = {  # field of `Audit` -> its established name in the JSON file, whe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, 2 for bad input, 130 when interrupted."""
+    """Run one command and return its exit status: 0, 2 for bad input, 130 when interrupted, 141 when nobody
+    reads the output any more.
+    """
     options = _parser().parse_args(arguments)
     try:
-        for path in (options.json, getattr(options, "curve", None), getattr(options, "plot", None)):
-            if path is not None and not path.parent.is_dir():
+        named = [getattr(options, name, None) for name in ("json", "curve", "plot")]
+        outputs = [path for path in named if path is not None]
+        for path in outputs:
+            if not path.parent.is_dir():
                 raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
-        options.command(options)
+        printed = [path for path in outputs if is_standard_output(path)]
+        if len(printed) > 1:
+            raise ValueError(
+                f"{printed[0]} and {printed[1]} are both standard output; give one of them a file"
+            )
+        # The text then goes to standard error, so that another program can read what is written.
+        with redirect_stdout(sys.stderr) if printed else nullcontext():
+            options.command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's last flush complains
+        return 128 + signal.SIGPIPE
     except (ValueError, OSError, ImportError) as error:
         print(f"evaluators {options.name}: {error}", file=sys.stderr)
         return 2
@@ -534,6 +552,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="actloc-eval" if Path(sys.argv[0]).name == "actloc-eval" else "python -m evaluators",
         description="Frame-mAP, video-mAP and actor precision and recall of action detections.",
     )
+    parser.add_argument("--version", action="version", version=f"actloc {__version__}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
     csv = "AVA csv: video, second, x1, y1, x2, y2, action"
     pickle = "ACT's pickle, such as UCF101v2-GT.pkl"
@@ -545,7 +564,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=run)
         sub.add_argument("--groundtruth", type=Path, required=True, metavar="FILE", help=ground_truth)
-        sub.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
+        sub.add_argument(
+            "--json", type=Path, metavar="FILE", help="write all numbers to this file (-: standard output)"
+        )
         sub.add_argument("--plot", type=Path, metavar="FILE", help="plot the result: .svg, .png, .pdf")
         sub.add_argument(
             "--classes", nargs="+", metavar="CLASS", help="evaluate only these, by name or id (all)"

@@ -2,6 +2,8 @@
 
 import os
 import re
+import stat
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,10 +58,36 @@ def open_data(
     return file
 
 
+STANDARD_OUTPUT = Path("-")
+
+
+def is_standard_output(path: PathLike) -> bool:
+    """Whether a path is STANDARD_OUTPUT, or the file that this process has for it, such as /dev/stdout."""
+    if Path(path) == STANDARD_OUTPUT:
+        return True
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(1))
+    except OSError:
+        return False
+
+
 @contextmanager
 def atomic_write(path: PathLike) -> Iterator[IO[bytes]]:
-    """Open a file that replaces `path` when the block succeeds; on an error `path` stays as it was."""
-    path = Path(path)
+    """Open a file that replaces `path` when the block succeeds; on an error `path` stays as it was.
+
+    Links are followed and stay. A pipe or a device is never replaced but written into, and so is standard
+    output, which is also called -.
+    """
+    if is_standard_output(path):
+        sys.stdout.flush()
+        with os.fdopen(os.dup(1), "wb") as file:
+            yield file
+        return
+    path = Path(os.path.realpath(path))
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        with open(path, "wb") as file:
+            yield file
+        return
     # In the same folder, since a rename across file systems would be a copy; with a unique name,
     # since two runs may write the same file.
     part = path.with_name(f".{path.name}.{uuid4().hex[:12]}.part")

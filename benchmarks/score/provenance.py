@@ -26,9 +26,9 @@ COMMIT = "ACTLOC_COMMIT"
 RUN, TRAINING = "benchmarks.run", "benchmarks.train.training"
 """Modules that a result and a trained model follow from, with all that they import."""
 SCORING = ("benchmarks.score", "evaluators.frame_map", "evaluators.matching")
-"""Not part of a training, nor what it goes through by these alone: a fix there scores again and does not train
-again. Validation in training chooses nothing but best.pt, and readers use the rows of `evaluators.frame_map`,
-not its rules."""
+"""Not part of a training, nor what these alone go through: a fix there scores again, without training again.
+Validation in training chooses nothing but best.pt, and readers use the rows of `evaluators.frame_map`, not
+its rules."""
 METHODS = {
     "two_stage": "actloc_core.two_stage",
     "detr": "actloc_core.detr",

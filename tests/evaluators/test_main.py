@@ -490,3 +490,71 @@ def test_a_label_map_that_counts_from_0(folder):
             "".join(",".join([*r[:6], str(int(r[6]) - 1), *r[7:]]) + "\n" for r in rows)
         )
     assert run(*AVA)["per_class"] == {"0": RUN, "1": 0}
+
+
+# --- where outputs go ----------------------------------------------------------------------------
+
+
+def evaluators_process(*arguments, **options):
+    command = [sys.executable, "-m", "evaluators", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(evaluators.__file__).parents[1])}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **options
+    )
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "a.json"])
+def test_numbers_on_standard_output_send_the_text_to_standard_error(folder, name):
+    os.symlink("/dev/stdout", folder / "a.json")
+    text, error = evaluators_process(*AVA, "--json", name).communicate()
+    assert json.loads(text)["per_class"]["1"] == RUN
+    assert b"frame-mAP 41.67 %" in error
+    assert os.readlink(folder / "a.json") == "/dev/stdout"
+    assert os.path.islink("/dev/stdout")
+
+
+def test_an_output_file_that_is_appended_to_keeps_what_it_has(folder):
+    (folder / "all.json").write_text("before\n")
+    with open(folder / "all.json", "ab") as file:
+        subprocess.run(
+            [sys.executable, "-m", "evaluators", *AVA, "--json", "/dev/stdout"],
+            env={**os.environ, "PYTHONPATH": str(Path(evaluators.__file__).parents[1])},
+            stdout=file, stderr=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
+    assert (folder / "all.json").read_text().startswith("before\n{\n")
+
+
+def test_a_pipe_and_a_device_are_written_into_and_stay(folder):
+    os.mkfifo(folder / "pipe")
+    process = evaluators_process(*AVA, "--json", "pipe", "--plot", "/dev/null")
+    assert json.loads((folder / "pipe").read_text())["per_class"]["1"] == RUN
+    process.communicate()
+    assert process.returncode == 0
+    assert (folder / "pipe").is_fifo()
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_link_stays_and_its_file_is_replaced(folder):
+    (folder / "numbers").mkdir()
+    (folder / "a.json").symlink_to("numbers/a.json")
+    run(*AVA)
+    main([*AVA, "--json", "a.json"])
+    assert (folder / "a.json").is_symlink()
+    assert json.loads((folder / "numbers" / "a.json").read_text())["per_class"]["1"] == RUN
+
+
+def test_two_outputs_cannot_share_standard_output(folder, capsys):
+    assert main([*AVA, "--json", "-", "--plot", "/dev/stdout"]) == 2
+    assert "- and /dev/stdout are both standard output; give one of them a file" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(folder):
+    process = evaluators_process(*AVA, "--per-class")
+    process.stdout.close()
+    assert process.communicate()[1] == b""
+    assert process.returncode == 141
+
+
+def test_a_full_device_is_told(folder, capsys):
+    assert main([*AVA, "--json", "/dev/full"]) == 2
+    assert "No space left on device" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The wheel: what it holds, and that the evaluators run from it with NumPy, SciPy and pyarrow alone."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,7 @@ import pyarrow
 import pytest
 import scipy
 
+import evaluators
 from tests.console import ROOT
 
 NEEDED = (numpy, pyarrow, scipy)
@@ -39,8 +41,8 @@ def wheel(tmp_path_factory):
 def light(wheel, tmp_path_factory):
     """A folder with the wheel's content and links to its dependencies: what a light installation has."""
     folder = tmp_path_factory.mktemp("light")
-    with zipfile.ZipFile(wheel) as content:
-        content.extractall(folder)
+    install = ["pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(folder), str(wheel)]
+    subprocess.run([sys.executable, "-m", *install], check=True)
     for package in NEEDED:
         installed = Path(package.__file__).parent
         for part in (installed, installed.with_name(f"{installed.name}.libs")):
@@ -89,3 +91,13 @@ def test_the_evaluators_run_with_their_three_dependencies_alone(light, tmp_path)
     done = isolated(light, f"ARGS = {[*arguments, '--plot', 'a.svg']!r}; {command}", tmp_path)
     assert done.returncode == 2
     assert "matplotlib, which is not installed: pip install matplotlib" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_installed_script_is_the_command(light, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(light)}
+    done = subprocess.run(
+        [sys.executable, str(light / "bin" / "actloc-eval"), "--version"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"actloc {evaluators.__version__}\n", "")
