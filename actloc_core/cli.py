@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable
 
-BAD_INPUT, INTERRUPTED = 2, 130
-"""Exit codes. 130 is a shell's own for a command ended by Ctrl-C."""
+BAD_INPUT, INTERRUPTED, UNREAD = 2, 130, 128 + signal.SIGPIPE
+"""Exit codes. The latter two are a shell's own for a command ended by Ctrl-C, and by `| head`."""
 
 
 def exit_code(command: Callable[[], int], *, interrupted: str = "interrupted") -> int:
-    """Run a command and return its exit code, or BAD_INPUT or INTERRUPTED.
+    """Run a command and return its exit code, or BAD_INPUT, INTERRUPTED or UNREAD.
 
     ValueError, OSError and ImportError are printed to standard error as one line, "error: ..."; on Ctrl-C
-    `interrupted` is.
+    `interrupted` is. When nobody reads the output any more the command ends without a word.
     """
     try:
-        return command()
+        try:
+            return command()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's last flush complains
+        return UNREAD
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT

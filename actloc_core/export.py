@@ -249,14 +249,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--batch", type=int, default=8, help=f"batch size for the throughput, 1 to {MAX_BATCH} (default: 8)"
     )
-    args = parser.parse_args(argv)
-    if not 1 <= args.batch <= MAX_BATCH:
-        parser.error(f"--batch {args.batch}: give 1 to {MAX_BATCH}")
-    return cli.exit_code(lambda: run_export(args))
+    return cli.exit_code(lambda: run_export(parser.parse_args(argv)))
 
 
 def run_export(args: argparse.Namespace) -> int:
     """Export and print a table of speeds; -> exit code. ValueError, OSError or ImportError as `export`."""
+    if not 1 <= args.batch <= MAX_BATCH:
+        raise ValueError(f"--batch {args.batch}: give 1 to {MAX_BATCH}")
     speeds = export(
         load_checkpoint(args.checkpoint),
         args.out,

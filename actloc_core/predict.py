@@ -485,8 +485,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; -> 0, 3 where the video ends before its stated end, 2 for an error, 130 for Ctrl-C."""
-    args = parse_args(argv)
-    return cli.exit_code(lambda: run(args))
+    return cli.exit_code(lambda: run(parse_args(argv)))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from actloc_core.cli import command_parser
+from actloc_core.files import text_beside
 from benchmarks.experiments import Experiment
 from benchmarks.inputs import exit_code
 from benchmarks.score.results import save
@@ -26,6 +27,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; -> 0."""
     rows: dict[str, Row | Experiment] = {**ROWS, **detectors()}
     args = parser(sorted({row.backbone for row in rows.values()})).parse_args(argv)
+    with text_beside(args.json):
+        return count(args, rows)
+
+
+def count(args: argparse.Namespace, rows: dict[str, Row | Experiment]) -> int:
+    """Count the chosen of these rows, print and write the counts; -> 0."""
     chosen = {n: r for n, r in rows.items() if not args.backbone or r.backbone in args.backbone}
     print(f"{'model':26}{'GFLOPs':>10}{'paper':>8}{'diff':>8}{'params M':>10}   parts", flush=True)
     counts = []
@@ -44,7 +51,6 @@ def main(argv: list[str] | None = None) -> int:
             | ({} if args.instant else {"parts": counted.parts})
         )
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         save(args.json, lambda part: part.write_text(json.dumps(counts, indent=1) + "\n"))
     return 0
 
@@ -54,7 +60,7 @@ def parser(backbones: list[str]) -> argparse.ArgumentParser:
     p = command_parser("benchmarks.flops", __doc__)
     p.add_argument("--backbone", nargs="+", choices=backbones, metavar="NAME", help=", ".join(backbones))
     p.add_argument("--instant", action="store_true", help="count on the meta device, without parts")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the counts there too")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write the counts there, too")
     return p
 
 

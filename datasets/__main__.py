@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 
 from actloc_core import cli
-from actloc_core.files import atomic_path
+from actloc_core.files import atomic_path, text_beside
 from datasets import kinetics, synthetic, synthetic_clips, synthetic_tubes
 from datasets.annotation_tools import READERS, Timing, ToolFile, read_tool_file
 from datasets.check import PUBLISHED_COUNTS, contact_sheet, inspect, summary
@@ -39,8 +39,12 @@ SHAPES = ("ava", *synthetic_tubes.SHAPES, "kinetics")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; -> its exit code, 2 for bad input, 130 for Ctrl-C."""
-    args = parser().parse_args(argv)
-    return cli.exit_code(lambda: args.command(args))
+    return cli.exit_code(lambda: _run(parser().parse_args(argv)))
+
+
+def _run(args: argparse.Namespace) -> int:
+    code: int = args.command(args)
+    return code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -118,11 +122,12 @@ def check(args: argparse.Namespace) -> int:
         with atomic_path(args.picture) as part:
             sheet.save(part, format="PNG")
     text, usable = summary(args.dataset, reports)
-    print(text)
-    if args.start_second is not None and usable:
-        print(f'to train with it: write {{"start_second": {args.start_second}}} into {args.root / FILE}')
-    if sheet is not None:
-        print(f"sample keyframes with their boxes: {args.picture}")
+    with text_beside(args.picture if sheet is not None else None):
+        print(text)
+        if args.start_second is not None and usable:
+            print(f'to train with it: write {{"start_second": {args.start_second}}} into {args.root / FILE}')
+        if sheet is not None:
+            print(f"sample keyframes with their boxes: {args.picture}")
     return 0 if usable else 1
 
 

@@ -79,7 +79,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 2 for bad input, 130 when interrupted, 141 when nobody
     reads the output any more.
     """
-    options = _parser().parse_args(arguments)
+    try:
+        try:
+            return _run(_parser().parse_args(arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's last flush complains
+        return 128 + signal.SIGPIPE
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run a command; -> its exit status."""
     try:
         named = [getattr(options, name, None) for name in ("json", "curve", "plot")]
         outputs = [path for path in named if path is not None]
@@ -94,10 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The text then goes to standard error, so that another program can read what is written.
         with redirect_stdout(sys.stderr) if printed else nullcontext():
             options.command(options)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's last flush complains
-        return 128 + signal.SIGPIPE
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, ImportError) as error:
         print(f"evaluators {options.name}: {error}", file=sys.stderr)
         return 2

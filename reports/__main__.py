@@ -28,8 +28,14 @@ from reports.tables import Table, build_table, latex, markdown, sanity
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; -> the exit code, 2 for bad input."""
-    args = parser().parse_args(argv)
-    return exit_code(partial(args.command, args))
+    return exit_code(lambda: _run(parser().parse_args(argv)))
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {args.out}: is a file; give the output directory of a sweep")
+    code: int = args.command(args)
+    return code
 
 
 def parser() -> argparse.ArgumentParser:

@@ -37,8 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--row", default=ROW, choices=AVA_ROWS, metavar="ROW", help=f"default: {ROW}")
     p.add_argument("--video", type=int, default=0, metavar="N", help="of the test split (default: 0)")
     p.add_argument("--theta", type=float, default=0.2, help="score threshold (default: 0.2)")
-    args = p.parse_args(argv)
-    return exit_code(lambda: demo(args.out, args.scale, args.row, args.video, args.theta))
+
+    def run() -> int:
+        args = p.parse_args(argv)
+        return demo(args.out, args.scale, args.row, args.video, args.theta)
+
+    return exit_code(run)
 
 
 def demo(out: Path, scale: str, row: str, video: int, theta: float) -> int:
