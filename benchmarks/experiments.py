@@ -20,7 +20,7 @@ SCALES = ("smoke", "tiny", "paper")
 INFERENCE_FIELDS = ("theta", "score", "nms_iou", "boxes")
 """Inference-only fields: rows that differ in these alone share one training."""
 
-LATER_FIELDS = ("leave_out_missing",)
+LATER_FIELDS = ("leave_out_missing", "mirrored")
 """Fields that were added later: where they are off, a row has the hash that it had before."""
 
 
@@ -72,6 +72,8 @@ class Experiment:
     weight_decay: float = 1e-4
     clip_norm: float = 1.0  # not given
     flip: float = 0.5  # not given
+    # classes that a flip exchanges, as JSON: '{"to the left": "to the right"}'; None: dataset.json's
+    mirrored: str | None = None
     colour: float = 0.4  # "colour augmentation", strength not given
     box_jitter: float = 0.05  # "jitter", size not given
     ema: float | None = None  # the decay of a moving average of the weights, which is then scored

@@ -22,6 +22,7 @@ from benchmarks.train.data import given_boxes, load_data
 from benchmarks.train.models import weights_file
 from benchmarks.train.pretrained import WEIGHTS, download
 from datasets import synthetic, synthetic_clips, synthetic_tubes
+from datasets.description import mirror_note
 
 SYNTHETIC = synthetic.SIZES.keys() | synthetic_clips.SIZES.keys() | synthetic_tubes.SIZES.keys()
 """Names of the datasets that are made."""
@@ -210,12 +211,17 @@ def check_data(experiments: Mapping[str, Experiment], roots: Mapping[str, Path])
     fingerprints, noted = {}, set()
     for key, exp in experiments.items():
         asked = (exp.method == "two_stage", exp.boxes)
-        same = (exp.dataset, exp.split, exp.keyframe_stride, exp.frames, exp.stride, exp.crop, asked)
+        clips = (exp.split, exp.keyframe_stride, exp.frames, exp.stride, exp.crop, exp.flip, exp.mirrored)
+        same = (exp.dataset, clips, asked)
         if same not in checked:
             data = load_data(exp, roots)
             given_boxes(exp, data.report, roots[exp.dataset])
             checked[same] = data.fingerprint
-            for note in dict.fromkeys((*data.train.notes, *data.val.notes)):
+            notes = [*data.train.notes, *data.val.notes]
+            train, root = data.train, roots[exp.dataset]
+            if exp.flip and (note := mirror_note(root, train.classes.values(), train.mirrored)):
+                notes.append(note)
+            for note in dict.fromkeys(notes):
                 if note not in noted:
                     print(f"note: {note}", file=sys.stderr)
                 noted.add(note)

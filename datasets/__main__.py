@@ -12,6 +12,7 @@ Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 import sys
@@ -25,7 +26,7 @@ from rich.progress import Progress as Bar
 
 from actloc_core import cli
 from actloc_core.files import atomic_path, text_beside
-from datasets import kinetics, synthetic, synthetic_clips, synthetic_tubes
+from datasets import kinetics, scenes, synthetic, synthetic_clips, synthetic_tubes
 from datasets.annotation_tools import READERS, Timing, ToolFile, read_tool_file
 from datasets.check import PUBLISHED_COUNTS, contact_sheet, inspect, summary
 from datasets.convert import convert, describe
@@ -191,6 +192,9 @@ def make(args: argparse.Namespace) -> int:
         else:
             tube_size = synthetic_tubes.TubeSize(args.clips, max(1, args.clips // 3), args.seed)
             synthetic_tubes.make_at(target, args.shape, tube_size, images=args.images, progress=progress)
+    left = dict(sorted(scenes.FLIPPED.items())[:1])  # of the pair, one direction
+    with atomic_path(target / FILE) as part:
+        part.write_text(json.dumps({"mirrored": left}) + "\n")
     name = "synthetic_ava" if args.shape == "ava" else args.shape
     if args.shape == "kinetics":  # its clips have no boxes to score
         counts, evaluation = _describe_kinetics(out), ""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -103,7 +103,7 @@ def load(
     stride: int,
     crop: int,
     fps: float = FPS,
-    flipped: dict[str, str] | None = None,
+    mirrored: Mapping[str, str] | None = None,
     leave_out_missing: bool = False,
 ) -> AvaSplit:
     """Load one split: read its annotations and find each of its videos. No file is converted.
@@ -112,8 +112,8 @@ def load(
     annotated range that the videos hold: a detection at a second without annotations is a false positive.
     fps: the frame rate that `stride` refers to. Extracted frames have this rate; a video file of another
     or a variable rate is sampled at the times that frames of this rate would have.
-    flipped: action names that a horizontal flip exchanges. leave_out_missing: do without videos that are not
-    there, and without their ground truth.
+    mirrored: class name -> the name that it gets in a mirrored clip; None: what dataset.json says.
+    leave_out_missing: do without videos that are not there, and without their ground truth.
     Raises FileNotFoundError or ValueError naming file, line and field.
     """
     read = read_files(root, split)
@@ -146,7 +146,7 @@ def load(
         keyframes=tuple(sorted(key for key in keys if key not in excluded)),
         sources=sources,
         annotations=annotations,
-        flipped_columns=columns_after_flip(classes, flipped),
+        flipped_columns=columns_after_flip(classes, mirrored, root),
         frames=frames,
         stride=stride,
         crop=crop,

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from actloc_core.clip import VideoError, VideoInfo, probe, read_times
 from datasets import ava, kinetics
-from datasets.description import FILE, read_description
+from datasets.description import FILE, check_known, mirror_note, read_description
 from datasets.jhmdb import JHMDB
 from datasets.split import FrameFolder, VideoSource, read_source
 from datasets.tubes import TubeBenchmark, select_videos, videos_of
@@ -98,6 +98,10 @@ def inspect(
     Raises FileNotFoundError or ValueError where the annotations themselves cannot be read.
     """
     reports = _inspect(dataset, root, progress, start)
+    classes, mirrored = reports[0].classes.values(), read_description(root).mirrored
+    check_known(mirrored, classes, f"{root / FILE}: mirrored")
+    if note := mirror_note(root, classes, mirrored):
+        reports[0].warnings.append(note)
     if leave_out_missing:
         for report in reports:
             _forgive_missing(report)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from actloc_core.clip import clip_times, duration, read_times
 from datasets.cache import read_once
+from datasets.description import FILE
 from datasets.split import VIDEO_SUFFIXES, Split, columns_after_flip, group_by_actor, missing_note
 from evaluators.frame_map import GroundTruth
 
@@ -70,13 +71,14 @@ def load(
     crop: int,
     fps: float = FPS,
     places: int = 1,
-    flipped: Mapping[str, str] | None = None,
+    mirrored: Mapping[str, str] | None = None,
     leave_out_missing: bool = False,
 ) -> ClipSplit:
     """Load one split: find its videos and their classes. No video is opened.
 
-    split: "train", "val" or "test". places: clips of a video, evenly spaced; 1 is the middle. flipped: class
-    names that a horizontal flip exchanges. leave_out_missing: do without videos of a list that are not there.
+    split: "train", "val" or "test". places: clips of a video, evenly spaced; 1 is the middle. mirrored:
+    class name -> the name that it gets in a mirrored clip; None: what dataset.json says.
+    leave_out_missing: do without videos of a list that are not there.
     Raises FileNotFoundError or ValueError naming file and line.
     """
     labels, names = read_labels(root, split, leave_out_missing=leave_out_missing)
@@ -99,7 +101,7 @@ def load(
         keyframes=tuple(keys),
         sources={video: root / video for video in labels},
         annotations=group_by_actor(ground_truth, np.zeros_like(label), boxes, tuple(classes)),
-        flipped_columns=columns_after_flip(classes, dict(flipped or {})),
+        flipped_columns=columns_after_flip(classes, mirrored, root),
         frames=frames,
         stride=stride,
         crop=crop,
@@ -178,7 +180,7 @@ def _read_csv(root: Path, file: Path, leave_out_missing: bool) -> tuple[Labels, 
 
 def fingerprint(root: Path) -> str:
     """Hash of the names of videos and classes, 16 hex digits; the videos' bytes are not read."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256((root / FILE).read_bytes() if (root / FILE).is_file() else b"")
     for split in ("train", "val"):
         labels, names = read_labels(root, split)
         digest.update(repr((split, labels, names)).encode())

@@ -22,6 +22,7 @@ from actloc_core.boxes import cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh
 from actloc_core.clip import VideoError, read_frames
 from actloc_core.pixels import to_tensor
 from actloc_core.structures import Targets
+from datasets.description import FILE, check_known, read_description
 from evaluators.frame_map import GroundTruth
 
 Key = tuple[str, int]
@@ -203,6 +204,12 @@ class Split(abc.ABC):
     left_out: tuple[str, ...] = ()
     """Videos of the annotations that are not there, where these may be left out."""
 
+    @property
+    def mirrored(self) -> dict[str, str]:
+        """Class name -> the name that it gets in a mirrored clip."""
+        names = list(self.classes.values())
+        return dict(zip(names, (names[i] for i in self.flipped_columns.tolist()), strict=True))
+
     def __len__(self) -> int:
         return len(self.keyframes)
 
@@ -278,14 +285,17 @@ def group_by_actor(
     )
 
 
-def columns_after_flip(classes: Mapping[int, str], flipped: Mapping[str, str] | None) -> Tensor:
+def columns_after_flip(classes: Mapping[int, str], mirrored: Mapping[str, str] | None, root: Path) -> Tensor:
     """(C,) int64: the label column that each one comes from when the clip is mirrored.
 
-    flipped: action names that a horizontal flip exchanges.
+    mirrored: class name -> the name that it gets; None: what the folder's dataset.json says.
+    Raises ValueError where that names what is no class.
     """
     names = list(classes.values())
-    mirrored = {name: (flipped or {}).get(name, name) for name in names}
-    return torch.tensor([names.index(mirrored[name]) for name in names])
+    if mirrored is None:
+        mirrored = read_description(root).mirrored
+        check_known(mirrored, names, f"{root / FILE}: mirrored")
+    return torch.tensor([names.index(mirrored.get(name, name)) for name in names])
 
 
 def subsample(split: Split, count: int) -> Split:

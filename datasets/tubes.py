@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from actloc_core.clip import clip_indices, read_frames
 from datasets.cache import read_once
+from datasets.description import FILE
 from datasets.split import (
     ActorAnnotations,
     FrameFolder,
@@ -72,7 +73,7 @@ class TubeBenchmark:
         crop: int,
         number: int = 1,
         every: int = 1,
-        flipped: dict[str, str] | None = None,
+        mirrored: Mapping[str, str] | None = None,
         leave_out_missing: bool = False,
     ) -> TubeSplit:
         """Load one split: read its annotations and find each of its videos. No file is converted.
@@ -81,8 +82,8 @@ class TubeBenchmark:
             first one included; neighbours are near-copies. Test items are all frames of all videos: a
             detection on a frame without annotations is a false positive.
         number: which of the splits, from 1. stride: in frames of the video; image n is annotation frame n.
-        flipped: action names that a horizontal flip exchanges. leave_out_missing: do without videos that are
-            not there, and without their ground truth.
+        mirrored: class name -> the name that it gets in a mirrored clip; None: what dataset.json says.
+        leave_out_missing: do without videos that are not there, and without their ground truth.
         Raises FileNotFoundError or ValueError naming file and entry.
         """
         if split not in ("train", "test"):
@@ -113,7 +114,7 @@ class TubeBenchmark:
             keyframes=tuple(keyframes),
             sources=sources,
             annotations=annotations,
-            flipped_columns=columns_after_flip(act.classes, flipped),
+            flipped_columns=columns_after_flip(act.classes, mirrored, root),
             frames=frames,
             stride=stride,
             crop=crop,
@@ -140,7 +141,10 @@ class TubeBenchmark:
 
     def fingerprint(self, root: Path) -> str:
         """Hash of the annotation file, 16 hex digits; the videos' bytes are not read."""
-        return hashlib.sha256((root / self.file).read_bytes()).hexdigest()[:16]
+        digest = hashlib.sha256((root / self.file).read_bytes())
+        if (root / FILE).is_file():
+            digest.update((root / FILE).read_bytes())
+        return digest.hexdigest()[:16]
 
 
 def select_videos(ground_truth: GroundTruthTubes, videos: Sequence[str]) -> GroundTruthTubes:

@@ -61,6 +61,7 @@ _BOX = ("x1", "y1", "x2", "y2")
 _NUMBERS = (*_BOX, "score")
 _MARK = b"\xef\xbb\xbf"  # the byte order mark of UTF-8
 _BLOCK = 2**20  # bytes that are looked at at a time
+MOST_TOLD = 20  # errors of a file that are told in words
 _ROWS_PER_WRITE = 1_000_000  # bounds the memory of the columns being written
 
 _EXCLUSION = ("video", "second")
@@ -96,7 +97,7 @@ def read_label_map(path: PathLike) -> dict[int, str]:
     anywhere, other fields are ignored. A plain list has a name a line, of the ids 1, 2, ..., or `12 stand`,
     `12: stand`, `12. stand` or `stand,12` in every line.
 
-    FileNotFoundError. AvaFileError: not a label map, an entry without name or id, a repeated id.
+    FileNotFoundError. AvaFileError: not a label map, an entry without name or id, a repeated id or name.
     """
     path = Path(path)
     with _open(path) as file:
@@ -111,11 +112,18 @@ def read_label_map(path: PathLike) -> dict[int, str]:
     else:
         entries = list(_items(path, text, at))
     classes: dict[int, str] = {}
+    ids: dict[str, int] = {}
+    wrong = _Wrong(path)
     for line, number, name in entries:
         if number in classes:
             found = f"id {number} stands for {classes[number]!r} and for {name!r}"
-            _fail(path, line, found, "give every class its own id")
+            wrong.add(line, 0, "", found, "give every class its own id")
+        elif name in ids:
+            found = f"{name!r} has the ids {ids[name]} and {number}"
+            wrong.add(line, 0, "", found, "give every class its own name, or one id to all of its rows")
         classes[number] = name
+        ids.setdefault(name, number)
+    wrong.refuse()
     return classes
 
 
@@ -199,7 +207,9 @@ def read_exclusions(path: PathLike) -> frozenset[tuple[str, int]]:
     """
     table = _read(path, _EXCLUSION, (2,))
     videos, video = table.videos()
-    return frozenset(zip([videos[i] for i in video.tolist()], table.seconds().tolist(), strict=True))
+    seconds = table.seconds().tolist()
+    table.refuse()
+    return frozenset(zip([videos[i] for i in video.tolist()], seconds, strict=True))
 
 
 def read_annotations(
@@ -236,13 +246,15 @@ def read_annotations(
                 f" ({inverted.mean():.0%} of the rows are so; read as x,y,width,height none would be, and "
                 "all boxes lie in the frame)"
             )
-        table.check(box[:, low] >= box[:, high], _BOX[high], advice)
-        beyond = (box[:, low] >= 1) | (box[:, high] <= 0)
+        empty_side = box[:, low] >= box[:, high]
+        table.check(empty_side, _BOX[high], advice)
+        beyond = ~empty_side & ((box[:, low] >= 1) | (box[:, high] <= 0))
         table.check(beyond, _BOX[low], "the box lies beyond the frame; correct or delete the row")
     person = None
     if "person id" in table.columns:
         advice = "column 8 of ground truth is the person id; of detections, the score"
         person = table.integers("person id", advice, least=-1)
+    table.refuse()
     people = GroundTruth(videos, video, second, box, label)
     if empty is None:
         return people, person
@@ -255,6 +267,7 @@ def _with_empty_keyframes(people: GroundTruth, empty: "_Table") -> GroundTruth:
     """Ground truth with a row of NOBODY for each (video, second) of the table."""
     names, code = empty.videos()
     second = empty.seconds()
+    empty.refuse()
     videos = tuple(dict.fromkeys((*people.videos, *names)))
     number = {name: i for i, name in enumerate(videos)}
     return GroundTruth(
@@ -289,8 +302,9 @@ def read_detections(path: PathLike, known_ids: Collection[int] | None = None) ->
         table = _read(path, _DETECTION, (8,))
         videos, video = table.videos()
         second, box = table.seconds(), table.floats(_BOX)
-        label = table.action_ids(known_ids)
-        return Detections(videos, video, second, box, label, table.scores())
+        label, score = table.action_ids(known_ids), table.scores()
+        table.refuse()
+        return Detections(videos, video, second, box, label, score)
 
 
 def read_persons(path: PathLike) -> Detections:
@@ -316,8 +330,9 @@ def read_persons(path: PathLike) -> Detections:
         advice = "person boxes have no action; if this is a detections file, use read_detections"
         table.check(has_action, "action id", advice)
     videos, video = table.videos()
-    second, box = table.seconds(), table.floats(_BOX)
-    return Detections(videos, video, second, box, np.zeros(len(video), np.int64), table.scores())
+    second, box, score = table.seconds(), table.floats(_BOX), table.scores()
+    table.refuse()
+    return Detections(videos, video, second, box, np.zeros(len(video), np.int64), score)
 
 
 def read_frame_detections(
@@ -350,11 +365,11 @@ def _frame_detections(
     if last_frames is not None:
         last = np.array([last_frames.get(name, FRAME_LIMIT) for name in videos], dtype=np.int64)
         late = frame > last[video]
-        if late.any():
-            name = videos[video[np.argmax(late)]]
-            table.check(late, "frame", f"{name} ends with frame {last_frames[name]}")
-    box = table.floats(_BOX)
-    return Detections(videos, video, frame, box, label, table.scores())
+        for v in np.unique(video[late]).tolist():
+            table.check(late & (video == v), "frame", f"{videos[v]} ends with frame {last_frames[videos[v]]}")
+    box, score = table.floats(_BOX), table.scores()
+    table.refuse()
+    return Detections(videos, video, frame, box, label, score)
 
 
 def write_detections(path: PathLike, detections: Detections) -> None:
@@ -407,7 +422,7 @@ def _other_order_named(path: PathLike, other: tuple[str, ...], names: tuple[str,
             wanted, found = (",".join(order).replace("action id", "label") for order in (names, other))
             found = found.replace(f",{other[1]},", f",{names[1]},", 1)
             advice = f"the columns look like {found}: put them in the order {wanted}"
-            raise AvaFileError(f"{error}; {advice}") from None
+            raise AvaFileError(f"{str(error).splitlines()[0]}; {advice}") from None
         raise
 
 
@@ -534,10 +549,10 @@ def _parse(
     columns = None
     if data.size and len(first) in widths:
         columns = _arrow_columns(data, names[: len(first)])
-    if columns is None:
-        numbers = count(begin) if lines is None else lines.tolist()
-        columns = _python_columns(path, data.to_pybytes(), names, widths, numbers)
-    return _Table(path, data, columns, begin, lines)
+    if columns is not None:
+        return _Table(path, data, columns, None, _Wrong(path), begin, lines)
+    numbers = count(begin) if lines is None else lines.tolist()
+    return _Table(path, data, *_python_columns(path, data.to_pybytes(), names, widths, numbers), begin, lines)
 
 
 def _columns_by_name(
@@ -660,29 +675,40 @@ def _strange(data: Any, columns: Mapping[str, Any]) -> bool:
 
 def _python_columns(
     path: Path, data: bytes, names: tuple[str, ...], widths: tuple[int, ...], lines: Iterable[int]
-) -> dict[str, Any]:
-    """The same line by line in Python. AvaFileError at the first wrong one, of this line of the file."""
+) -> tuple[dict[str, Any], Ints, "_Wrong"]:
+    """The same line by line in Python, of rows that can be read; -> columns, these rows, what is wrong."""
     rows: list[list[str]] = []
     width, begin = widths[-1], 1
-    for line, raw in zip(lines, data.splitlines(), strict=False):
+    wrong = _Wrong(path)
+    kept: list[int] = []
+    for row, (line, raw) in enumerate(zip(lines, data.splitlines(), strict=False)):
         text = _decode(path, raw, line)
         fields = text.split(",")
         if not rows and len(fields) in widths:
             width = len(fields)
         if not text.strip():
-            _fail(path, line, "the line is empty", "delete it")
-        if len(fields) != width:
+            wrong.add(line, 0, "", "the line is empty", "delete it")
+        elif len(fields) != width:
             wanted = f"{width}, as line {begin} has" if rows else " or ".join(map(str, widths))
             advice = f"separate {','.join(names[:width])} by commas"
             if '"' in text:
                 advice += " and leave out the quotes"
             plural = "s" if len(fields) > 1 else ""
-            _fail(path, line, f"found {len(fields)} column{plural} instead of {wanted}", advice)
-        for name, field in zip(names, fields, strict=False):
-            if name in _NUMBERS and not _NUMBER.fullmatch(field):
-                _fail_field(path, line, names.index(name), name, field, "a number is needed")
-        begin = begin if rows else line
-        rows.append(fields)
+            wrong.add(line, 0, "", f"found {len(fields)} column{plural} instead of {wanted}", advice)
+        else:
+            begin = begin if rows else line
+            bad = [
+                (column, name)
+                for column, name in enumerate(names[:width])
+                if name in _NUMBERS and not _NUMBER.fullmatch(fields[column])
+            ]
+            for column, name in bad:
+                wrong.add(line, column, name, *_described(fields[column], "a number is needed"))
+            if not bad:
+                kept.append(row)
+                rows.append(fields)
+    if not rows:
+        wrong.refuse()
 
     columns: dict[str, Any] = {}
     for i, name in enumerate(names[:width]):
@@ -692,7 +718,7 @@ def _python_columns(
         else:
             code = {text: i for i, text in enumerate(dict.fromkeys(values))}
             columns[name] = (list(code), np.array([code[text] for text in values], dtype=np.int64))
-    return columns
+    return columns, np.array(kept, np.int64), wrong
 
 
 def _arrow() -> tuple[Any, Any]:
@@ -738,10 +764,14 @@ class _Table:
     path: Path
     data: Any
     columns: dict[str, Any]
+    kept: Ints | None
+    """Which row of the data each row is; None: all of them."""
+    wrong: "_Wrong"
+    """What is wrong in the file, in words. Readers look at all of it and then `refuse` the file."""
     begin: int
-    """The line of the first row,"""
+    """The line of the first row of the data,"""
     lines: Ints | None
-    """or, of a part of a file, that of each row."""
+    """or, of a part of a file, that of each."""
 
     def videos(self) -> tuple[tuple[str, ...], Ints]:
         """The video names and each row's index into them, (N,)."""
@@ -777,12 +807,12 @@ class _Table:
         value: Ints = np.array([v if v < FRAME_LIMIT else -1 for v in values], dtype=np.int64)[codes]
         self.check(value < 0, "second", advice)
         if any(match and (match[2] or "").strip(".0") for match in parsed):
-            self._check_decimals(texts, codes, value)
+            exact = [float(text) if match else -1.0 for text, match in zip(texts, parsed, strict=True)]
+            self._check_decimals(np.array(exact)[codes], value)
         return value
 
-    def _check_decimals(self, texts: list[str], codes: Ints, value: Ints) -> None:
-        """AvaFileError where two seconds of a video are the same whole number."""
-        exact = np.array([float(text) for text in texts])[codes]
+    def _check_decimals(self, exact: Floats, value: Ints) -> None:
+        """Note where two seconds of a video are the same whole number."""
         _, video = self.columns["video"]
         order = np.lexsort((exact, value, video))
         same = (np.diff(video[order]) == 0) & (np.diff(value[order]) == 0) & (np.diff(exact[order]) > 0)
@@ -827,12 +857,24 @@ class _Table:
         return self.floats(("score",))[:, 0]
 
     def check(self, wrong: Bools, name: str, advice: str) -> None:
-        """AvaFileError at the first wrong row, (N,), with the text of the column there."""
-        if wrong.any():
-            row, column = int(np.argmax(wrong)), list(self.columns).index(name)
-            field = self.data.to_pybytes().splitlines()[row].decode("utf-8").split(",")[column]
+        """Note the wrong rows, (N,), with the text of the column there, bar those whose column is noted."""
+        if not wrong.any():
+            return
+        noted = self.wrong.rows.setdefault(name, np.zeros(len(wrong), np.bool_))
+        rows = np.flatnonzero(wrong & ~noted)
+        noted |= wrong
+        if self.kept is not None:
+            rows = self.kept[rows]
+        column, text = list(self.columns).index(name), self.data.to_pybytes().splitlines()
+        for row in rows[:MOST_TOLD].tolist():
             line = self.begin + row if self.lines is None else int(self.lines[row])
-            _fail_field(self.path, line, column, name, field, advice)
+            field = text[row].decode("utf-8").split(",")[column]
+            self.wrong.add(line, column, name, *_described(field, advice))
+        self.wrong.count += len(rows[MOST_TOLD:])
+
+    def refuse(self) -> None:
+        """AvaFileError of all that was noted, if there is anything."""
+        self.wrong.refuse()
 
 
 def _is_name(name: str) -> bool:
@@ -840,11 +882,43 @@ def _is_name(name: str) -> bool:
     return bool(name) and name.isprintable() and name == name.strip() and not set(name) & set(',"')
 
 
-def _fail_field(path: Path, line: int, column: int, name: str, field: str, advice: str) -> NoReturn:
+class _Wrong:
+    """What is wrong in a file, for one error that tells it all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.noted: dict[tuple[int, int], tuple[str, str]] = {}
+        """(line, column) -> what was found there, and what to do."""
+        self.count = 0
+        """Of all, those that are not noted in words, too."""
+        self.rows: dict[str, Bools] = {}
+        """Column -> whether a row of the table is counted."""
+
+    def add(self, line: int, column: int, name: str, found: str, advice: str) -> None:
+        """Note what is wrong in a line, at a column, from 0, or with an empty name in all of it."""
+        where = f"line {line}, column {column + 1} ({name})" if name else f"line {line}"
+        self.noted[line, column] = f"{where}: {found}", advice
+        self.count += 1
+
+    def refuse(self) -> None:
+        """AvaFileError of the first MOST_TOLD, in the order of the file, if there are any."""
+        if not self.noted:
+            return
+        lines, given = [], set[str]()
+        for key in sorted(self.noted)[:MOST_TOLD]:
+            found, advice = self.noted[key]
+            lines.append(found if advice in given else f"{found}; {advice}")
+            given.add(advice)
+        if rest := self.count - len(lines):
+            lines.append(f".. and {rest:,} more")
+        raise AvaFileError(f"{self.path}, " + "\n".join(lines))
+
+
+def _described(field: str, advice: str) -> tuple[str, str]:
+    """What was found in a field, and what to do."""
     if '"' in field:
         advice = "the format has no quotes: write the bare value"
-    found = f"found {field[:60]!r}" if field else "the field is empty"
-    _fail(path, f"{line}, column {column + 1} ({name})", found, advice)
+    return f"found {field[:60]!r}" if field else "the field is empty", advice
 
 
 def _fail(path: Path, line: int | str | None, found: str, advice: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,10 +18,12 @@ from benchmarks.experiments import Experiment
 from benchmarks.score.evaluate import benchmark
 from benchmarks.score.predict import annotated_boxes
 from datasets import ava, jhmdb, kinetics, scenes, synthetic, synthetic_tubes, ucf24
+from datasets.description import check_known, mirror_pairs
 from datasets.split import Key, Split, with_detected_boxes
 
 TRAIN_BOXES = ("ground_truth", "both")
 """What a two-stage row may be trained on."""
+MIRRORED = "--set mirrored"
 USUAL_FPS = {"ucf24": 25.0, "jhmdb": 30.0}
 
 
@@ -51,6 +54,9 @@ def load_data(exp: Experiment, roots: Mapping[str, Path]) -> Data:
     Raises ValueError where no folder is given, and what the readers raise, naming file and line.
     """
     data = _load(exp, roots)
+    if exp.mirrored is not None:
+        names = data.train.classes.values()
+        check_known(mirror_pairs(_json(exp.mirrored), MIRRORED), names, MIRRORED)
     if not data.left_out:
         return data
     text = " ".join([data.fingerprint, *sorted(data.left_out)])
@@ -67,9 +73,11 @@ def _load(exp: Experiment, roots: Mapping[str, Path]) -> Data:
     if exp.dataset not in roots:
         raise ValueError(f"no folder is given for dataset {exp.dataset!r}: --data {exp.dataset}=FOLDER")
     root, made = roots[exp.dataset], exp.dataset.startswith("synthetic_")
-    flipped = scenes.FLIPPED if made else None
-    clips: dict[str, Any] = {"frames": exp.frames, "stride": exp.stride, "crop": exp.crop, "flipped": flipped}
-    clips["leave_out_missing"] = exp.leave_out_missing
+    mirrored = scenes.FLIPPED if made else None
+    if exp.mirrored is not None:
+        mirrored = mirror_pairs(_json(exp.mirrored), MIRRORED)
+    clips: dict[str, Any] = {"frames": exp.frames, "stride": exp.stride, "crop": exp.crop}
+    clips |= {"mirrored": mirrored, "leave_out_missing": exp.leave_out_missing}
     if name == "ava":
         clips["fps"] = clip_rate(exp)
         train, val = (
@@ -107,6 +115,13 @@ def _training_boxes(exp: Experiment, train: Split, root: Path) -> Split:
         return train
     detected = ava.person_boxes(ava.find_person_boxes(root, "train"))
     return with_detected_boxes(train, {key: persons.boxes for key, persons in detected.items()})
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def clip_rate(exp: Experiment) -> float:

@@ -29,7 +29,7 @@ VARIANTS = {
 
 def split_of(root, name, crop=32):
     """49 training or 17 validation clips: no multiple of two processes."""
-    whole = ava.load(root, name, frames=4, stride=4, crop=crop, fps=synthetic.FPS, flipped=synthetic.FLIPPED)
+    whole = ava.load(root, name, frames=4, stride=4, crop=crop, fps=synthetic.FPS, mirrored=synthetic.FLIPPED)
     return replace(whole, keyframes=whole.keyframes[: 49 if name == "train" else 17])
 
 

@@ -22,6 +22,8 @@ def made(tmp_path_factory):
     synthetic_tubes.make_at(root / "ucf24", "ucf24", size)
     synthetic.make_at(root / "ava", synthetic.Size(train=4, val=2, test=1))
     synthetic_clips.make_at(root / "kinetics", synthetic_clips.ClipsSize(40, 30, 1, seed=1))
+    for folder in root.iterdir():
+        (folder / "dataset.json").write_text('{"mirrored": {"left": "right"}}')
     return root
 
 

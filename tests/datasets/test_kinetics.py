@@ -78,7 +78,7 @@ def test_a_list_gives_paths_and_one_or_several_labels_from_0(listed):
 
 
 def test_a_flip_exchanges_classes_with_a_direction(listed):
-    split = kinetics.load(listed, "train", flipped={"eat": "run", "run": "eat"}, **CLIP)
+    split = kinetics.load(listed, "train", mirrored={"eat": "run", "run": "eat"}, **CLIP)
     assert split.flipped_columns.tolist() == [1, 0, 2]
 
 
@@ -124,7 +124,7 @@ def test_synthetic_clips_are_a_list_of_short_videos_of_one_large_person(tmp_path
     size = synthetic_clips.ClipsSize(train=80, val=2, test=2, seed=5)
     root = synthetic_clips.make(tmp_path, size)
     assert synthetic_clips.make(tmp_path, size) == root
-    split = kinetics.load(root, "train", frames=8, stride=2, crop=64, fps=FPS, flipped=FLIPPED)
+    split = kinetics.load(root, "train", frames=8, stride=2, crop=64, fps=FPS, mirrored=FLIPPED)
     assert tuple(split.classes.values()) == ACTIONS
     assert len(split) == 80
     labels = split.annotations.labels.float()

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -187,11 +188,52 @@ def test_frames_of_another_size_are_a_warning_and_drawn_in_proportion(made_ucf, 
         with Image.open(path) as image:
             small = image.resize((32, 24))
         small.save(path)
+    (root / "dataset.json").write_text('{"mirrored": {"left": "right"}}')
     reports = inspect("ucf24", root)
     [warning] = {text for report in reports for text in report.warnings}
     assert f"{video}: frames of 32 x 24, but its boxes are in pixels of" in warning
     [report] = [report for report in reports if video in report.sizes and report.name == "test 1"]
     assert report.sizes[video] != (32, 24)
+
+
+def test_every_reader_exchanges_the_labels_that_dataset_json_pairs(small_benchmark, made_ucf, tmp_path):
+    clips = {"frames": 4, "stride": 1, "crop": 32}
+    for name, source, read in (
+        ("ava", small_benchmark, partial(ava.load, fps=synthetic.FPS)),
+        ("ucf24", made_ucf, UCF24.load),
+    ):
+        root = tmp_path / name
+        root.mkdir()
+        for path in source.iterdir():
+            (root / path.name).symlink_to(path)
+        before = benchmark_fingerprint(name, root)
+        split = read(root, "train", **clips)
+        assert split.mirrored["left"] == "left"
+        (root / "dataset.json").write_text('{"mirrored": {"left": "right"}}')
+        split = read(root, "train", **clips)
+        assert (split.mirrored["left"], split.mirrored["right"], split.mirrored["up"]) == (
+            "right",
+            "left",
+            "up",
+        )
+        assert benchmark_fingerprint(name, root) != before, "a training follows from it"
+        assert read(root, "train", **clips, mirrored={}).mirrored["left"] == "left", "as it is told"
+        (root / "dataset.json").write_text('{"mirrored": {"left": "rigth"}}')
+        with pytest.raises(ValueError, match=r"dataset.json: mirrored: 'rigth' is none of the classes"):
+            read(root, "train", **clips)
+        with pytest.raises(ValueError, match=r"dataset.json: mirrored: 'rigth' is none of the classes"):
+            inspect(name, root)
+
+
+def benchmark_fingerprint(name, root):
+    return ava.fingerprint(root) if name == "ava" else UCF24.fingerprint(root)
+
+
+def test_classes_that_name_a_side_are_a_warning_where_no_pair_is_given(made_ucf, tmp_path):
+    root = shutil.copytree(made_ucf, tmp_path / "ucf")
+    assert any(
+        "with 'left', 'right' labelled as before" in text for text in inspect("ucf24", root)[0].warnings
+    )
 
 
 def test_a_video_in_both_splits_is_a_warning(video):

@@ -54,7 +54,7 @@ def test_interruption_leaves_no_files(tmp_path):
 
 def test_it_is_loaded_as_ava(small_benchmark):
     split = ava.load(
-        small_benchmark, "train", frames=16, stride=1, crop=64, fps=synthetic.FPS, flipped=synthetic.FLIPPED
+        small_benchmark, "train", frames=16, stride=1, crop=64, fps=synthetic.FPS, mirrored=synthetic.FLIPPED
     )
     assert tuple(split.classes.values()) == synthetic.ACTIONS
     assert split.flipped_columns.tolist() == [0, 1, 2, 4, 3, *range(5, 10)]

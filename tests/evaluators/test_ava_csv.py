@@ -749,3 +749,43 @@ def test_a_pipe_is_read_whole(tmp_path):
     writer.start()
     assert len(read_detections(path).video) == 5000
     writer.join()
+
+
+# --- several errors ------------------------------------------------------------------------------
+
+
+def test_all_that_is_wrong_in_a_file_is_told_at_once(file, parser):
+    """What cannot be read as a number, and what can but is out of bounds."""
+    text = file(
+        b"a,0902,0.1,0.2,0.3,0.4,12,0.9\n"
+        b"a,0902,0.1,0.2,0.3,O.4,12,0.9\n"
+        b"a,9s,0.1,0.2,0.3,0.4,99,0.9\n"
+        b"a,0902,0.1,0.2,0.3,0.4\n"
+        b"a,0903,0.1,0.2,0.3,0.4,98,high\n"
+    )
+    assert refusal(read_detections, text).splitlines() == [
+        ", line 2, column 6 (y2): found 'O.4'; a number is needed",
+        "line 3, column 2 (second): found '9s'; the second is a number, such as 0902",
+        "line 3, column 7 (action id): found '99'; the known action ids are 1 to 80; "
+        "ids count from 1, not from 0",
+        "line 4: found 6 columns instead of 8, as line 1 has; separate "
+        "video,second,x1,y1,x2,y2,action id,score by commas",
+        "line 5, column 8 (score): found 'high'",
+    ]
+
+
+def test_twenty_errors_are_told_and_the_others_counted(file, parser):
+    rows = b"".join(b"a,%04d,0.1,0.2,0.3,0.4,99,0.9\n" % second for second in range(1000, 6000))
+    lines = refusal(read_detections, file(rows)).splitlines()
+    assert len(lines) == 21
+    assert lines[1] == "line 2, column 7 (action id): found '99'"
+    assert lines[19:] == ["line 20, column 7 (action id): found '99'", ".. and 4,980 more"]
+
+
+def test_a_label_map_with_ids_or_names_in_two_places_is_told_whole(file):
+    items = [(1, "run"), (2, "sit"), (3, "run"), (2, "lie")]
+    text = "".join(f'item {{ name: "{name}" id: {number} }}\n' for number, name in items)
+    assert refusal(read_label_map, file(text.encode())).splitlines() == [
+        ", line 3: 'run' has the ids 1 and 3; give every class its own name, or one id to all of its rows",
+        "line 4: id 2 stands for 'sit' and for 'lie'; give every class its own id",
+    ]

@@ -402,7 +402,7 @@ def test_bad_input_gives_one_line_status_2_and_writes_nothing(folder, capsys, ar
     assert text == ""
     assert errors.startswith(f"evaluators {arguments[0]}: ")
     assert message in errors
-    assert errors.count("\n") == 1
+    assert errors.count("\n") == 1 + errors.count("\nline ")
     assert (folder / "out.json").read_text() == "older"
     assert set(folder.iterdir()) == before
 

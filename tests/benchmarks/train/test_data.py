@@ -54,6 +54,19 @@ def test_a_two_stage_row_can_be_trained_on_the_detectors_boxes_too(small_benchma
             load_data(wrong, {})
 
 
+def test_an_experiment_may_say_which_labels_a_flip_exchanges(small_benchmark):
+    roots = {TINY.dataset: small_benchmark}
+    assert load_data(TINY, roots).train.mirrored["left"] == "right", "synthetic data know"
+    exp = replace(TINY, mirrored='{"up": "down"}')
+    mirrored = load_data(exp, roots).train.mirrored
+    assert [mirrored[name] for name in ("left", "up", "down")] == ["left", "down", "up"]
+    assert exp.hash != TINY.hash
+    with pytest.raises(ValueError, match="--set mirrored: 'upp' is none of the classes, which are stand"):
+        load_data(replace(TINY, mirrored='{"upp": "down"}'), roots)
+    with pytest.raises(ValueError, match="--set mirrored: left=right: give pairs of class names"):
+        load_data(replace(TINY, mirrored="left=right"), roots)
+
+
 def test_videos_that_are_left_out_are_in_the_fingerprint(small_benchmark, tmp_path):
     """Another movie that is gone is other data; without one gone the option changes nothing."""
     root = shutil.copytree(small_benchmark, tmp_path / "part")
