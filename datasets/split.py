@@ -291,10 +291,10 @@ def columns_after_flip(classes: Mapping[int, str], mirrored: Mapping[str, str] |
     mirrored: class name -> the name that it gets; None: what the folder's dataset.json says.
     Raises ValueError where that names what is no class.
     """
-    names = list(classes.values())
+    names, where = list(classes.values()), "mirrored"
     if mirrored is None:
-        mirrored = read_description(root).mirrored
-        check_known(mirrored, names, f"{root / FILE}: mirrored")
+        mirrored, where = read_description(root).mirrored, f"{root / FILE}: mirrored"
+    check_known(mirrored, names, where)
     return torch.tensor([names.index(mirrored.get(name, name)) for name in names])
 
 

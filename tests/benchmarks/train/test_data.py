@@ -61,7 +61,7 @@ def test_an_experiment_may_say_which_labels_a_flip_exchanges(small_benchmark):
     mirrored = load_data(exp, roots).train.mirrored
     assert [mirrored[name] for name in ("left", "up", "down")] == ["left", "down", "up"]
     assert exp.hash != TINY.hash
-    with pytest.raises(ValueError, match="--set mirrored: 'upp' is none of the classes, which are stand"):
+    with pytest.raises(ValueError, match="mirrored: 'upp' is none of the classes, which are up, down"):
         load_data(replace(TINY, mirrored='{"upp": "down"}'), roots)
     with pytest.raises(ValueError, match="--set mirrored: left=right: give pairs of class names"):
         load_data(replace(TINY, mirrored="left=right"), roots)
