@@ -39,6 +39,7 @@ from evaluators.ava_csv import read_persons as read_persons
 from evaluators.ava_csv import write_detections as write_detections
 from evaluators.ava_csv import write_frame_detections as write_frame_detections
 from evaluators.ava_csv import write_persons as write_persons
+from evaluators.chance import chance_level as chance_level
 from evaluators.errors import ErrorBudget as ErrorBudget
 from evaluators.errors import error_budget as error_budget
 from evaluators.files import DataFileError as DataFileError

@@ -39,6 +39,7 @@ from evaluators.ava_csv import (
     read_label_map,
     read_persons,
 )
+from evaluators.chance import chance_level
 from evaluators.errors import ErrorBudget, error_budget
 from evaluators.files import atomic_write, is_standard_output
 from evaluators.frame_map import (
@@ -327,7 +328,8 @@ def _score(task: Task, detections: Detections, options: argparse.Namespace) -> S
     score = with_score.score if with_score else frame_map(*inputs, rules=task.rules)
     counts = audit(*inputs, rules=task.rules)
 
-    text = [summarise(score)]
+    chance = chance_level(task.ground_truth, task.classes, rules=task.rules)
+    text = [summarise(score), f"chance level {percent(chance)} %   (ground-truth boxes with random classes)"]
     if interval:
         text.append(summarise(interval))
     if options.per_class:
@@ -339,7 +341,8 @@ def _score(task: Task, detections: Detections, options: argparse.Namespace) -> S
         text.append(summarise(budget))
     found = hints(task.ground_truth, detections) if not score.mAP >= SUSPICIOUS else []
     text += [f"note: {note}" for note in (*task.notes, *notes(counts, task.rules), *found)]
-    return Scored(text, _frame_json(score, counts, interval, budget), budget or interval or score)
+    result = _frame_json(score, counts, interval, budget) | {"chance_level": _number(chance)}
+    return Scored(text, result, budget or interval or score)
 
 
 def _score_split(annotations: ActAnnotations, split: int, path: Path, options: argparse.Namespace) -> Scored:
@@ -351,7 +354,7 @@ def _score_split(annotations: ActAnnotations, split: int, path: Path, options: a
     if options.video_map:
         tubes, notes = _linked_tubes(annotations, split, detections, options)
         scored.text += [f"note: video-mAP: {note}" for note in notes]
-        scored.text.insert(1, summarise(tubes))
+        scored.text.insert(2, summarise(tubes))
         scored.json["video_map"] = _video_json(tubes)
     if outside:
         scored.text.append(f"note: detections in videos outside split {split}: {outside:,}, not scored")

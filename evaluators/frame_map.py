@@ -481,7 +481,7 @@ _AREAS = {
 
 
 def frame_keys(
-    ground_truth: GroundTruth, detections: Detections, excluded: Set[tuple[str, int]]
+    ground_truth: GroundTruth, detections: GroundTruth | Detections, excluded: Set[tuple[str, int]]
 ) -> tuple[Ints, Ints, Ints]:
     """One whole number per (video name, frame), the same on both sides: (N,), (M,), sorted (E,).
 

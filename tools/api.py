@@ -21,8 +21,8 @@ What `import evaluators` has, from its docstrings (`python -m tools.api` writes 
 Examples: [evaluators.md](evaluators.md), [evaluators.ipynb](evaluators.ipynb).
 """
 ORDER = (
-    "frame_map", "video_map", "linking", "tubes", "precision_recall", "jackknife", "errors", "audit",
-    "present", "ava_csv", "act_pickle", "files", "matching",
+    "frame_map", "video_map", "linking", "tubes", "precision_recall", "jackknife", "errors", "chance",
+    "audit", "present", "ava_csv", "act_pickle", "files", "matching",
 )  # fmt: skip
 """The modules, the most used first."""
 
