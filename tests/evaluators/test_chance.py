@@ -52,5 +52,3 @@ def test_random_scores_score_the_chance_level():
     found = Detections(gt.videos, gt.video[row], gt.frame[row], gt.box[row], guess, rng.random(len(row)))
     score = frame_map(gt, found, classes).mAP
     assert score == pytest.approx(chance_level(gt, classes), abs=0.02), "and a little: the envelope"
-        "and a little: the envelope"
-    )
