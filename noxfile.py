@@ -65,6 +65,13 @@ def report(session: nox.Session) -> None:
 
 
 @nox.session
+def train(session: nox.Session) -> None:
+    """Train on your own data: check, training, score, report (docs/own_data.md)."""
+    install(session)
+    session.run("python", "-m", "benchmarks.train", *session.posargs, **TIMEOUTS)
+
+
+@nox.session
 def search(session: nox.Session) -> None:
     """Tune a row's loss weights, learning rate and theta on training data alone."""
     install(session, "search")

@@ -20,7 +20,7 @@ SCALES = ("smoke", "tiny", "paper")
 INFERENCE_FIELDS = ("theta", "score", "nms_iou", "boxes")
 """Inference-only fields: rows that differ in these alone share one training."""
 
-LATER_FIELDS = ("leave_out_missing", "mirrored")
+LATER_FIELDS = ("leave_out_missing", "mirrored", "own")
 """Fields that were added later: where they are off, a row has the hash that it had before."""
 
 
@@ -30,6 +30,7 @@ class Experiment:
 
     # data
     dataset: str = "ava"  # or ucf24, jhmdb, kinetics, and the synthetic_ ones of these shapes
+    own: str | None = None  # the name of own data that have this dataset's form
     split: int = 1  # of JHMDB's three; a result is their mean
     keyframe_stride: int = 1  # UCF101-24, JHMDB: train on every n-th annotated frame; not given
     frames: int = 16

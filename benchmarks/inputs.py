@@ -69,6 +69,11 @@ def add_common_options(p: argparse.ArgumentParser) -> None:
         help="published initialisation weights of rows of the paper's size, such as mvitv2_s_k400=k400.pyth",
     )
     p.add_argument("--pretrained", action="store_true", help="download published weights that are not named")
+    add_cluster_options(p)
+
+
+def add_cluster_options(p: argparse.ArgumentParser) -> None:
+    """Options of where to run, and where results go."""
     p.add_argument("--out", type=Path, default=Path("out"), help="output directory (default: out)")
     p.add_argument(
         "--address",
@@ -205,8 +210,13 @@ def synthetic_folder(made: Path, name: str) -> Path:
     return synthetic_tubes.folder_of(made, *synthetic_tubes.SIZES[name])
 
 
-def check_data(experiments: Mapping[str, Experiment], roots: Mapping[str, Path]) -> dict[str, str]:
-    """Read every annotation and check every video before any training; -> hash -> fingerprint."""
+def check_data(
+    experiments: Mapping[str, Experiment], roots: Mapping[str, Path], *, notes: bool = True
+) -> dict[str, str]:
+    """Read every annotation and check every video before any training; -> hash -> fingerprint.
+
+    notes: print what is unusual to standard error.
+    """
     checked: dict[tuple[object, ...], str] = {}
     fingerprints, noted = {}, set()
     for key, exp in experiments.items():
@@ -217,12 +227,12 @@ def check_data(experiments: Mapping[str, Experiment], roots: Mapping[str, Path])
             data = load_data(exp, roots)
             given_boxes(exp, data.report, roots[exp.dataset])
             checked[same] = data.fingerprint
-            notes = [*data.train.notes, *data.val.notes]
+            unusual = [*data.train.notes, *data.val.notes]
             train, root = data.train, roots[exp.dataset]
             if exp.flip and (note := mirror_note(root, train.classes.values(), train.mirrored)):
-                notes.append(note)
-            for note in dict.fromkeys(notes):
-                if note not in noted:
+                unusual.append(note)
+            for note in dict.fromkeys(unusual):
+                if notes and note not in noted:
                     print(f"note: {note}", file=sys.stderr)
                 noted.add(note)
         fingerprints[key] = checked[same]

@@ -122,7 +122,7 @@ def check(args: argparse.Namespace) -> int:
     if sheet is not None:
         with atomic_path(args.picture) as part:
             sheet.save(part, format="PNG")
-    text, usable = summary(args.dataset, reports)
+    text, usable = summary(args.dataset, reports, own=(args.root / FILE).is_file())
     with text_beside(args.picture if sheet is not None else None):
         print(text)
         if args.start_second is not None and usable:
@@ -271,7 +271,8 @@ def convert_files(args: argparse.Namespace) -> int:
 def progress_bar() -> Bar:
     """Build a progress bar on standard error that disappears at its end; silent in a pipe."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Bar(*columns, transient=True, console=Console(stderr=True))
+    console = Console(stderr=True)
+    return Bar(*columns, transient=True, console=console, disable=not console.is_terminal)
 
 
 def _quote(path: Path) -> str:

@@ -413,18 +413,18 @@ def _draw_tile(
     return image
 
 
-def summary(dataset: str, reports: list[SplitReport]) -> tuple[str, bool]:
-    """Summarise reports; -> text for a terminal, and whether the data are usable."""
+def summary(dataset: str, reports: list[SplitReport], *, own: bool = False) -> tuple[str, bool]:
+    """Summarise reports; -> text for a terminal, and whether the data are usable.
+
+    own: not the benchmark's data but one's own in its form, which are not compared with the published counts.
+    """
+    published: Mapping[str, Mapping[str, int]] = {} if own else PUBLISHED_COUNTS[dataset]
     columns = list(reports[0].counts)
     lines = [f"{'split':10}" + "".join(f"{name:>12}" for name in columns) + f"{'found':>9}"]
     for report in reports:
         counts = "".join(f"{report.counts[name]:>12,}" for name in columns)
         lines.append(f"{report.name:10}{counts}{len(report.sources):>9,}")
-    different = [
-        text
-        for report in reports
-        for text in report.differences(PUBLISHED_COUNTS[dataset].get(report.name, {}))
-    ]
+    different = [text for report in reports for text in report.differences(published.get(report.name, {}))]
     # JHMDB's splits share their videos: list each problem once.
     errors = list(dict.fromkeys(text for report in reports for text in report.errors))
     warnings = list(dict.fromkeys(text for report in reports for text in report.warnings))

@@ -149,6 +149,10 @@ def _offset(ground_truth: GroundTruth, detections: Detections) -> list[str]:
     ]
 
 
+FAR = 60
+"""Seconds from all annotations, beyond which exclusions count from another number."""
+
+
 def exclusions_that_match_nothing(ground_truth: GroundTruth, excluded: Set[tuple[str, int]]) -> list[str]:
     """A note on excluded seconds of which none is of a video of the ground truth, or within its seconds."""
     known = set(ground_truth.videos)
@@ -161,7 +165,9 @@ def exclusions_that_match_nothing(ground_truth: GroundTruth, excluded: Set[tuple
         hint = f"; {first!r} may be its {meant!r}" if meant else ""
         return [f"none of the {len(excluded):,} exclusions is of a video of the ground truth{hint}"]
     low, high = int(ground_truth.frame.min()), int(ground_truth.frame.max())
-    if all(not low <= second <= high for second in of_known) and len(of_known) > 1:
+    # Seconds before the first annotation and behind the last are excluded in own data.
+    far = [second < low - FAR or second > high + FAR for second in of_known]
+    if all(far) and len(far) > 1:
         return [
             f"none of the {len(excluded):,} exclusions is within the seconds of the ground truth, {low} to "
             f"{high}: do they count from another number?"

@@ -42,7 +42,7 @@ _LEAST = 1e-3  # scores are this far from 0 and 1 on the logit scale, or a tenth
 class Intervals(Shown):
     """A frame-mAP and its intervals at `level`. Fractions in [0, 1].
 
-    A class has none, NaN, if all its ground truth is in one video.
+    A class has none, NaN, if all its ground truth is in one video, and nothing has any if that is so of all.
     """
 
     score: FrameMap  # of all videos
@@ -101,7 +101,9 @@ def intervals(
     interval then ends where that many videos would all be so with half of the remaining probability
     (Clopper and Pearson): 12 perfect videos leave 73.5 to 100 %.
 
-    ValueError: as frame_map; fewer than two videos with ground truth; level out of range.
+    With fewer than two videos with ground truth there is nothing to leave out, and the ends are NaN.
+
+    ValueError: as frame_map; level out of range.
     """
     _check(level)
     matching = match_frames(ground_truth, detections, classes, rules=rules)
@@ -177,11 +179,6 @@ def _leave_out(ground_truth: GroundTruth, runs: list[tuple[Detections, Matching]
     ]
     counted = np.unique(np.concatenate([video for side in sides for video in side]))
     with_truth = np.unique(sides[0][0])
-    if len(with_truth) < 2:
-        raise ValueError(
-            f"intervals leave out one video at a time and need at least two with ground truth; found "
-            f"{len(with_truth)}"
-        )
     new = np.zeros(len(names), np.int64)
     new[counted] = np.arange(len(counted))
     groups = min(len(counted), _MOST_GROUPS)

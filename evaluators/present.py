@@ -151,6 +151,8 @@ def _(budget: ErrorBudget) -> str:
 @summarise.register(Intervals)
 def _(result: Intervals) -> str:
     single = sum(videos == 1 for videos in result.class_videos.values())
+    if result.num_videos < 2:
+        return f"no interval: ground truth is in {result.num_videos} video, and videos are what is left out"
     return (
         f"frame-mAP, {100 * result.level:g} % interval: {percent(result.low)} to {percent(result.high)}   "
         f"(jackknife over {result.num_videos} videos)" + _few(result.num_videos, single)
@@ -163,9 +165,14 @@ def _(result: Comparison) -> str:
     better = sum(p < 1 - result.level and result.class_difference[i] > 0 for i, p in known.items())
     worse = sum(p < 1 - result.level and result.class_difference[i] < 0 for i, p in known.items())
     numbers = f"{percent(result.first.mAP)} -> {percent(result.second.mAP)}"
+    scores = f"frame-mAP {numbers} %   ({_rules(result.first)})\n"
+    if result.num_videos < 2:
+        return (
+            f"{scores}difference {100 * result.difference:+.2f}; no interval and no p-value: ground truth is "
+            f"in {result.num_videos} video, and videos are what is left out"
+        )
     return (
-        f"frame-mAP {numbers} %   ({_rules(result.first)})\n"
-        f"difference {100 * result.difference:+.2f}, {100 * result.level:g} % interval "
+        f"{scores}difference {100 * result.difference:+.2f}, {100 * result.level:g} % interval "
         f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}], p = {result.p_value:.3g}   "
         f"(paired jackknife over {result.num_videos} videos)\n"
         f"classes with p < {1 - result.level:.2g}: {better} better, {worse} worse, of {len(known)}; about "

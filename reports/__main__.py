@@ -3,11 +3,13 @@
 python -m reports                                                     `nox -s report`
 python -m reports figures --run HASH --clips VIDEO:KEYFRAME ...       attention of a model in clips
 python -m reports compare HASH HASH                                   AP of each class of two runs
+python -m reports own                                                 runs on your own data
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ from benchmarks.inputs import add_scale_options, named
 from benchmarks.score.results import save
 from benchmarks.train.data import load_data
 from datasets.split import Split
-from reports import hypotheses
+from reports import hypotheses, own
 from reports.charts import per_class_ap, style
 from reports.figures import keyframes, save_png
 from reports.page import clip_figure, page
@@ -72,7 +74,15 @@ def parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help=bars, description=bars)
     compare.add_argument("runs", nargs=2, metavar="HASH", help="directory in OUT/runs, or its first digits")
     compare.set_defaults(command=compare_runs)
-    for command in (figures, compare):  # without a default, which would overwrite an --out before the command
+    mine = "the table of runs on your own data, AP of each class and errors of one; then the page"
+    data = commands.add_parser("own", help=mine, description=mine)
+    data.add_argument("--run", metavar="HASH", help="the run to show (default: the last)")
+    data.set_defaults(command=report_own)
+    for command in (
+        figures,
+        compare,
+        data,
+    ):  # without a default, which would overwrite an --out before the command
         command.add_argument("--out", type=Path, default=argparse.SUPPRESS, help="as above")
     return p
 
@@ -152,6 +162,32 @@ def _split(args: argparse.Namespace, run: Run) -> Split:
     if split := report_split(args.out, run.experiment):
         return split
     raise ValueError(f"{args.out / 'data'}: {dataset} is not there; give its folder, --data {dataset}=FOLDER")
+
+
+def report_own(args: argparse.Namespace) -> int:
+    """Print the runs on own data and one's classes and errors, and write the page; -> 0.
+
+    Raises ValueError without any such run, or for an unknown one.
+    """
+    runs, problems = own.own_runs(args.out)
+    for problem in problems:
+        print(f"not shown: {problem}", file=sys.stderr)
+    chosen = [run for run in runs if run.result.hash.startswith(args.run or "")]
+    if not chosen:
+        raise ValueError(f"{args.out / 'runs'}: no run on own data{f' {args.run}' if args.run else ''}")
+    shown, folder = chosen[-1], args.out / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = own.markdown(runs)
+    print(f"{text}\n{shown.names[0]} [{shown.result.hash}]:\n{own.details(shown)}")
+    _write(folder / "own.md", text)
+    tables = [build_table(name, args.scale, args.out / "runs") for name in TABLES]
+    _write(folder / "index.html", page(args.out, args.scale, tables))
+    run = args.out / "runs" / shown.result.hash
+    print(
+        f"\npage: {folder / 'index.html'}, self-contained: open it in a browser\n"
+        f"predict: python -m actloc_core.predict VIDEO --checkpoint {shlex.quote(str(run))}"
+    )
+    return 0
 
 
 def compare_runs(args: argparse.Namespace) -> int:

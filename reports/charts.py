@@ -54,6 +54,29 @@ def style() -> Iterator[None]:
         yield
 
 
+def class_ap(ap: Mapping[str, float | None], counts: Mapping[str, int], *, name: str) -> Figure:
+    """Draw the AP of each class of a run as bars, the most frequent class first, with its number of boxes.
+
+    ap: class name -> AP in [0, 1]; None for a class without ground truth, which has no bar. counts:
+    class name -> ground-truth boxes. name: of the run.
+    """
+    classes = sorted((c for c in ap if ap[c] is not None), key=lambda c: (-counts.get(c, 0), c))
+    figure = Figure(figsize=(8, max(1.6, 0.28 * len(classes) + 0.9)), layout="constrained")
+    axis = figure.subplots()
+    values = [100 * (ap[c] or 0.0) for c in classes]
+    labels = [f"{c} ({counts.get(c, 0):,})" for c in classes]
+    axis.barh(range(len(classes)), values, color=OURS)
+    for place, value in enumerate(values):
+        axis.annotate(
+            f"{value:.1f}", (value, place), (3, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    axis.set_yticks(range(len(classes)), labels)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 105)
+    axis.set_xlabel(f"AP, %: {name}")
+    return figure
+
+
 def per_class_ap(
     first: Mapping[str, float | None],
     second: Mapping[str, float | None],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from benchmarks.experiments import TABLES, size_of
 from benchmarks.score.analysis import THETAS, Analysis
 from datasets.split import Split
-from reports import attention, charts, hypotheses
+from reports import attention, charts, hypotheses, own
 from reports.figures import keyframes
 from reports.runs import Run, best_single_stage, label, load_model, load_sweep, report_split
 from reports.tables import (
@@ -58,9 +59,13 @@ def page(out: Path, scale: str, tables: Sequence[Table]) -> str:
         figures = [*chart_figures(scale, sweep.runs, tables)]
         if best := best_single_stage(sweep.runs):
             figures += clip_figures(out, best)
-        runs = [_run(run, scale) for run in sweep.runs]
+        mine, unread = own.own_runs(out)
+        figures += _own_figures(mine)
+        runs = [_run(run, scale) for run in (*sweep.runs, *mine)]
     data = sorted({run.result.origin.get("data") or "" for run in sweep.runs})
     sections = [("summary", "Summary"), ("table-hypotheses", "Verdicts")]
+    if mine:
+        sections.append(("table-own", "Own data"))
     sections += [(f"table-{table.name}", f"Table {table.name}") for table in tables]
     sections += [("figures", "Figures"), ("runs", "Runs")]
     if sweep.unfinished:
@@ -71,7 +76,7 @@ def page(out: Path, scale: str, tables: Sequence[Table]) -> str:
         sections=sections,
         summary=summary,
         warning=TINY_WARNING if size_of(scale) == "tiny" and sweep.runs else "",
-        problems=sweep.problems,
+        problems=list(dict.fromkeys([*sweep.problems, *unread])),
         tables=[
             _text_table(
                 "sanity", SANITY_TITLE, sanity_rows(scale, out / "runs"), ("method", "row"), SANITY_NOTE
@@ -83,6 +88,7 @@ def page(out: Path, scale: str, tables: Sequence[Table]) -> str:
                 hypotheses.TEXT,
                 hypotheses.NOTE,
             ),
+            *([_text_table("own", own.TITLE, own.text_rows(mine), own.TEXT, own.NOTE)] if mine else []),
             *(_table(part) for table in tables for part in parts(table)),
         ],
         figures=figures,
@@ -153,6 +159,9 @@ def _run(run: Run, scale: str) -> dict[str, Any]:
     result = run.result
     row, _, seed = run.names[0].partition(" seed ")
     only = f"--only {row}" + (f" --seeds {int(seed) + 1}" if seed else "")
+    command = f"nox -s ablations -- {only} --scale {scale} --fresh"
+    if run.experiment.own is not None:
+        command = f"nox -s train -- --data FOLDER --name {shlex.quote(run.experiment.own)} --fresh"
     curves = ""
     if run.log is not None:
         alt = f"training loss and validation mAP of {run.label}"
@@ -168,7 +177,7 @@ def _run(run: Run, scale: str) -> dict[str, Any]:
             {"title": "Experiment", "rows": [(name, str(v)) for name, v in result.experiment.items()]},
         ],
         "curves": curves,
-        "command": f"nox -s ablations -- {only} --scale {scale} --fresh",
+        "command": command,
     }
 
 
@@ -272,6 +281,29 @@ def _improved(baseline: Mapping[str, float | None], ours: Mapping[str, float | N
     improved = sorted((name for name in gains if gains[name] > 0), key=lambda name: -gains[name])
     most = " and ".join(f"{name} by {gains[name]:.1f}" for name in improved[:2])
     return f"Here {len(improved)} of {len(gains)} classes improve{f', {most}' if most else ''}."
+
+
+def _own_figures(runs: Sequence[Run]) -> Iterator[HtmlFigure]:
+    """Of own data: AP of each class of the last run of each data set, and the causes of errors of all."""
+    last = {run.experiment.own: run for run in runs if run.analysis}
+    for number, (name, run) in enumerate(last.items()):
+        assert run.analysis is not None
+        figure = charts.class_ap(
+            run.result.per_class, run.analysis.boxes, name=f"{name} [{run.result.hash[:4]}]"
+        )
+        caption = f"Own data, {name}: AP of each class of the last run, the most frequent first."
+        yield _chart(f"own-{number}", figure, caption)
+    gains = {
+        f"{name} [{run.result.hash[:4]}]": dict(
+            zip(run.analysis.errors, _with_nan(run.analysis.errors.values()), strict=True)
+        )
+        for name, run in last.items()
+        if run.analysis
+    }
+    if gains:
+        yield _chart(
+            "own-errors", charts.error_gains(gains), "Own data: the mAP gain of correcting a cause alone."
+        )
 
 
 def _selection_figures(by_row: Mapping[str, Run]) -> Iterator[HtmlFigure]:

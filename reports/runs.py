@@ -93,13 +93,14 @@ def load_sweep(out: Path, scale: str) -> Sweep:
                 sweep.problems.append(f"{title}: {error}")
                 continue
             analysis = read_analysis(folder / "analysis.json")
-            sweep.runs.append(Run(tuple(names[key]), exp, result, analysis, _log(training)))
+            sweep.runs.append(Run(tuple(names[key]), exp, result, analysis, read_log(training)))
         elif training.is_dir() and exp.training_hash not in scored:
             sweep.unfinished.append(Unfinished(title, key, _state(training), _log_end(training)))
     return sweep
 
 
-def _log(training: Path) -> pd.DataFrame | None:
+def read_log(training: Path) -> pd.DataFrame | None:
+    """log.csv of a training; None where it is missing or empty."""
     try:
         log = pd.read_csv(training / "log.csv")
     except (OSError, ValueError):  # missing, or empty
@@ -110,7 +111,7 @@ def _log(training: Path) -> pd.DataFrame | None:
 def _state(training: Path) -> str:
     if (training / "checkpoint.pt").exists():
         return "The model is trained, but was not scored."
-    log = _log(training)
+    log = read_log(training)
     if log is None:
         return "Stopped before its first step."
     return f"Stopped at step {int(log['step'].iloc[-1])}."
@@ -134,7 +135,7 @@ def find_run(out: Path, prefix: str) -> Run:
             result = read_result(path)
             exp = Experiment(**result.experiment)
             analysis = read_analysis(path.with_name("analysis.json"))
-            log = _log(out / "trainings" / exp.training_hash)
+            log = read_log(out / "trainings" / exp.training_hash)
             matches.append(Run((result.hash,), exp, result, analysis, log))
     if len(matches) != 1:
         raise ValueError(f"run {prefix}: {len(matches) or 'no'} runs in {out / 'runs'} start with this hash")

@@ -50,8 +50,7 @@ def analyse(
     gt, ids = split.ground_truth, sorted(split.evaluated)
     rules = EvalRules(protocol, excluded=split.excluded)
     rows, persons = expand_rows(detections, ids), detections.persons
-    videos = len({*gt.video.tolist()})
-    ends = intervals(gt, rows, split.evaluated, rules=rules) if videos > 1 else None
+    ends = intervals(gt, rows, split.evaluated, rules=rules)
     actor_rules = EvalRules(excluded=split.excluded)
     curve = actor_curve(gt, persons, split.evaluated, rules=actor_rules)
     # The curve has a point at each p(alpha), and is constant between two. Below the lowest all are detected.
@@ -61,8 +60,8 @@ def analyse(
     recall = np.append(lowest.recall, curve.recall)[at]
     budget = error_budget(gt, rows, split.evaluated, rules=rules)
     return Analysis(
-        mAP_low=none_if_nan(ends.low) if ends else None,
-        mAP_high=none_if_nan(ends.high) if ends else None,
+        mAP_low=none_if_nan(ends.low),
+        mAP_high=none_if_nan(ends.high),
         boxes={split.evaluated[i]: int((gt.label == i).sum()) for i in ids},
         precision=[none_if_nan(x) for x in precision],
         recall=[none_if_nan(x) for x in recall],

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import ablations, experiments
-from benchmarks.ablations import Job
+from benchmarks import ablations, experiments, jobs
 from benchmarks.experiments import ROWS, TABLES, TRAINING, rows_at
 from benchmarks.inputs import chosen_rows, exit_code
+from benchmarks.jobs import Job
 from benchmarks.run import run
 from reports.__main__ import main as report
 from tests.benchmarks.shared import CHECKOUT, context_of
@@ -157,7 +157,7 @@ def test_a_second_call_skips_rows_that_are_up_to_date(first, out, capsys):
 
 def test_a_row_is_due_when_data_or_initialisation_weights_changed(first, out, tmp_path):
     def why(exp, data, out=out, fresh=False):
-        return ablations.why_run(out, exp, data, {}, fresh=fresh)
+        return jobs.why_run(out, exp, data, {}, fresh=fresh)
 
     def fingerprint(exp):
         return json.loads((out / "runs" / exp.hash / "result.json").read_text())["origin"]["data"]
@@ -185,7 +185,7 @@ def test_a_row_is_due_when_its_code_changed_or_its_result_is_unreadable(first, o
     data = result["origin"]["data"]
 
     def why():
-        return ablations.why_run(tmp_path, exp, data, {}, fresh=False)
+        return jobs.why_run(tmp_path, exp, data, {}, fresh=False)
 
     for parts, reason in (
         (("code",), "the training code changed"),
@@ -229,11 +229,11 @@ def test_another_row_of_a_finished_training_is_only_scored(with_ray):
 def test_trainings_run_in_waves_after_those_they_are_initialised_from():
     names = ("2b/tubelet", "fig1/detr", "pretraining/mvitv2_s", "3/hiera_l", "pretraining/hiera_l")
     rows = [SMOKE[name] for name in names]
-    first, second = ablations.waves({exp.training_hash: [exp] for exp in rows})
+    first, second = jobs.waves({exp.training_hash: [exp] for exp in rows})
     assert {group[0].method for group in first.values()} == {"classification"}
     assert next(iter(second.values()))[0].method == "detr", "the longest first"
     assert len(second) == 3
-    alone = ablations.waves({rows[0].training_hash: [rows[0]]})
+    alone = jobs.waves({rows[0].training_hash: [rows[0]]})
     assert len(alone) == 1, "the training it is initialised from is there already"
 
 
@@ -256,7 +256,7 @@ def test_an_interrupted_sweep_does_not_start_the_next_wave(two_waves, monkeypatc
     missing, job, args = two_waves
     swept = []
     monkeypatch.setattr("benchmarks.sweep.trials.sweep", lambda wave, *args, **options: swept.append(wave))
-    failures = ablations.run_missing(missing, job, args)
+    failures = jobs.run_missing(missing, job, args)
     assert [list(wave) for wave in swept] == [[next(iter(missing))]]
     assert failures == dict.fromkeys(missing, "interrupted; rerun the same command to resume")
 
@@ -270,7 +270,7 @@ def test_a_row_fails_where_the_training_it_is_initialised_from_failed(two_waves,
             observer.failed(training, "out of memory")
 
     monkeypatch.setattr("benchmarks.sweep.trials.sweep", fails)
-    assert ablations.run_missing(missing, job, args) == {
+    assert jobs.run_missing(missing, job, args) == {
         first: "out of memory", second: "the training it is initialised from has failed",
     }  # fmt: skip
 
@@ -279,7 +279,7 @@ def test_a_batch_that_processes_cannot_share_evenly_ends_before_ray_starts(two_w
     missing, job, args = two_waves
     args.processes = 3
     with pytest.raises(ValueError, match="16 clips cannot be shared evenly by 3 processes"):
-        ablations.run_missing(missing, job, args)
+        jobs.run_missing(missing, job, args)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_a_batch_that_processes_cannot_share_evenly_ends_before_ray_starts(two_w
 )
 def test_no_gpu_is_idle_that_a_run_could_use_and_idle_ones_are_said(trainings, options, line, capsys):
     args = ablations.parser().parse_args(options)
-    processes, resources, at_once = ablations._arrange([16] * trainings, [{"CPU": 64.0, "GPU": 8.0}], args)
+    processes, resources, at_once = jobs._arrange([16] * trainings, [{"CPU": 64.0, "GPU": 8.0}], args)
     assert capsys.readouterr().out.startswith(f"8 GPUs, {line}")
     assert processes * at_once == 8
     assert resources.num_gpus == 1

@@ -44,8 +44,7 @@ def check(capsys, tmp_path, dataset, root, *more):
 def test_complete_dataset_is_usable_and_drawn(made, capsys, tmp_path, dataset):
     status, out, _ = check(capsys, tmp_path, dataset, made / dataset, "--sample", "4")
     assert status == 0
-    assert "not the whole published data" in out
-    assert "verdict: usable, 0 warning(s)" in out
+    assert "verdict: complete" in out, "with a dataset.json it is no part of the published data"
     image = np.asarray(Image.open(tmp_path / "c.png"))
     assert image.shape == (480, 640, 3)
     assert ((image == [255, 255, 0]).all(-1).sum(1) > 30).any(), "a yellow box is drawn"

@@ -106,3 +106,5 @@ def test_exclusions_that_match_nothing_are_noted():
     ]
     [note] = exclusions_that_match_nothing(gt, {("a", 5), ("b", 6)})
     assert "is within the seconds of the ground truth, 902 to 921" in note
+    around = {("a", 900), ("a", 901), ("b", 922), ("b", 925)}
+    assert exclusions_that_match_nothing(gt, around) == [], "the ends of a video that nobody annotated"

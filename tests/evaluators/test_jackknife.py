@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from evaluators import EvalRules, Protocol, compare, frame_map, intervals, jackknife
+from evaluators import EvalRules, Protocol, compare, frame_map, intervals, jackknife, summarise
 from tests.evaluators.shared import CLASSES, WHOLE, as_tuples, detections, ground_truth, half_detected
 
 
@@ -199,11 +199,17 @@ def test_invalid_levels_are_refused(level):
         compare(gt, (det, det), CLASSES, level=level)
 
 
-def test_one_video_with_ground_truth_is_refused():
-    gt = ground_truth(("a", WHOLE, 1))
+@pytest.mark.parametrize("videos", [0, 1])
+def test_without_a_video_to_leave_out_there_is_a_score_and_no_interval(videos):
+    gt = ground_truth(*[("a", WHOLE, 1)] * videos) if videos else ground_truth(("a", WHOLE, 77))
     det = detections(("a", WHOLE, 1, 0.5), ("b", WHOLE, 1, 0.4))
-    with pytest.raises(ValueError, match="need at least two with ground truth; found 1"):
-        intervals(gt, det, CLASSES)
+    result = intervals(gt, det, CLASSES)
+    assert result.score.mAP == 1 if videos else np.isnan(result.score.mAP)
+    assert np.isnan([result.low, result.high, *result.class_low.values()]).all()
+    assert f"no interval: ground truth is in {videos} video" in summarise(result)
+    both = compare(gt, (det, det), CLASSES)
+    assert np.isnan([both.low, both.high, both.p_value]).all()
+    assert "no interval and no p-value" in summarise(both)
 
 
 # --- simulation ----------------------------------------------------------------------------------

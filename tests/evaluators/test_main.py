@@ -370,7 +370,6 @@ BAD_INPUT = [
     (AVA, {"gt.csv": ""}, "gt.csv: the file is empty"),
     (AVA, {"map.pbtxt": "run {\n"}, "map.pbtxt, line 1: cannot read an entry"),
     ([*AVA, "--exclusions", "ex.csv"], {"ex.csv": "b\n"}, "ex.csv, line 1: found 1 column instead of 2"),
-    ([*AVA, "--intervals"], {"gt.csv": GT[: GT.index("b")], "det.csv": ""}, "at least two with ground"),
     (UCF, {"GT.pkl": "not a pickle"}, "GT.pkl: cannot be unpickled"),
     (UCF, {"GT.pkl": "cos\nsystem\n(S'touch executed'\ntR."}, "GT.pkl: the pickle asks for 'os.system'"),
     (UCF, {"GT.pkl": "(dp0\nS'labels'\n(lp1\ns."}, "GT.pkl, the file: it has no gttubes, nframes, test"),
