@@ -3,10 +3,10 @@
 Read files (`read_groundtruth`, `read_detections`, `read_act`, ..), score them, get a small frozen
 result:
 
-    score = frame_map(ground_truth, detections, classes)              # AVA
-    score = frame_map(ground_truth, detections, classes, rules=EvalRules("gurkirt"))  # UCF101-24, JHMDB
+    score = frame_mAP(ground_truth, detections, classes)              # AVA
+    score = frame_mAP(ground_truth, detections, classes, rules=EvalRules("gurkirt"))  # UCF101-24, JHMDB
     actors = actor_precision_recall(ground_truth, persons, classes)   # of actors, whatever the action
-    tubes = video_map(ground_truth, detections, classes)              # frame detections, linked
+    tubes = video_mAP(ground_truth, detections, classes)              # frame detections, linked
     interval = intervals(ground_truth, detections, classes)           # confidence intervals over videos
     change = compare(ground_truth, (first, second), classes)          # two runs, paired
     budget = error_budget(ground_truth, detections, classes)          # mAP gain by kind of error
@@ -26,7 +26,7 @@ from evaluators.act_pickle import read_act_detections as read_act_detections
 from evaluators.act_pickle import split_ground_truth as split_ground_truth
 from evaluators.act_pickle import split_videos as split_videos
 from evaluators.audit import Audit as Audit
-from evaluators.audit import audit as audit
+from evaluators.audit import audit_rows as audit_rows
 from evaluators.ava_csv import AVA_IDS as AVA_IDS
 from evaluators.ava_csv import AvaFileError as AvaFileError
 from evaluators.ava_csv import read_annotations as read_annotations
@@ -52,7 +52,7 @@ from evaluators.frame_map import GroundTruth as GroundTruth
 from evaluators.frame_map import GroundTruthTubes as GroundTruthTubes
 from evaluators.frame_map import Protocol as Protocol
 from evaluators.frame_map import average_precision as average_precision
-from evaluators.frame_map import frame_map as frame_map
+from evaluators.frame_map import frame_mAP as frame_mAP
 from evaluators.jackknife import Comparison as Comparison
 from evaluators.jackknife import Intervals as Intervals
 from evaluators.jackknife import compare as compare
@@ -72,4 +72,4 @@ from evaluators.tubes import Tubes as Tubes
 from evaluators.version import __version__ as __version__
 from evaluators.video_map import VIDEO_RULES as VIDEO_RULES
 from evaluators.video_map import VideoMap as VideoMap
-from evaluators.video_map import video_map as video_map
+from evaluators.video_map import video_mAP as video_mAP

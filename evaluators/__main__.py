@@ -30,7 +30,7 @@ from evaluators.act_pickle import (
     split_ground_truth,
     split_videos,
 )
-from evaluators.audit import Audit, audit, notes
+from evaluators.audit import Audit, audit_rows, notes
 from evaluators.ava_csv import (
     outside,
     read_detections,
@@ -50,7 +50,7 @@ from evaluators.frame_map import (
     FrameMap,
     GroundTruth,
     Protocol,
-    frame_map,
+    frame_mAP,
 )
 from evaluators.hints import exclusions_that_match_nothing, hints, other_names, sparse_tubes
 from evaluators.jackknife import Comparison, Intervals, compare, intervals
@@ -58,7 +58,7 @@ from evaluators.linking import LINKINGS, Linking
 from evaluators.precision_recall import actor_curve, actor_precision_recall
 from evaluators.present import class_table, comparison_table, percent, plot, summarise
 from evaluators.version import __version__
-from evaluators.video_map import VIDEO_RULES, VideoMap, video_map
+from evaluators.video_map import VIDEO_RULES, VideoMap, video_mAP
 
 Json = dict[str, Any]
 SUSPICIOUS = 0.5
@@ -154,7 +154,7 @@ def tubes(options: argparse.Namespace) -> None:
     annotations = read_act(options.groundtruth, boxes=options.boxes)
     ground_truth = split_ground_truth(annotations, _split_number(options.split))
     classes, notes = _evaluated(annotations, options.protocol, options)
-    score = video_map(
+    score = video_mAP(
         ground_truth,
         read_tubes(options.tubes, annotations),
         classes,
@@ -325,8 +325,8 @@ def _score(task: Task, detections: Detections, options: argparse.Namespace) -> S
     if options.intervals:
         interval = intervals(*inputs, rules=task.rules)
     with_score = interval or budget
-    score = with_score.score if with_score else frame_map(*inputs, rules=task.rules)
-    counts = audit(*inputs, rules=task.rules)
+    score = with_score.score if with_score else frame_mAP(*inputs, rules=task.rules)
+    counts = audit_rows(*inputs, rules=task.rules)
 
     chance = chance_level(task.ground_truth, task.classes, rules=task.rules)
     text = [summarise(score), f"chance level {percent(chance)} %   (ground-truth boxes with random classes)"]
@@ -370,7 +370,7 @@ def _linked_tubes(
     """Video-mAP of frame detections, and notes."""
     classes, notes = _evaluated(annotations, options.video_protocol, options)
     linking = LINKINGS[options.linking] if options.linking else None
-    score = video_map(
+    score = video_mAP(
         split_ground_truth(annotations, split),
         detections,
         classes,

@@ -32,7 +32,7 @@ class Audit:
     repeated_detections: int
 
 
-def audit(
+def audit_rows(
     ground_truth: GroundTruth,
     detections: Detections,
     classes: Mapping[int, str],

@@ -56,7 +56,7 @@ def error_budget(
     rules: EvalRules = STANDARD_RULES,
     background: float = 0.1,
 ) -> ErrorBudget:
-    """Assign a cause to each false positive and miss of `frame_map`; its arguments, and
+    """Assign a cause to each false positive and miss of `frame_mAP`; its arguments, and
 
     background  least IoU with a ground-truth box below which a detection is background,
                 0 < background < iou
@@ -67,7 +67,7 @@ def error_budget(
     missed        the ground-truth boxes are removed
     Detections without such a box are removed, and so are both, duplicate and background.
 
-    ValueError: as frame_map; background out of range.
+    ValueError: as frame_mAP; background out of range.
     """
     if not 0 < background < rules.iou:
         raise ValueError(f"background must be between 0 and iou ({rules.iou}); found {background}")

@@ -1,6 +1,6 @@
 """Frame-mAP from plain NumPy arrays: ground truth and detections in, one AP per class out.
 
-`frame_map` is the entry point: `match_frames` decides which detections are true positives, `pool`
+`frame_mAP` is the entry point: `match_frames` decides which detections are true positives, `pool`
 turns that into average precision. Bootstrap and error budget use the same two steps.
 
 Letters in the shapes: N ground-truth rows, M detection rows, C evaluated classes. A *frame* is one
@@ -287,7 +287,7 @@ class Matching:
         return np.bincount(self.gt_class, minlength=len(self.classes))
 
 
-def frame_map(
+def frame_mAP(
     ground_truth: GroundTruth,
     detections: Detections,
     classes: Mapping[int, str],
@@ -315,7 +315,7 @@ def match_frames(
     *,
     rules: EvalRules = STANDARD_RULES,
 ) -> Matching:
-    """Select the rows that count and match them: the first half of `frame_map`. ValueError as there."""
+    """Select the rows that count and match them: the first half of `frame_mAP`. ValueError as there."""
     protocol = rules.protocol_rules
     check_inputs(ground_truth, classes, allow_inverted=protocol.keep_inverted)
     ids = np.array(sorted(classes), dtype=np.int64)  # (C,)

@@ -95,7 +95,7 @@ def intervals(
     rules: EvalRules = STANDARD_RULES,
     level: float = 0.95,
 ) -> Intervals:
-    """Compute `frame_map` with intervals over videos; its arguments, and level: the share they are to cover.
+    """Compute `frame_mAP` with intervals over videos; its arguments, and level: the share they are to cover.
 
     Where a score is 0 or 1 and stays so whatever video is left out, there is no deviation to estimate. The
     interval then ends where that many videos would all be so with half of the remaining probability
@@ -103,7 +103,7 @@ def intervals(
 
     With fewer than two videos with ground truth there is nothing to leave out, and the ends are NaN.
 
-    ValueError: as frame_map; level out of range.
+    ValueError: as frame_mAP; level out of range.
     """
     _check(level)
     matching = match_frames(ground_truth, detections, classes, rules=rules)

@@ -1,6 +1,6 @@
 """Text and figures of results: `summarise` and `plot` accept any result of this package.
 
-    score = frame_map(ground_truth, detections, classes)
+    score = frame_mAP(ground_truth, detections, classes)
     print(summarise(score))
     plot(score).savefig("ap.svg")
     score.to_frame()

@@ -1,6 +1,6 @@
 """Video-mAP: frame detections are linked to tubes (`evaluators.linking`), then tubes are scored.
 
-`video_map` is the entry point. Letters: T tubes, R rows of tubes (one per frame).
+`video_mAP` is the entry point. Letters: T tubes, R rows of tubes (one per frame).
 """
 
 from collections.abc import Mapping
@@ -87,7 +87,7 @@ class VideoMap(Shown):
     protocol: Protocol
 
 
-def video_map(
+def video_mAP(
     ground_truth: GroundTruthTubes,
     detections: Detections | Tubes,
     classes: Mapping[int, str],

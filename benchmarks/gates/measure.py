@@ -33,7 +33,7 @@ from benchmarks.train.loop import fit, training_steps
 from benchmarks.train.models import build_model
 from benchmarks.train.state import new_state
 from datasets.split import subsample
-from evaluators.frame_map import Detections, EvalRules, GroundTruth, Protocol, frame_map
+from evaluators.frame_map import Detections, EvalRules, GroundTruth, Protocol, frame_mAP
 from evaluators.precision_recall import actor_precision_recall
 
 EPOCHS = 1.0
@@ -194,14 +194,14 @@ def evaluators() -> dict[str, dict[str, float]]:
     classes = {i: f"class {i}" for i in range(1, 12)}  # the last has no ground truth
     numbers: dict[str, dict[str, float]] = {}
     for protocol in Protocol:
-        score = frame_map(gt, detections, classes, rules=EvalRules(protocol, excluded=excluded))
+        score = frame_mAP(gt, detections, classes, rules=EvalRules(protocol, excluded=excluded))
         numbers[f"evaluator/{protocol}"] = {"number mAP": score.mAP} | {
             f"number AP of {i}": ap for i, ap in score.ap.items() if i in (1, 5, 10)
         }
     actors = actor_precision_recall(gt, persons, classes, rules=EvalRules(excluded=excluded))
     numbers["evaluator/actors"] = {"number precision": actors.precision, "number recall": actors.recall}
     numbers["evaluator/standard"]["time_ratio"] = ratio(
-        lambda: frame_map(gt, detections, classes), lambda: _plain_ious(gt, detections)
+        lambda: frame_mAP(gt, detections, classes), lambda: _plain_ious(gt, detections)
     )
     return numbers
 

@@ -24,13 +24,13 @@ from evaluators import (
     EvalRules,
     GroundTruth,
     GroundTruthTubes,
-    audit,
+    audit_rows,
     error_budget,
-    frame_map,
+    frame_mAP,
     intervals,
     read_detections,
     read_groundtruth,
-    video_map,
+    video_mAP,
     write_detections,
 )
 from evaluators.matching import box_iou, pair_groups
@@ -228,7 +228,7 @@ def cpu(function, *arguments, times=1, **options):
 
 def test_the_plain_implementations_compute_the_same_mAP():
     gt, detections = ava_like(frames=300)
-    score = frame_map(gt, detections, CLASSES).mAP
+    score = frame_mAP(gt, detections, CLASSES).mAP
     assert per_image_map(gt, detections) == pytest.approx(score, abs=1e-12)
     assert lean_map(as_rows(gt), as_rows(detections)) == pytest.approx(score, abs=1e-12)
 
@@ -266,11 +266,11 @@ def files(whole, tmp_path_factory):
 @pytest.mark.benchmark(group="AVA val, arrays", timer=time.process_time)
 def test_two_million_rows_take_less_than_a_second(whole, benchmark):
     gt, detections = whole
-    score = benchmark(frame_map, gt, detections, CLASSES)
+    score = benchmark(frame_mAP, gt, detections, CLASSES)
     seconds = benchmark.stats.stats.min
     print(f"\n{len(gt.video):,} label rows, {len(detections.video):,} detections: {seconds:.2f} CPU s")
     part = ava_like(frames=57_408 // 16)
-    fast, ours = cpu(frame_map, *part, CLASSES, times=5)
+    fast, ours = cpu(frame_mAP, *part, CLASSES, times=5)
     for what, (slow, theirs) in {
         "image by image, class by class": cpu(per_image_map, *part),
         "in lean Python": cpu(lean_map, *map(as_rows, part)),
@@ -286,7 +286,7 @@ def test_two_million_rows_take_less_than_a_second(whole, benchmark):
 def test_two_million_rows_from_csv_take_less_than_three_seconds(files, benchmark):
     def whole_way():
         gt, detections = read_groundtruth(files / "gt.csv"), read_detections(files / "det.csv")
-        return frame_map(gt, detections, CLASSES)
+        return frame_mAP(gt, detections, CLASSES)
 
     score = benchmark.pedantic(whole_way, rounds=3)
     seconds = benchmark.stats.stats.min
@@ -368,8 +368,8 @@ def test_intervals_error_budget_and_audit_take_seconds(whole):
     gt, detections = whole
     without, ends = cpu(intervals, gt, detections, CLASSES)
     budget, _ = cpu(error_budget, gt, detections, CLASSES)
-    counts, _ = cpu(audit, gt, detections, CLASSES)
-    once, _ = cpu(frame_map, gt, detections, CLASSES, times=3)
+    counts, _ = cpu(audit_rows, gt, detections, CLASSES)
+    once, _ = cpu(frame_mAP, gt, detections, CLASSES, times=3)
     print(
         f"\nintervals {without:.1f} CPU s ({VIDEOS * once / without:.0f} times quicker than {VIDEOS} times "
         f"{once:.2f} s), error budget {budget:.1f} s, audit {counts:.2f} s"
@@ -383,10 +383,10 @@ def test_ucf101_24_at_its_size_takes_seconds():
     classes = {i: str(i) for i in range(24)}
     print(f"\n{len(gt.video):,} boxes, {len(detections.video):,} detections")
     for protocol in UCF_PROTOCOLS:
-        seconds, score = cpu(frame_map, gt, detections, classes, rules=EvalRules(protocol), times=3)
+        seconds, score = cpu(frame_mAP, gt, detections, classes, rules=EvalRules(protocol), times=3)
         print(f"{protocol:12} {seconds:.2f} CPU s, mAP {score.mAP:.4f}")
         assert seconds < 2
-    seconds, score = cpu(video_map, gt, detections, classes)
+    seconds, score = cpu(video_mAP, gt, detections, classes)
     print(f"video-mAP    {seconds:.2f} CPU s, @0.5 {score.mAP[0.5]:.4f}, {score.num_detections:,} tubes")
     assert seconds < 30
 

@@ -24,7 +24,7 @@ from benchmarks.train.state import TrainState, new_state
 from benchmarks.train.step import train_step
 from datasets import scenes
 from datasets.transforms import Batch, Group, to_input, unchanged
-from evaluators.frame_map import Detections, GroundTruth, frame_map
+from evaluators.frame_map import Detections, GroundTruth, frame_mAP
 
 Scene = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Frames (T, H, W, 3) uint8, boxes (N, 4) cxcywh in [0, 1] and labels (N, 10) of the annotated actors."""
@@ -153,7 +153,7 @@ def _frame_map(made: list[Scene], frame: np.ndarray, box: np.ndarray, score: np.
     ]
     where, who, label = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     true_box = np.array([_corners(made[i][1][j]) for i, j in zip(where, who, strict=True)], np.float64)
-    return frame_map(
+    return frame_mAP(
         GroundTruth(("scenes",), np.zeros_like(where), where, true_box, label + 1),
         Detections(
             ("scenes",),

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.score.detections import SplitDetections, expand_rows
 from benchmarks.score.results import TABLE_THETA, none_if_nan
 from datasets.split import Split
-from evaluators.frame_map import Detections, EvalRules, GroundTruth, frame_keys, frame_map
+from evaluators.frame_map import Detections, EvalRules, GroundTruth, frame_keys, frame_mAP
 from evaluators.matching import Ints, candidate_pairs, has_positive_area, lookup, run_starts
 
 
@@ -100,7 +100,7 @@ def _candidates_per_actor(
 def _actor_ap(split: Split, actors: GroundTruth, persons: Detections, *, iou: float) -> float | None:
     rows = replace(persons, label=np.ones(len(persons.score), np.int64))
     rules = EvalRules(iou=iou, excluded=split.excluded)
-    return none_if_nan(frame_map(actors, rows, {1: "actor"}, rules=rules).mAP)
+    return none_if_nan(frame_mAP(actors, rows, {1: "actor"}, rules=rules).mAP)
 
 
 def _class_ap_on_true_boxes(
@@ -108,7 +108,7 @@ def _class_ap_on_true_boxes(
 ) -> float | None:
     rows = rows_on_true_boxes(split, actors, candidates, product=product)
     rules = EvalRules(excluded=split.excluded)
-    return none_if_nan(frame_map(split.ground_truth, rows, split.evaluated, rules=rules).mAP)
+    return none_if_nan(frame_mAP(split.ground_truth, rows, split.evaluated, rules=rules).mAP)
 
 
 def rows_on_true_boxes(

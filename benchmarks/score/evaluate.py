@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.experiments import Experiment
 from benchmarks.score.detections import SplitDetections, expand_rows
 from datasets.split import Split
-from evaluators.frame_map import Detections, EvalRules, FrameMap, frame_map
+from evaluators.frame_map import Detections, EvalRules, FrameMap, frame_mAP
 
 PROTOCOLS = {"ava": "standard", "ucf24": "gurkirt", "jhmdb": "gurkirt", "kinetics": "standard"}
 """Benchmark -> the protocol of its number; see `evaluators.frame_map.Protocol`. Of whole frames,
@@ -37,7 +37,7 @@ def protocol_of(exp: Experiment) -> str:
 def frame_ap(split: Split, detections: SplitDetections, protocol: str) -> FrameMap:
     """Frame-mAP of the detections of a split, by its own annotations, classes and exclusions.
 
-    Raises ValueError as `frame_map` does.
+    Raises ValueError as `frame_mAP` does.
     """
     ids = sorted(split.evaluated)
     # Classes interact only under a cap on the rows of a frame: without one, a few are scored at a time.
@@ -45,7 +45,7 @@ def frame_ap(split: Split, detections: SplitDetections, protocol: str) -> FrameM
     capped = rules.protocol_rules.max_per_frame is not None
     step = max(1, len(ids) if capped else ROWS_AT_ONCE // max(1, len(detections.persons.score)))
     scored = [
-        frame_map(
+        frame_mAP(
             split.ground_truth,
             expand_rows(detections, some),
             {i: split.evaluated[i] for i in some},

@@ -20,7 +20,7 @@ from benchmarks.train.data import load_data
 from benchmarks.train.models import build_model, weights_hash
 from datasets import ava, synthetic
 from evaluators.ava_csv import read_detections, read_persons
-from evaluators.frame_map import Detections, EvalRules, frame_map
+from evaluators.frame_map import Detections, EvalRules, frame_mAP
 from evaluators.precision_recall import actor_precision_recall
 from tests.benchmarks.shared import TINY, Recorder, context_of
 
@@ -102,7 +102,7 @@ def test_the_numbers_can_be_computed_again_from_the_files(finished, small_benchm
     test = ava.load(small_benchmark, "test", frames=4, stride=4, crop=32, fps=synthetic.FPS)
     detections = read_detections(folder / "detections.csv")
     rules = EvalRules(excluded=test.excluded)
-    again = frame_map(test.ground_truth, detections, test.evaluated, rules=rules)
+    again = frame_mAP(test.ground_truth, detections, test.evaluated, rules=rules)
     assert again.mAP == pytest.approx(result.mAP, abs=1e-9)
     persons = read_persons(folder / "persons.csv")
     actors = actor_precision_recall(test.ground_truth, persons, test.evaluated, rules=rules)
@@ -116,11 +116,11 @@ def test_the_mAP_by_slowfast_is_of_the_candidates_in_the_models_order(finished, 
     rules = EvalRules("slowfast", excluded=test.excluded)
     model = ActionDetector(folder, device="cpu").model
     detections = expand_rows(predict(model, test, EXP, context_of()))
-    again = frame_map(test.ground_truth, detections, test.evaluated, rules=rules)
+    again = frame_mAP(test.ground_truth, detections, test.evaluated, rules=rules)
     assert again.mAP == pytest.approx(result.mAP_slowfast, abs=1e-9)
     assert abs(again.mAP - result.mAP) > 1e-6, "a model that has learned little has scores out of order"
     from_file = read_detections(folder / "detections.csv")
-    sorted_by_score = frame_map(test.ground_truth, from_file, test.evaluated, rules=rules)
+    sorted_by_score = frame_mAP(test.ground_truth, from_file, test.evaluated, rules=rules)
     assert sorted_by_score.mAP == pytest.approx(result.mAP, abs=1e-9)
 
 

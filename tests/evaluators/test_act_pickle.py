@@ -15,7 +15,7 @@ from evaluators import (
     AvaFileError,
     Detections,
     EvalRules,
-    frame_map,
+    frame_mAP,
     read_act,
     read_act_detections,
     split_ground_truth,
@@ -607,7 +607,7 @@ def test_array_and_text_give_the_same_detections(act, tmp_path):
         np.testing.assert_allclose(det.score, [0.9, 0.8, 0.25], rtol=1e-7)
         assert det.box[2].tolist() == [-5, 0, 8, 8]
         assert (
-            frame_map(
+            frame_mAP(
                 split_ground_truth(act), det, act.classes, rules=EvalRules("gurkirt")
             ).num_true_positives
             == 2
@@ -624,7 +624,7 @@ def test_empty_file_has_no_detections(act, tmp_path):
     for path in (tmp_path / "d.csv", saved(tmp_path / "d.npy", np.zeros((0, 8)))):
         det = read_act_detections(path, act)
         assert len(det.video) == 0
-        assert frame_map(split_ground_truth(act), det, act.classes, rules=EvalRules("gurkirt")).mAP == 0
+        assert frame_mAP(split_ground_truth(act), det, act.classes, rules=EvalRules("gurkirt")).mAP == 0
 
 
 def test_detections_in_videos_of_other_splits_are_dropped(act, tmp_path):

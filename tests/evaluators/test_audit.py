@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators import Detections, EvalRules, GroundTruth, Protocol, audit
+from evaluators import Detections, EvalRules, GroundTruth, Protocol, audit_rows
 from evaluators.audit import Audit, notes
 
 CLASSES = {1: "run", 2: "sit"}
@@ -42,8 +42,8 @@ GT_ROWS = (("a", 1, WHOLE, 1), ("a", 2, WHOLE, 7))
 
 
 def test_usual_rows_are_not_counted():
-    assert nonzero(audit(ground_truth(GT_ROWS[0]), detections(("a", 1, WHOLE, 1, 0.5)), CLASSES)) == {}
-    assert nonzero(audit(ground_truth(), detections(), CLASSES)) == {}
+    assert nonzero(audit_rows(ground_truth(GT_ROWS[0]), detections(("a", 1, WHOLE, 1, 0.5)), CLASSES)) == {}
+    assert nonzero(audit_rows(ground_truth(), detections(), CLASSES)) == {}
 
 
 def test_each_kind_of_unusual_row_is_counted():
@@ -60,35 +60,36 @@ def test_each_kind_of_unusual_row_is_counted():
         (("a", 1, WHOLE, 1, 0.5), {"repeated_detections": 1}),
         (("a", 1, WHOLE, 1, 0.4), {}),
     ):
-        counts = nonzero(audit(ground_truth(*GT_ROWS), detections(*det, row), CLASSES))
+        counts = nonzero(audit_rows(ground_truth(*GT_ROWS), detections(*det, row), CLASSES))
         assert counts == {"other_class_ground_truth": 1, **expected}
 
 
 def test_excluded_frames_are_counted_on_both_sides():
     det = detections(("a", 1, WHOLE, 1, 0.5), ("a", 1, LEFT, 1, 0.5))
-    counts = audit(ground_truth(*GT_ROWS), det, CLASSES, rules=EvalRules(excluded={("a", 1)}))
+    counts = audit_rows(ground_truth(*GT_ROWS), det, CLASSES, rules=EvalRules(excluded={("a", 1)}))
     assert (counts.excluded_ground_truth, counts.excluded_detections) == (1, 2)
 
 
 def test_frame_is_annotated_also_by_a_class_that_is_not_evaluated():
-    assert audit(ground_truth(*GT_ROWS), detections(("a", 2, WHOLE, 1, 0.5)), CLASSES).unannotated_frames == 0
+    det = detections(("a", 2, WHOLE, 1, 0.5))
+    assert audit_rows(ground_truth(*GT_ROWS), det, CLASSES).unannotated_frames == 0
 
 
 def test_at_most_three_names_and_ids_are_listed():
     det = detections(*[(name, 1, WHOLE, label, 0.5) for label, name in enumerate("bcdefg", 10)])
-    assert audit(ground_truth(*GT_ROWS), det, CLASSES).unknown_class_ids == (10, 11, 12)
+    assert audit_rows(ground_truth(*GT_ROWS), det, CLASSES).unknown_class_ids == (10, 11, 12)
     det = detections(*[(name, 1, WHOLE, 1, 0.5) for name in "bcdefg"])
-    assert audit(ground_truth(*GT_ROWS), det, CLASSES).unknown_video_names == ("b", "c", "d")
+    assert audit_rows(ground_truth(*GT_ROWS), det, CLASSES).unknown_video_names == ("b", "c", "d")
 
 
 def test_zero_and_negative_zero_are_equal():
     det = detections(("a", 1, (0.0, 0, 1, 1), 1, 0.0), ("a", 1, (-0.0, 0, 1, 1), 1, -0.0))
-    assert audit(ground_truth(*GT_ROWS), det, CLASSES).repeated_detections == 1
+    assert audit_rows(ground_truth(*GT_ROWS), det, CLASSES).repeated_detections == 1
 
 
 def test_class_id_zero_of_the_ground_truth_is_known():
     gt = ground_truth(("a", 1, WHOLE, 0), ("a", 1, WHOLE, 1))
-    assert audit(gt, detections(("a", 1, WHOLE, 0, 0.5)), CLASSES).unknown_classes == 0
+    assert audit_rows(gt, detections(("a", 1, WHOLE, 0, 0.5)), CLASSES).unknown_classes == 0
 
 
 CLEAN = Audit(0, 0, 0, (), 0, (), 0, 0, 0, 0, 0, 0)
@@ -149,7 +150,7 @@ few = st.tuples(
 @given(st.lists(few, max_size=40))
 def test_repeated_rows_are_counted_as_with_a_dictionary(det):
     evaluated = [row for row in det if row[3] in CLASSES]
-    counts = audit(ground_truth(*[row[:4] for row in det]), detections(*det), CLASSES)
+    counts = audit_rows(ground_truth(*[row[:4] for row in det]), detections(*det), CLASSES)
     assert counts.repeated_detections == sum(n - 1 for n in Counter(evaluated).values())
     assert counts.repeated_ground_truth == sum(n - 1 for n in Counter(r[:4] for r in evaluated).values())
 
@@ -159,4 +160,4 @@ def test_many_different_rows_have_no_repeats():
     n = 50_000
     box, ones = np.tile(WHOLE, (n, 1)), np.ones(n, int)
     det = Detections(("a",), 0 * ones, rng.integers(0, 50, n), box, ones, rng.random(n))
-    assert audit(ground_truth(*GT_ROWS), det, CLASSES).repeated_detections == 0
+    assert audit_rows(ground_truth(*GT_ROWS), det, CLASSES).repeated_detections == 0

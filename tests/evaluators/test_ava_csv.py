@@ -15,7 +15,7 @@ from evaluators import (
     Detections,
     EvalRules,
     GroundTruth,
-    frame_map,
+    frame_mAP,
     read_annotations,
     read_detections,
     read_exclusions,
@@ -113,10 +113,10 @@ def test_persons_in_seven_and_in_eight_columns(parser, file, data):
 def test_leading_zeros_of_a_second_do_not_matter(parser, file):
     ground_truth = read_groundtruth(file(b"a,0902,0.1,0.2,0.3,0.4,12\nb,902,0.1,0.2,0.3,0.4,12\n"))
     det = read_detections(file(b"a,902,0.1,0.2,0.3,0.4,12,0.9\nb,00902,0.1,0.2,0.3,0.4,12,0.8\n"))
-    assert frame_map(ground_truth, det, {12: "stand"}).mAP == 1
+    assert frame_mAP(ground_truth, det, {12: "stand"}).mAP == 1
     excluded = read_exclusions(file(b"b,902\n"))
     assert (
-        frame_map(ground_truth, det, {12: "stand"}, rules=EvalRules(excluded=excluded)).num_ground_truth == 1
+        frame_mAP(ground_truth, det, {12: "stand"}, rules=EvalRules(excluded=excluded)).num_ground_truth == 1
     )
 
 
@@ -528,11 +528,11 @@ def test_written_file_scores_as_the_arrays_and_slowfast_agrees(tmp_path):
     classes = {1: "run", 2: "sit"}
     write_detections(tmp_path / "d.csv", det)
     back = read_detections(tmp_path / "d.csv")
-    standard = frame_map(ground_truth, det, classes)
+    standard = frame_mAP(ground_truth, det, classes)
     assert 0 < standard.mAP < 1
-    assert frame_map(ground_truth, back, classes).ap == standard.ap
-    assert frame_map(ground_truth, back, classes, rules=EvalRules("slowfast")).ap == standard.ap
-    assert frame_map(ground_truth, det, classes, rules=EvalRules("slowfast")).ap != standard.ap
+    assert frame_mAP(ground_truth, back, classes).ap == standard.ap
+    assert frame_mAP(ground_truth, back, classes, rules=EvalRules("slowfast")).ap == standard.ap
+    assert frame_mAP(ground_truth, det, classes, rules=EvalRules("slowfast")).ap != standard.ap
 
 
 @pytest.mark.parametrize("name", ["", "a,b", 'a"b', "a\nb", " a", "a\r"])
@@ -623,9 +623,9 @@ def test_detections_on_a_keyframe_without_a_person_are_false_positives(file):
         file(b"a,0902,0.1,0.2,0.3,0.4,12,0.5\nb,3.5,0.1,0.2,0.3,0.4,12,0.9\nb,4.5,0.1,0.2,0.3,0.4,12,0.9\n")
     )
     classes = {12: "stand"}
-    head = frame_map(ground_truth, det, classes, rules=EvalRules("activitynet_head"))
+    head = frame_mAP(ground_truth, det, classes, rules=EvalRules("activitynet_head"))
     assert (head.mAP, head.num_detections) == (0.5, 2)
-    standard = frame_map(ground_truth, det, classes)
+    standard = frame_mAP(ground_truth, det, classes)
     assert (standard.mAP, standard.num_detections) == (pytest.approx(1 / 3), 3)
 
 

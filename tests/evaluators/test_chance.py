@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from evaluators import Detections, EvalRules, GroundTruth, chance_level, frame_map
+from evaluators import Detections, EvalRules, GroundTruth, chance_level, frame_mAP
 from evaluators.ava_csv import NOBODY
 from evaluators.chance import random_ap
 
@@ -50,5 +50,5 @@ def test_random_scores_score_the_chance_level():
     gt = annotated(np.column_stack([np.arange(people), np.zeros(people), label]))
     row, guess = np.repeat(np.arange(people), 3), np.tile([1, 2, 3], people)
     found = Detections(gt.videos, gt.video[row], gt.frame[row], gt.box[row], guess, rng.random(len(row)))
-    score = frame_map(gt, found, classes).mAP
+    score = frame_mAP(gt, found, classes).mAP
     assert score == pytest.approx(chance_level(gt, classes), abs=0.02), "and a little: the envelope"

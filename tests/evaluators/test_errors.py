@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators import Detections, EvalRules, GroundTruth, Protocol, error_budget, frame_map
+from evaluators import Detections, EvalRules, GroundTruth, Protocol, error_budget, frame_mAP
 from evaluators.errors import CAUSES, without_duplicates
 from tests.evaluators.reference import slow_iou
 
@@ -319,7 +319,7 @@ def test_reference_implementation_agrees_in_a_crowd(monkeypatch):
 @given(gt_lists, det_lists, st.sampled_from(list(Protocol)))
 def test_properties_of_every_protocol(gt, det, protocol):
     budget = error_budget(ground_truth(*gt), detections(*det), CLASSES, rules=EvalRules(protocol))
-    score = frame_map(ground_truth(*gt), detections(*det), CLASSES, rules=EvalRules(protocol))
+    score = frame_mAP(ground_truth(*gt), detections(*det), CLASSES, rules=EvalRules(protocol))
     np.testing.assert_equal(asdict(budget.score), asdict(score))
     false = sum(budget.count[cause] for cause in CAUSES[:-1])
     assert false == score.num_detections - score.num_true_positives  # every one has one cause
@@ -332,5 +332,5 @@ def test_properties_of_every_protocol(gt, det, protocol):
             assert gain == pytest.approx(score.mAP - score.mAP, abs=1e-12, nan_ok=True)
     rest = without_duplicates(ground_truth(*gt), detections(*det), CLASSES, rules=EvalRules(protocol))
     assert len(det) - len(rest.score) == budget.count["duplicate"]
-    again = frame_map(ground_truth(*gt), rest, CLASSES, rules=EvalRules(protocol))
+    again = frame_mAP(ground_truth(*gt), rest, CLASSES, rules=EvalRules(protocol))
     assert again.mAP == pytest.approx(score.mAP + budget.mAP_gain["duplicate"], abs=1e-6, nan_ok=True)

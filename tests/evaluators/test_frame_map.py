@@ -18,7 +18,7 @@ from evaluators import (
     GroundTruth,
     Protocol,
     average_precision,
-    frame_map,
+    frame_mAP,
     match,
 )
 from evaluators.frame_map import _best_per_frame, raw_average_precision
@@ -53,7 +53,7 @@ def detections(*rows):
 
 
 def ap(gt, det, **rules):
-    return frame_map(gt, det, CLASSES, rules=EvalRules(**rules)).ap[ACTIONS["run"]]
+    return frame_mAP(gt, det, CLASSES, rules=EvalRules(**rules)).ap[ACTIONS["run"]]
 
 
 def frac(numerator, denominator):
@@ -147,7 +147,7 @@ def test_videos_are_compared_by_name_not_by_index():
 def test_mean_is_over_the_classes_with_ground_truth():
     gt = ground_truth(("f1", WHOLE, "run"), ("f1", WHOLE, "sit"), ("f1", WHOLE, "knit"))
     det = detections(("f1", WHOLE, "run", 0.9), ("f1", WHOLE, "wave", 0.8), ("f1", LEFT, "knit", 0.7))
-    score = frame_map(gt, det, CLASSES)
+    score = frame_mAP(gt, det, CLASSES)
     assert score.ap[ACTIONS["run"]] == 1
     assert score.ap[ACTIONS["sit"]] == 0  # ground truth without detections
     assert math.isnan(score.ap[ACTIONS["wave"]])  # no ground truth
@@ -161,7 +161,7 @@ def test_excluded_second_is_dropped_on_both_sides():
     gt = ground_truth(("f1", WHOLE, "run"), ("f2", WHOLE, "run"))
     det = detections(("f2", LEFT, "run", 0.9), ("f2", WHOLE, "run", 0.8), ("f1", WHOLE, "run", 0.7))
     assert ap(gt, det) == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)
-    score = frame_map(gt, det, CLASSES, rules=EvalRules(excluded={("f", 2), ("unknown", 1), ("g", 1)}))
+    score = frame_mAP(gt, det, CLASSES, rules=EvalRules(excluded={("f", 2), ("unknown", 1), ("g", 1)}))
     assert score.mAP == 1
     assert (score.num_ground_truth, score.num_detections) == (1, 1)
 
@@ -186,7 +186,7 @@ def test_head_ignores_exclusions():
     assert ap(gt, det, protocol="activitynet_head", **rules) == 1
     for protocol in ("standard", "activitynet_2019", "slowfast"):
         assert math.isnan(ap(gt, det, protocol=protocol, **rules))
-        assert math.isnan(frame_map(gt, det, CLASSES, rules=EvalRules(protocol, **rules)).mAP)
+        assert math.isnan(frame_mAP(gt, det, CLASSES, rules=EvalRules(protocol, **rules)).mAP)
 
 
 def test_mmaction2_looks_at_frames_with_evaluated_truth_and_misses_excluded_truth():
@@ -199,13 +199,13 @@ def test_mmaction2_looks_at_frames_with_evaluated_truth_and_misses_excluded_trut
         ("f1", WHOLE, "run", 0.6),
     )
     rules = EvalRules("mmaction2", excluded={("f", 3)})
-    score = frame_map(gt, det, CLASSES, rules=rules)
+    score = frame_mAP(gt, det, CLASSES, rules=rules)
     assert (score.num_ground_truth, score.num_detections, score.num_true_positives) == (3, 1, 1)
     run, sit = (next(i for i, name in CLASSES.items() if name == action) for action in ("run", "sit"))
     assert score.ap[run] == frac(1, 2), "the excluded one is missed"
     assert math.isnan(score.ap[sit]), "no detection of it, so not in the mean"
     assert score.mAP == frac(1, 2)
-    standard = frame_map(gt, det, CLASSES, rules=EvalRules(excluded={("f", 3)}))
+    standard = frame_mAP(gt, det, CLASSES, rules=EvalRules(excluded={("f", 3)}))
     assert (standard.ap[run], standard.ap[sit]) == (frac(1, 3), 0)
 
 
@@ -238,16 +238,16 @@ def test_later_activitynet_tools_score_fifty_detections_per_frame(protocol, high
 def test_no_detections_give_zero_and_no_ground_truth_gives_nan():
     gt, det = ground_truth(("f1", WHOLE, "run")), detections(("f1", WHOLE, "run", 0.9))
     for protocol in PROTOCOLS:
-        nothing = frame_map(gt, detections(), CLASSES, rules=EvalRules(protocol)).mAP
+        nothing = frame_mAP(gt, detections(), CLASSES, rules=EvalRules(protocol)).mAP
         assert math.isnan(nothing) if protocol == "mmaction2" else nothing == 0
-        assert math.isnan(frame_map(ground_truth(), det, CLASSES, rules=EvalRules(protocol)).mAP)
-        assert math.isnan(frame_map(ground_truth(), detections(), CLASSES, rules=EvalRules(protocol)).mAP)
+        assert math.isnan(frame_mAP(ground_truth(), det, CLASSES, rules=EvalRules(protocol)).mAP)
+        assert math.isnan(frame_mAP(ground_truth(), detections(), CLASSES, rules=EvalRules(protocol)).mAP)
 
 
 def test_result_records_protocol_and_iou():
-    score = frame_map(ground_truth(), detections(), CLASSES, rules=EvalRules("slowfast", iou=0.75))
+    score = frame_mAP(ground_truth(), detections(), CLASSES, rules=EvalRules("slowfast", iou=0.75))
     assert (score.protocol, score.iou) == (Protocol.SLOWFAST, 0.75)
-    assert frame_map(ground_truth(), detections(), CLASSES).protocol == "standard"
+    assert frame_mAP(ground_truth(), detections(), CLASSES).protocol == "standard"
 
 
 def test_average_precision_worked_by_hand():
@@ -272,18 +272,18 @@ def test_average_precision_worked_by_hand():
 )
 def test_invalid_rules_are_refused(rules, message):
     with pytest.raises(ValueError, match=message):
-        frame_map(ground_truth(), detections(), CLASSES, rules=EvalRules(**rules))
+        frame_mAP(ground_truth(), detections(), CLASSES, rules=EvalRules(**rules))
 
 
 def test_empty_class_list_is_refused():
     with pytest.raises(ValueError, match="no classes to evaluate: give the label map"):
-        frame_map(ground_truth(), detections(), {})
+        frame_mAP(ground_truth(), detections(), {})
 
 
 def test_inverted_ground_truth_box_is_an_error_naming_row_and_frame():
     gt = ground_truth(("f1", WHOLE, "run"), ("g7", INVERTED, "knit"))
     with pytest.raises(ValueError, match=r"ground-truth row 1 \(g, frame 7\).*\[1.0, 0.0, 0.0, 1"):
-        frame_map(gt, detections(), CLASSES)
+        frame_mAP(gt, detections(), CLASSES)
 
 
 GOOD = {
@@ -489,7 +489,7 @@ quick = settings(max_examples=100, deadline=None, database=None, derandomize=Tru
 def test_reference_implementation_agrees_on_small_cases(gt, det, protocol):
     gt, det = ground_truth(*gt), detections(*det)
     reference = slow_frame_ap(gt, det, CLASSES, EXCLUDED, protocol)
-    assert_same(frame_map(gt, det, CLASSES, rules=EvalRules(protocol, excluded=EXCLUDED)), reference)
+    assert_same(frame_mAP(gt, det, CLASSES, rules=EvalRules(protocol, excluded=EXCLUDED)), reference)
 
 
 def crowd(seed):
@@ -511,10 +511,10 @@ def test_reference_implementation_agrees_in_a_crowd(protocol):
     for seed in range(6):
         gt, det = crowd(seed)
         reference = slow_frame_ap(gt, det, CLASSES, EXCLUDED, protocol)
-        score = frame_map(gt, det, CLASSES, rules=EvalRules(protocol, excluded=EXCLUDED))
+        score = frame_mAP(gt, det, CLASSES, rules=EvalRules(protocol, excluded=EXCLUDED))
         assert_same(score, reference)
         assert 0 < score.num_true_positives < score.num_detections  # not a trivial case
-        apart += score.mAP != frame_map(gt, det, CLASSES, rules=EvalRules(excluded=EXCLUDED)).mAP
+        apart += score.mAP != frame_mAP(gt, det, CLASSES, rules=EvalRules(excluded=EXCLUDED)).mAP
     assert (apart > 0) == (protocol != "standard")  # and the protocols do differ in it
 
 
@@ -522,7 +522,7 @@ def test_reference_implementation_agrees_at_another_threshold():
     gt, det = crowd(7)
     reference = slow_frame_ap(gt, det, CLASSES, set(), "standard", Fraction(3, 4))
     assert 0 < reference[3] < slow_frame_ap(gt, det, CLASSES, set(), "standard")[3]
-    assert_same(frame_map(gt, det, CLASSES, rules=EvalRules(iou=0.75)), reference)
+    assert_same(frame_mAP(gt, det, CLASSES, rules=EvalRules(iou=0.75)), reference)
 
 
 def test_equal_scores_rank_in_the_order_of_rows_however_many_there_are():
@@ -551,7 +551,7 @@ def test_the_cap_of_a_frame_keeps_the_first_of_equal_scores_in_frames_out_of_ord
 @quick
 @given(gt_lists, det_lists, st.sampled_from(PROTOCOLS))
 def test_every_number_is_between_zero_and_one(gt, det, protocol):
-    score = frame_map(ground_truth(*gt), detections(*det), CLASSES, rules=EvalRules(protocol))
+    score = frame_mAP(ground_truth(*gt), detections(*det), CLASSES, rules=EvalRules(protocol))
     for value in (score.mAP, *score.ap.values()):
         assert math.isnan(value) or 0 <= value <= 1
 
@@ -561,15 +561,15 @@ def test_every_number_is_between_zero_and_one(gt, det, protocol):
 def test_detecting_exactly_the_ground_truth_gives_one(gt, protocol):
     gt = [*dict.fromkeys(gt), ("f1", WHOLE, "run")]  # without repeats, which cannot both be matched
     det = detections(*[(*row, 0.5) for row in gt])
-    assert frame_map(ground_truth(*gt), det, CLASSES, rules=EvalRules(protocol)).mAP == pytest.approx(1)
+    assert frame_mAP(ground_truth(*gt), det, CLASSES, rules=EvalRules(protocol)).mAP == pytest.approx(1)
 
 
 @quick
 @given(gt_lists, untied_lists, st.randoms(use_true_random=False))
 def test_file_order_changes_nothing_without_ties(gt, det, rng):
-    before = frame_map(ground_truth(*gt), detections(*det), CLASSES)
+    before = frame_mAP(ground_truth(*gt), detections(*det), CLASSES)
     rng.shuffle(det)
-    after = frame_map(ground_truth(*gt), detections(*det), CLASSES)
+    after = frame_mAP(ground_truth(*gt), detections(*det), CLASSES)
     np.testing.assert_equal(after.ap, before.ap)
 
 
@@ -577,8 +577,8 @@ def test_file_order_changes_nothing_without_ties(gt, det, rng):
 @given(gt_lists, det_lists, st.sampled_from(PROTOCOLS))
 def test_only_the_order_of_the_scores_matters(gt, det, protocol):
     stretched = [(*row[:3], 7 * row[3] ** 3 - 2) for row in det]
-    before = frame_map(ground_truth(*gt), detections(*det), CLASSES, rules=EvalRules(protocol))
-    after = frame_map(ground_truth(*gt), detections(*stretched), CLASSES, rules=EvalRules(protocol))
+    before = frame_mAP(ground_truth(*gt), detections(*det), CLASSES, rules=EvalRules(protocol))
+    after = frame_mAP(ground_truth(*gt), detections(*stretched), CLASSES, rules=EvalRules(protocol))
     np.testing.assert_equal(after.ap, before.ap)
 
 
@@ -588,8 +588,8 @@ def test_unit_of_the_boxes_does_not_matter(gt, det, protocol, unit):
     def scaled(rows):
         return [(row[0], tuple(unit * x for x in row[1]), *row[2:]) for row in rows]
 
-    before = frame_map(ground_truth(*gt), detections(*det), CLASSES, rules=EvalRules(protocol))
-    after = frame_map(ground_truth(*scaled(gt)), detections(*scaled(det)), CLASSES, rules=EvalRules(protocol))
+    before = frame_mAP(ground_truth(*gt), detections(*det), CLASSES, rules=EvalRules(protocol))
+    after = frame_mAP(ground_truth(*scaled(gt)), detections(*scaled(det)), CLASSES, rules=EvalRules(protocol))
     np.testing.assert_equal(after.ap, before.ap)
 
 
@@ -598,8 +598,8 @@ def test_unit_of_the_boxes_does_not_matter(gt, det, protocol, unit):
 def test_false_positives_below_every_score_change_nothing(gt, det, more):
     gt = [*gt, ("f1", WHOLE, "run")]
     unannotated = [("h9", *row[1:3], -1 - row[3]) for row in more]  # no ground truth there
-    before = frame_map(ground_truth(*gt), detections(*det), CLASSES)
-    after = frame_map(ground_truth(*gt), detections(*det, *unannotated), CLASSES)
+    before = frame_mAP(ground_truth(*gt), detections(*det), CLASSES)
+    after = frame_mAP(ground_truth(*gt), detections(*det, *unannotated), CLASSES)
     np.testing.assert_equal(after.ap, before.ap)
 
 
@@ -607,8 +607,8 @@ def test_false_positives_below_every_score_change_nothing(gt, det, more):
 @given(gt_lists, det_lists, det_rows)
 def test_detection_of_lowest_score_never_lowers_ap(gt, det, last):
     gt = [*gt, ("f1", WHOLE, "run")]
-    before = frame_map(ground_truth(*gt), detections(*det), CLASSES)
-    after = frame_map(ground_truth(*gt), detections(*det, (*last[:3], -1.0)), CLASSES)
+    before = frame_mAP(ground_truth(*gt), detections(*det), CLASSES)
+    after = frame_mAP(ground_truth(*gt), detections(*det, (*last[:3], -1.0)), CLASSES)
     gained = after.num_true_positives - before.num_true_positives
     assert gained in (0, 1)
     for label in CLASSES:
@@ -648,18 +648,18 @@ def two_videos():
 
 def test_exclusion_applies_to_its_own_video_only():
     gt, det = two_videos()
-    assert frame_map(gt, det, {1: "run"}, rules=EvalRules(excluded={("a", 0)})).num_ground_truth == 1
+    assert frame_mAP(gt, det, {1: "run"}, rules=EvalRules(excluded={("a", 0)})).num_ground_truth == 1
     # Beyond the last frame of a, where the numbering of b's frames begins.
-    assert frame_map(gt, det, {1: "run"}, rules=EvalRules(excluded={("a", 1)})).num_ground_truth == 2
+    assert frame_mAP(gt, det, {1: "run"}, rules=EvalRules(excluded={("a", 1)})).num_ground_truth == 2
 
 
 def test_iou_threshold_is_at_most_one():
     gt, det = two_videos()
-    assert frame_map(gt, det, {1: "run"}, rules=EvalRules(iou=1.0)).mAP == 1
+    assert frame_mAP(gt, det, {1: "run"}, rules=EvalRules(iou=1.0)).mAP == 1
     with pytest.raises(ValueError, match="iou"):
-        frame_map(gt, det, {1: "run"}, rules=EvalRules(iou=1.5))
-    assert frame_map(gt, det, {1: "run"}).iou == 0.5
-    assert not frame_map(gt, det, {1: "run"}).plus_one
+        frame_mAP(gt, det, {1: "run"}, rules=EvalRules(iou=1.5))
+    assert frame_mAP(gt, det, {1: "run"}).iou == 0.5
+    assert not frame_mAP(gt, det, {1: "run"}).plus_one
 
 
 @pytest.mark.parametrize("far", [9, 9000])

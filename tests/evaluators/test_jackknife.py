@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from evaluators import EvalRules, Protocol, compare, frame_map, intervals, jackknife, summarise
+from evaluators import EvalRules, Protocol, compare, frame_mAP, intervals, jackknife, summarise
 from tests.evaluators.shared import CLASSES, WHOLE, as_tuples, detections, ground_truth, half_detected
 
 
@@ -116,7 +116,7 @@ def test_rules_apply_to_the_intervals():
     excluded = {(name, 7) for name in gt.videos[:10]}
     rules = EvalRules("activitynet_2019", iou=0.75, excluded=excluded)
     result = intervals(gt, det, CLASSES, rules=rules)
-    np.testing.assert_equal(asdict(result.score), asdict(frame_map(gt, det, CLASSES, rules=rules)))
+    np.testing.assert_equal(asdict(result.score), asdict(frame_mAP(gt, det, CLASSES, rules=rules)))
     assert result.num_videos == 10
 
 
@@ -131,10 +131,10 @@ def test_every_protocol_scores_what_is_left_as_frame_map_does(protocol):
         frame=(np.tile(np.arange(4), 5) + rng.integers(0, 2, 20)) % 4,
     )
     rules = EvalRules(protocol)
-    values = [frame_map(gt, det, CLASSES, rules=rules).mAP]
+    values = [frame_mAP(gt, det, CLASSES, rules=rules).mAP]
     for name in names:
         rest = [other for other in names if other != name]
-        values.append(frame_map(gt.in_videos(rest), det.in_videos(rest), CLASSES, rules=rules).mAP)
+        values.append(frame_mAP(gt.in_videos(rest), det.in_videos(rest), CLASSES, rules=rules).mAP)
     result = intervals(gt, det, CLASSES, rules=rules)
     assert [result.low, result.high] == pytest.approx(shares(values, 5), abs=1e-5)
 
@@ -276,7 +276,7 @@ def test_intervals_cover_what_they_say_and_p_values_are_as_rare_as_they_say(vide
     whole = population(5000, rng)
     gt, runs = as_arrays(whole, np.arange(5000))
     classes = {i: str(i) for i in range(6)}
-    truth = [np.array(list(frame_map(gt, run, classes).ap.values())) for run in runs]
+    truth = [np.array(list(frame_mAP(gt, run, classes).ap.values())) for run in runs]
     covered = {"mAP": [], "class": [], "difference": [], "class difference": [], "p": [], "class p": []}
     for _ in range(trials):
         gt, runs = as_arrays(whole, rng.choice(5000, videos, replace=False))

@@ -1,6 +1,8 @@
 """The wheel: what it holds, and that the evaluators run from it with NumPy, SciPy and pyarrow alone."""
 
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 import zipfile
@@ -101,3 +103,11 @@ def test_the_installed_script_is_the_command(light, tmp_path):
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, f"actloc {evaluators.__version__}\n", "")
+
+
+def test_a_module_of_the_package_is_reached_by_its_name():
+    """No function has the name of a module: `import evaluators.frame_map` gives the module."""
+    for module in pkgutil.iter_modules(evaluators.__path__):
+        if module.name != "__main__":
+            imported = importlib.import_module(f"evaluators.{module.name}")
+            assert getattr(evaluators, module.name) is imported, module.name

@@ -15,11 +15,11 @@ from evaluators import (
     actor_precision_recall,
     compare,
     error_budget,
-    frame_map,
+    frame_mAP,
     intervals,
     plot,
     summarise,
-    video_map,
+    video_mAP,
 )
 from tests.evaluators.shared import run_program
 
@@ -39,13 +39,13 @@ WORSE = Detections(*COLUMNS[:4], COLUMNS[4] % 3 + 1, np.linspace(0.2, 0.9, N))
 NO_DETECTIONS = Detections((), *(np.zeros(0, int),) * 2, np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
 
 RESULTS = {
-    "frame_map": frame_map(GROUND_TRUTH, DETECTIONS, CLASSES),
-    "another protocol": frame_map(
+    "frame_map": frame_mAP(GROUND_TRUTH, DETECTIONS, CLASSES),
+    "another protocol": frame_mAP(
         GROUND_TRUTH, DETECTIONS, CLASSES, rules=EvalRules("annotated", plus_one=True)
     ),
-    "no detections": frame_map(GROUND_TRUTH, NO_DETECTIONS, {3: "fly"}),
-    "video_map": video_map(TUBES, DETECTIONS, CLASSES),
-    "video_map at one threshold": video_map(TUBES, DETECTIONS, CLASSES, thresholds=(0.3,)),
+    "no detections": frame_mAP(GROUND_TRUTH, NO_DETECTIONS, {3: "fly"}),
+    "video_map": video_mAP(TUBES, DETECTIONS, CLASSES),
+    "video_map at one threshold": video_mAP(TUBES, DETECTIONS, CLASSES, thresholds=(0.3,)),
     "actors": actor_precision_recall(GROUND_TRUTH, DETECTIONS, CLASSES),
     "actors without detections": actor_precision_recall(GROUND_TRUTH, NO_DETECTIONS, CLASSES),
     "curve": actor_curve(GROUND_TRUTH, DETECTIONS, CLASSES),
@@ -130,7 +130,7 @@ def test_frames_hold_the_numbers_of_the_result():
 
 
 def test_html_is_in_per_cent_escaped_and_of_a_hundred_rows():
-    score = frame_map(GROUND_TRUTH, DETECTIONS, {1: "<b>run</b> & jump", 3: "fly"})
+    score = frame_mAP(GROUND_TRUTH, DETECTIONS, {1: "<b>run</b> & jump", 3: "fly"})
     shown = score._repr_html_()
     assert "<td>&lt;b&gt;run&lt;/b&gt; &amp; jump</td><td>100.00</td>" in shown
     assert "<td>fly</td><td>-</td>" in shown

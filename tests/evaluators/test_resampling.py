@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators import EvalRules, Protocol, frame_map
+from evaluators import EvalRules, Protocol, frame_mAP
 from evaluators.frame_map import match_frames
 from evaluators.resampling import resampled_ap, resampled_mAP
 from tests.evaluators.shared import CLASSES, LEFT, WHOLE, detections, ground_truth
@@ -36,7 +36,7 @@ def test_sample_equals_the_score_of_copied_videos(gt, det, weights, protocol):
     def copied(rows):
         return [(f"{row[0]} {i}", *row[1:]) for row in rows for i in range(weights[number[row[0]]])]
 
-    expected = frame_map(
+    expected = frame_mAP(
         ground_truth(*copied(gt)), detections(*copied(det)), CLASSES, rules=EvalRules(protocol)
     )
     np.testing.assert_allclose(
@@ -57,9 +57,9 @@ def test_sample_of_every_video_once_equals_the_score():
             for rows, kept in ((gt, matching.gt_row), (det, matching.det_row))
         ]
         ap = resampled_ap(matching, *videos, np.ones((30, 2)))
-        expected = list(frame_map(gt, det, CLASSES, rules=EvalRules(protocol)).ap.values())
+        expected = list(frame_mAP(gt, det, CLASSES, rules=EvalRules(protocol)).ap.values())
         for column in ap.T:
             np.testing.assert_allclose(column, expected, atol=1e-6)
         mAP = resampled_mAP(gt, det, CLASSES, number, np.ones((30, 2)), rules=EvalRules(protocol))
-        score = frame_map(gt, det, CLASSES, rules=EvalRules(protocol))
+        score = frame_mAP(gt, det, CLASSES, rules=EvalRules(protocol))
         np.testing.assert_allclose(mAP, score.mAP, atol=1e-6)

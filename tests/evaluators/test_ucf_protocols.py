@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators import UCF_PROTOCOLS, Detections, EvalRules, GroundTruth, frame_map
+from evaluators import UCF_PROTOCOLS, Detections, EvalRules, GroundTruth, frame_mAP
 from tests.evaluators.reference import slow_iou
 
 CLASSES = {0: "Basketball", 1: "Biking", 2: "Diving"}
@@ -35,7 +35,7 @@ def columns(rows):
 
 
 def ap(gt, det, protocol, label=0, **rules):
-    return frame_map(gt, det, CLASSES, rules=EvalRules(protocol, **rules)).ap[label]
+    return frame_mAP(gt, det, CLASSES, rules=EvalRules(protocol, **rules)).ap[label]
 
 
 def aps(gt, det, label=0):
@@ -77,8 +77,8 @@ def test_act_adds_a_pixel_and_annotated_does_with_plus_one():
         assert ap(gt, det, protocol, iou=55 / 121) == (protocol in ("act", "yowo"))
     assert ap(gt, det, "annotated", iou=55 / 121, plus_one=True) == 1
     assert ap(gt, det, "annotated", iou=0.46, plus_one=True) == 0
-    assert frame_map(gt, det, CLASSES, rules=EvalRules("annotated", plus_one=True)).plus_one
-    assert not frame_map(gt, det, CLASSES, rules=EvalRules("act")).plus_one
+    assert frame_mAP(gt, det, CLASSES, rules=EvalRules("annotated", plus_one=True)).plus_one
+    assert not frame_mAP(gt, det, CLASSES, rules=EvalRules("act")).plus_one
 
 
 def test_iou_of_exactly_one_half_matches_with_and_without_the_pixel():
@@ -118,11 +118,11 @@ def test_raw_curve_of_one_box_worked_by_hand():
 def test_class_without_ground_truth_is_zero_or_left_out_by_protocol():
     gt, det = ground_truth((1, BIG, 0)), detections((1, BIG, 0, 0.9), (1, BIG, 1, 0.8))
     for protocol in ("gurkirt", "act"):
-        score = frame_map(gt, det, CLASSES, rules=EvalRules(protocol))
+        score = frame_mAP(gt, det, CLASSES, rules=EvalRules(protocol))
         assert (score.mAP, score.num_classes) == (pytest.approx(1 / 3), 3)
         assert score.ap == {0: 1, 1: 0, 2: 0}
     for protocol in ("multisports", "annotated"):
-        score = frame_map(gt, det, CLASSES, rules=EvalRules(protocol))
+        score = frame_mAP(gt, det, CLASSES, rules=EvalRules(protocol))
         assert (score.mAP, score.num_classes) == (1, 1)
         assert math.isnan(score.ap[1])
 
@@ -159,9 +159,9 @@ def test_inverted_ground_truth_is_counted_and_missed():
 
 def test_no_detections_give_zero_and_no_ground_truth_zero_or_nan():
     for protocol in UCF_PROTOCOLS:
-        nothing = frame_map(ground_truth((1, BIG, 0)), detections(), CLASSES, rules=EvalRules(protocol))
+        nothing = frame_mAP(ground_truth((1, BIG, 0)), detections(), CLASSES, rules=EvalRules(protocol))
         assert math.isnan(nothing.mAP) if protocol == "yowov3" else nothing.mAP == 0
-        nothing = frame_map(ground_truth(), detections((1, BIG, 0, 0.9)), CLASSES, rules=EvalRules(protocol))
+        nothing = frame_mAP(ground_truth(), detections((1, BIG, 0, 0.9)), CLASSES, rules=EvalRules(protocol))
         assert nothing.mAP == 0 if protocol in ("gurkirt", "act") else math.isnan(nothing.mAP)
 
 
@@ -174,7 +174,7 @@ def test_yowo_is_annotated_with_the_pixel():
 def test_yowov3_forgets_ground_truth_on_frames_without_detections():
     gt = ground_truth((1, BIG, 0), (2, BIG, 0), (3, BIG, 0), (3, BIG, 1))
     det = detections((1, BIG, 0, 0.9), (3, SMALL, 0, 0.8), (7, BIG, 0, 0.95))
-    score = frame_map(gt, det, CLASSES, rules=EvalRules("yowov3"))
+    score = frame_mAP(gt, det, CLASSES, rules=EvalRules("yowov3"))
     # Frame 2 has no detection and frame 7 is not annotated. Of two boxes one is found, then a false positive:
     # (0, 1) (1/2, 1) (1/2, 1/2) (1, 0).
     assert score.ap[0] == 1 / 2 + (1 / 2 * 1 / 2) / 2
@@ -198,7 +198,7 @@ def test_yowov3_takes_the_area_under_the_envelope_by_trapezoids():
 def test_plus_one_is_refused_by_other_protocols():
     for protocol in ("gurkirt", "act", "multisports"):
         with pytest.raises(ValueError, match=f"plus_one .* not of {protocol}"):
-            frame_map(
+            frame_mAP(
                 ground_truth((1, BIG, 0)), detections(), CLASSES, rules=EvalRules(protocol, plus_one=True)
             )
 
@@ -258,7 +258,7 @@ def slow_area(curve, raw):
 def fast(gt, det, protocol, **rules):
     plus_one = protocol == "yowo"
     name = "annotated" if plus_one else protocol
-    return frame_map(
+    return frame_mAP(
         ground_truth(*gt), detections(*det), CLASSES, rules=EvalRules(name, plus_one=plus_one, **rules)
     )
 

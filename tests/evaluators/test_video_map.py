@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from evaluators import LINKINGS, Detections, GroundTruthTubes, Linking, Tubes, Viterbi, link, video_map
+from evaluators import LINKINGS, Detections, GroundTruthTubes, Linking, Tubes, Viterbi, link, video_mAP
 from evaluators import linking as linking_module
 from evaluators import tubes as tubes_module
 from evaluators.tubes import _chunks, tube_iou
@@ -63,9 +63,9 @@ def test_videos_and_classes_are_not_confused_by_their_numbers():
     """The same box in both videos: class 1 of a and class 0 of b have adjacent group numbers."""
     gt = ground_truth(person(range(1, 21), last=1, label=1), person(range(1, 21), last=2, video="b", label=0))
     swapped = detections(person(range(1, 21), label=1), person(range(1, 21), video="b", label=0))
-    assert video_map(gt, swapped, CLASSES).mAP[0.5] == 1
+    assert video_mAP(gt, swapped, CLASSES).mAP[0.5] == 1
     gt = ground_truth(person(range(1, 21), last=1, label=1), person(range(1, 21), FAR, 2, video="b", label=0))
-    assert video_map(gt, detections(person(range(1, 21), video="b", label=0)), CLASSES).mAP[0.5] == 0
+    assert video_mAP(gt, detections(person(range(1, 21), video="b", label=0)), CLASSES).mAP[0.5] == 0
 
 
 def test_box_nms_applies_within_one_class_and_frame():
@@ -81,7 +81,7 @@ def test_inverted_ground_truth_box_is_missed():
     wrong = (99, 0, 0, 99)
     gt = ground_truth(person(range(1, 21), last=1), person(range(1, 21), wrong, last=2, video="b"))
     det = detections(person(range(1, 21)), person(range(1, 21), video="b", last=0.5))
-    score = video_map(gt, det, CLASSES)
+    score = video_mAP(gt, det, CLASSES)
     assert score.ap[0.5][0] == 0.5
     assert score.num_ground_truth == 2
 
@@ -94,11 +94,11 @@ def test_chunk_size_does_not_change_the_score(monkeypatch):
     det = detections(
         *[person(f, rng.choice(boxes), rng.random(), video=rng.choice("ab")) for f in frames * 3]
     )
-    whole = video_map(gt, det, CLASSES)
+    whole = video_mAP(gt, det, CLASSES)
     assert 0 < whole.mAP[0.2] < 1
     for size in (1, 50, 333):
         monkeypatch.setattr(tubes_module, "_CHUNK", size)
-        assert video_map(gt, det, CLASSES) == whole
+        assert video_mAP(gt, det, CLASSES) == whole
 
 
 def test_chunks_hold_at_most_the_given_frames_or_one_pair(monkeypatch):
@@ -205,14 +205,14 @@ def test_classes_and_videos_are_linked_separately():
 def test_no_detections_give_no_tubes():
     tubes = link(detections())
     assert (len(tubes.video), tubes.box.shape) == (0, (0, 4))
-    assert video_map(ground_truth(person(range(1, 20), last=0)), detections(), CLASSES).mAP[0.5] == 0
+    assert video_mAP(ground_truth(person(range(1, 20), last=0)), detections(), CLASSES).mAP[0.5] == 0
 
 
 # --- scoring -------------------------------------------------------------------------------------
 
 
 def test_perfect_tube_is_a_true_positive_at_every_threshold():
-    score = video_map(
+    score = video_mAP(
         ground_truth(person(range(1, 21), last=7)), detections(person(range(1, 21))), {0: "run"}
     )
     assert set(score.mAP.values()) == {1.0}
@@ -225,7 +225,7 @@ def test_tube_overlap_is_mean_box_iou_times_temporal_iou():
     # Boxes of 100 x 50 in 100 x 100 pixels, on frames 1-20 of 11-30: 1/2 x 10/30 = 1/6.
     gt = ground_truth(person(range(11, 31), BOX, 0))
     det = detections(person(range(1, 21), (0, 0, 99, 49)))
-    score = video_map(gt, det, {0: "run"}, thresholds=(1 / 6 - 1e-9, 1 / 6 + 1e-9))
+    score = video_mAP(gt, det, {0: "run"}, thresholds=(1 / 6 - 1e-9, 1 / 6 + 1e-9))
     assert list(score.mAP.values()) == [1, 0]
     assert math.isnan(score.mAP_50_95)
 
@@ -235,15 +235,15 @@ def test_tube_matches_the_best_unmatched_ground_truth_tube():
     gt = ground_truth(person(range(1, 21), last=0), person(range(1, 21), last=1))
     det = detections(person(range(1, 21)), person(range(1, 21), (0, 0, 99, 89), 0.8))
     both = Linking(box_nms=1, tube_nms=1)
-    assert video_map(gt, det, {0: "run"}, linking=both).mAP[0.5] == 1
-    assert video_map(gt, det, {0: "run"}).mAP[0.5] == 1 / 2
+    assert video_mAP(gt, det, {0: "run"}, linking=both).mAP[0.5] == 1
+    assert video_mAP(gt, det, {0: "run"}).mAP[0.5] == 1 / 2
 
 
 def test_mean_is_over_all_classes_and_ap_is_the_raw_area():
     # A false positive of higher score, then the true positive: from (0, 0) to (1, 1/2).
     gt = ground_truth(person(range(1, 21), last=0))
     det = detections(person(range(1, 21), FAR, 0.95), person(range(1, 21)))
-    score = video_map(gt, det, CLASSES)
+    score = video_mAP(gt, det, CLASSES)
     assert score.ap[0.5] == {0: 1 / 4, 1: 0}
     assert score.mAP[0.5] == 1 / 8
 
@@ -251,22 +251,22 @@ def test_mean_is_over_all_classes_and_ap_is_the_raw_area():
 def test_tubes_of_classes_that_are_not_evaluated_are_left_out():
     gt = ground_truth(person(range(1, 21), last=0), person(range(1, 21), last=1, label=9))
     det = detections(person(range(1, 21)), person(range(1, 21), last=0.95, label=9))
-    score = video_map(gt, det, {0: "run"})
+    score = video_mAP(gt, det, {0: "run"})
     assert (score.mAP[0.5], score.num_ground_truth, score.num_detections) == (1, 1, 1)
     ready = link(det)
-    score = video_map(gt, ready, {0: "run"})
+    score = video_mAP(gt, ready, {0: "run"})
     assert (score.mAP[0.5], score.num_detections, score.linking) == (1, 1, None)
 
 
 def test_tube_in_an_unknown_video_is_a_false_positive():
     gt = ground_truth(person(range(1, 21), last=0))
     det = detections(person(range(1, 21), video="elsewhere", last=0.95), person(range(1, 21)))
-    assert video_map(gt, det, {0: "run"}).mAP[0.5] == 1 / 4
+    assert video_mAP(gt, det, {0: "run"}).mAP[0.5] == 1 / 4
 
 
 def test_ground_truth_tube_with_a_gap_counts_only_its_own_frames():
     gt = ground_truth(person([*range(1, 11), *range(21, 31)], last=0))
-    score = video_map(gt, detections(person(range(1, 31))), {0: "run"}, thresholds=(0.666, 0.667))
+    score = video_mAP(gt, detections(person(range(1, 31))), {0: "run"}, thresholds=(0.666, 0.667))
     assert list(score.mAP.values()) == [1, 0]  # 20 of 30 frames
 
 
@@ -280,14 +280,14 @@ def test_ground_truth_tube_with_a_gap_counts_only_its_own_frames():
 )
 def test_inconsistent_ground_truth_tubes_are_refused(rows, message):
     with pytest.raises(ValueError, match=message):
-        video_map(ground_truth(rows), detections(), CLASSES)
+        video_mAP(ground_truth(rows), detections(), CLASSES)
 
 
 def test_invalid_threshold_and_empty_class_list_are_refused():
     with pytest.raises(ValueError, match="iou must be above 0"):
-        video_map(ground_truth(), detections(), CLASSES, thresholds=(0.5, 0))
+        video_mAP(ground_truth(), detections(), CLASSES, thresholds=(0.5, 0))
     with pytest.raises(ValueError, match="no classes"):
-        video_map(ground_truth(), detections(), {})
+        video_mAP(ground_truth(), detections(), {})
 
 
 GOOD = {
@@ -451,11 +451,11 @@ def test_reference_implementation_agrees(seed):
         for frame, box, number in rows:
             by_tube.setdefault(number, {})[frame] = box
         ground_truth_tubes[video, label] = list(by_tube.values())
-    score = video_map(ground_truth(gt), detections(det), CLASSES, linking=rules)
+    score = video_mAP(ground_truth(gt), detections(det), CLASSES, linking=rules)
     for threshold in (0.2, 0.5, 0.75):
         slow = slow_map(ground_truth_tubes, reference, Fraction(str(threshold)))
         assert score.mAP[threshold] == pytest.approx(float(slow), abs=1e-6)
-    assert video_map(ground_truth(gt), tubes, CLASSES).mAP == score.mAP
+    assert video_mAP(ground_truth(gt), tubes, CLASSES).mAP == score.mAP
     assert np.mean([score.mAP[round(0.5 + 0.05 * i, 2)] for i in range(10)]) == score.mAP_50_95
 
 
@@ -471,17 +471,17 @@ def keyed_tubes(tubes):
 
 
 def test_random_cases_are_not_trivial():
-    scores = [video_map(ground_truth(t), detections(s), CLASSES).mAP for t, s in map(random_case, range(12))]
+    scores = [video_mAP(ground_truth(t), detections(s), CLASSES).mAP for t, s in map(random_case, range(12))]
     assert len({score[0.5] for score in scores}) > 4
     assert any(0 < score[0.5] < score[0.2] for score in scores)
 
 
 def test_order_of_the_rows_changes_nothing():
     gt, det = random_case(3)
-    before = video_map(ground_truth(gt), detections(det), CLASSES)
+    before = video_mAP(ground_truth(gt), detections(det), CLASSES)
     random.Random(1).shuffle(det)
     random.Random(2).shuffle(gt)
-    assert video_map(ground_truth(gt), detections(det), CLASSES).ap == before.ap
+    assert video_mAP(ground_truth(gt), detections(det), CLASSES).ap == before.ap
 
 
 # --- MultiSports' protocol and tubes that are linked already -------------------------------------
@@ -531,8 +531,8 @@ def test_multisports_matches_the_best_of_all_and_averages_classes_with_truth():
         np.tile(frames, 2), np.tile(box, (40, 1)),
     )  # fmt: skip
     classes = {0: "run", 1: "sit"}
-    theirs = video_map(gt, det, classes, protocol="multisports", thresholds=EVERY_THRESHOLD)
-    act = video_map(gt, det, classes)
+    theirs = video_mAP(gt, det, classes, protocol="multisports", thresholds=EVERY_THRESHOLD)
+    act = video_mAP(gt, det, classes)
     assert theirs.mAP[0.5] == 0.5, "one of two tubes"
     assert (act.ap[0.5][0], act.mAP[0.5]) == (1, 0.5), "two of two, and a class without ground truth"
     assert math.isnan(theirs.ap[0.5][1])
@@ -569,7 +569,7 @@ def test_a_protocol_without_rules_for_tubes_is_refused():
     gt, det = ground_truth(person([1])), detections(person([1]))
     known = "'annotated' has no rules for tubes; known are act, gurkirt, yowo, multisports"
     with pytest.raises(ValueError, match=known):
-        video_map(gt, det, CLASSES, protocol="annotated")
+        video_mAP(gt, det, CLASSES, protocol="annotated")
 
 
 # --- gurkirt's rules, MOC's linking, YOWO's ------------------------------------------------------
@@ -579,9 +579,9 @@ def test_gurkirt_wants_more_than_the_threshold_and_two_shared_frames():
     gt = ground_truth(person(range(1, 21), last=0), person([40], FAR, 1))
     half = (0, 0, 99, 49.5)  # x2 - x1 wide: half of BOX
     tubes = link(detections(person(range(1, 21), half), person([40], FAR, 0.5)), Linking(least_frames=1))
-    score = video_map(gt, tubes, {0: "run"}, protocol="gurkirt", thresholds=(0.5 - 1e-9, 0.5))
+    score = video_mAP(gt, tubes, {0: "run"}, protocol="gurkirt", thresholds=(0.5 - 1e-9, 0.5))
     assert list(score.mAP.values()) == [1 / 2, 0], "the tube of one frame overlaps nothing"
-    assert video_map(gt, tubes, {0: "run"}, thresholds=(0.5,)).mAP == {0.5: 1}
+    assert video_mAP(gt, tubes, {0: "run"}, thresholds=(0.5,)).mAP == {0.5: 1}
 
 
 def test_moc_lowers_scores_of_overlapping_boxes_and_a_lowered_box_lowers_none():
@@ -623,7 +623,7 @@ def test_yowo_takes_at_most_three_paths_and_stops_where_a_frame_is_empty():
     two = detections(person(range(1, 4), apart[0]), person([1, 2], apart[1], 0.5))
     assert shape(link(two, LINKINGS["yowo"])) == [(1, 3, 0.9)]
     gt = ground_truth(person(range(1, 4), apart[0], 0))
-    assert video_map(gt, det, {0: "run"}, protocol="yowo").mAP == dict.fromkeys(
+    assert video_mAP(gt, det, {0: "run"}, protocol="yowo").mAP == dict.fromkeys(
         (0.05, 0.1, 0.2, 0.3, 0.5, 0.75), 1
     )
 

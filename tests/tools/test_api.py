@@ -10,7 +10,7 @@ def test_the_page_is_what_the_docstrings_say():
 
 def test_every_public_function_and_class_has_an_entry():
     page = api.page()
-    for name in ("frame_map", "video_map", "Intervals", "LINKINGS", "DataFileError", "to_frame"):
+    for name in ("frame_mAP", "video_mAP", "Intervals", "LINKINGS", "DataFileError", "to_frame"):
         listed = callable(getattr(evaluators, name, None))
         assert (f"### {name}\n" in page) == listed, name
 

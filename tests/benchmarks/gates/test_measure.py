@@ -42,12 +42,12 @@ def test_peak_memory_is_what_one_counts_by_hand():
 def test_a_shifted_class_index_is_seen_in_the_numbers_of_every_protocol(monkeypatch):
     monkeypatch.setattr(measure, "ratio", lambda timed, plain: 1.0)
     before = measure.evaluators()
-    unshifted = measure.frame_map
+    unshifted = measure.frame_mAP
 
     def shifted(gt, detections, classes, **rules):
         return unshifted(gt, replace(detections, label=detections.label % 10 + 1), classes, **rules)
 
-    monkeypatch.setattr(measure, "frame_map", shifted)
+    monkeypatch.setattr(measure, "frame_mAP", shifted)
     fails = [finding for finding in compared(before, measure.evaluators()) if finding.fails]
     assert {finding.subject for finding in fails} == {f"evaluator/{protocol}" for protocol in Protocol}
     assert "number mAP" in {finding.what for finding in fails}

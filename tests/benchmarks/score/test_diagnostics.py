@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.score.detections import SplitDetections, expand_rows
 from benchmarks.score.diagnostics import diagnose, twin_law
-from evaluators.frame_map import Detections, GroundTruth, frame_map
+from evaluators.frame_map import Detections, GroundTruth, frame_mAP
 from evaluators.matching import box_iou
 
 A, B = (0.1, 0.1, 0.3, 0.5), (0.6, 0.1, 0.8, 0.5)
@@ -129,7 +129,7 @@ def test_numbers_of_random_detections_are_those_of_plain_loops():
     assert found.p_actor == pytest.approx(np.median(on_actors))
     assert 0 < found.actor_ap_75 < found.actor_ap_50 < 1
     assert (
-        frame_map(split.ground_truth, expand_rows(detections), split.evaluated).mAP
+        frame_mAP(split.ground_truth, expand_rows(detections), split.evaluated).mAP
         < found.class_ap_true_boxes
     )
 

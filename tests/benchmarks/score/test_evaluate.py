@@ -10,7 +10,7 @@ from benchmarks.score import evaluate
 from benchmarks.score.detections import SplitDetections, expand_rows
 from benchmarks.score.evaluate import benchmark, frame_ap, protocol_of, random_classes, top1_accuracy
 from benchmarks.train.data import load_data
-from evaluators.frame_map import Detections, EvalRules, GroundTruth, frame_map
+from evaluators.frame_map import Detections, EvalRules, GroundTruth, frame_mAP
 from tests.benchmarks.shared import TINY
 
 BOX = np.array([[0.1, 0.1, 0.3, 0.3]])
@@ -36,7 +36,7 @@ def test_scoring_a_few_classes_at_a_time_equals_scoring_all_together(protocol, r
     )
     monkeypatch.setattr(evaluate, "ROWS_AT_ONCE", rows_at_once)
     rules = EvalRules(protocol, excluded=split.excluded)
-    whole = frame_map(gt, expand_rows(detections), split.evaluated, rules=rules)
+    whole = frame_mAP(gt, expand_rows(detections), split.evaluated, rules=rules)
     assert repr(frame_ap(split, detections, protocol)) == repr(whole), "to the last digit, NaN included"
     assert 0 < whole.mAP < 1
     assert whole.num_true_positives > 20
