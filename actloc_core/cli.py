@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import signal
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from actloc_core import __version__
 
 BAD_INPUT, INTERRUPTED, UNREAD = 2, 130, 128 + signal.SIGPIPE
 """Exit codes. The latter two are a shell's own for a command ended by Ctrl-C, and by `| head`."""
@@ -35,11 +40,28 @@ def exit_code(command: Callable[[], int], *, interrupted: str = "interrupted") -
 
 
 def command_parser(module: str, doc: str | None) -> argparse.ArgumentParser:
-    """A parser whose help is the module's docstring."""
+    """A parser whose help is the module's docstring, with --version."""
     summary, _, more = (doc or "").partition("\n\n")
-    return argparse.ArgumentParser(
-        prog=f"python -m {module}",
+    script = Path(sys.argv[0]).name
+    parser = argparse.ArgumentParser(
+        prog=script if script.startswith("actloc-") else f"python -m {module}",
         description=summary,
         epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print versions and exit")
+    return parser
+
+
+class _Version(argparse.Action):
+    """Prints what a report of a fault should say."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        names = ("torch", "numpy", "av", "ray", "pyarrow", "scipy")
+        print(f"actloc {__version__}, Python {platform.python_version()}, {platform.platform()}")
+        for name in names:
+            try:
+                print(f"{name} {version(name)}")
+            except PackageNotFoundError:
+                print(f"{name} is not installed")
+        parser.exit()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import graphlib
+import importlib.util
+import os
 import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +27,7 @@ from benchmarks.train.training import origin_of
 if TYPE_CHECKING:
     from benchmarks.sweep.cluster import Resources
 
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 ORIGINS = {
     "data": "the data",
     "weights": "the initialisation weights",
@@ -60,6 +63,15 @@ def add_machine_options(p: argparse.ArgumentParser) -> None:
         help="that share each run and its batch, with a GPU or a core each (default: as many as leave no GPU "
         "idle; 1 without GPUs)",
     )
+    p.add_argument(
+        "--log-to",
+        nargs="+",
+        default=[],
+        choices=LOGGERS,
+        help="loss and mAP of every training to these, too, through Ray's callbacks; pip install "
+        "'actloc[wandb]' or 'actloc[mlflow]' (OUT/logs has TensorBoard's files and csv always)",
+    )
+    p.add_argument("--quiet", action="store_true", help="no progress, only what was done and what failed")
     p.add_argument(
         "--workers",
         type=int,
@@ -182,7 +194,9 @@ def run_missing(
         )
     if args.workers is not None and args.workers < 0:
         raise ValueError(f"--workers {args.workers}: give at least 0")
-    print(f"starting Ray for {len(missing)} trainings ...", flush=True)
+    _check_loggers(args.log_to)
+    if not args.quiet:
+        print(f"starting Ray for {len(missing)} trainings ...", flush=True)
     # Ray takes seconds to import: not for --list or errors.
     from benchmarks.sweep.cluster import check_storage, cluster
     from benchmarks.sweep.trials import SweepOptions, sweep
@@ -203,8 +217,9 @@ def run_missing(
             mirror=args.mirror,
             weights={name: path.resolve() for name, path in job.weights.items()},
             fresh=uuid.uuid4().hex if args.fresh else "",
+            log_to=tuple(args.log_to),
         )
-        with SweepDisplay(titles, at_once=at_once) as display:
+        with SweepDisplay(titles, at_once=at_once, quiet=args.quiet) as display:
             for wave in waves(missing):
                 ready = _ready(wave, job, display)
                 sweep(ready, job.roots, job.out, display, options)
@@ -219,6 +234,15 @@ def run_missing(
         if training not in display.failures and unfinished(group, job.out):
             display.failures[training] = "interrupted; rerun the same command to resume"
     return display.failures
+
+
+def _check_loggers(names: Sequence[str]) -> None:
+    """Raise ValueError for a logger that is not installed, or has nowhere to write."""
+    for name in names:
+        if name != "tensorboard" and importlib.util.find_spec(name) is None:
+            raise ValueError(f"--log-to {name}: it is not installed: pip install 'actloc[{name}]'")
+    if "mlflow" in names and not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise ValueError("--log-to mlflow: set MLFLOW_TRACKING_URI to its server or database")
 
 
 def _arrange(

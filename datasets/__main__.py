@@ -94,6 +94,7 @@ def add_check(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         action="store_true",
         help="videos that are missing are warnings, as in training",
     )
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
     p.set_defaults(command=check)
 
 
@@ -103,7 +104,7 @@ def check(args: argparse.Namespace) -> int:
         raise ValueError(f"--sample {args.sample}: give at least 0")
     if args.start_second is not None and (args.dataset != "ava" or args.start_second < 0):
         raise ValueError(f"--start-second {args.start_second}: a number of seconds from 0, of --dataset ava")
-    with progress_bar() as bar:
+    with progress_bar(quiet=args.quiet) as bar:
         tasks: dict[str, TaskID] = {}
 
         def progress(name: str, done: int, total: int) -> None:
@@ -156,6 +157,7 @@ def add_make(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="extracted frames or video files (default: frames for jhmdb, videos for the others; ucf24 has "
         "its videos beside the frames)",
     )
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
     p.set_defaults(command=make)
 
 
@@ -174,7 +176,7 @@ def make(args: argparse.Namespace) -> int:
         raise ValueError(f"--images frames: the {args.shape} shape is written as videos only")
 
     target = out.resolve()  # a folder can be renamed over an empty folder, but not over a link to one
-    with progress_bar() as bar:
+    with progress_bar(quiet=args.quiet) as bar:
         task = bar.add_task(f"{args.shape}: videos", total=None)
 
         def progress(done: int, total: int) -> None:
@@ -268,11 +270,11 @@ def convert_files(args: argparse.Namespace) -> int:
     return 0
 
 
-def progress_bar() -> Bar:
-    """Build a progress bar on standard error that disappears at its end; silent in a pipe."""
+def progress_bar(*, quiet: bool = False) -> Bar:
+    """Build a progress bar on standard error that disappears at its end; silent in a pipe, or if quiet."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    return Bar(*columns, transient=True, console=console, disable=not console.is_terminal)
+    return Bar(*columns, transient=True, console=console, disable=quiet or not console.is_terminal)
 
 
 def _quote(path: Path) -> str:

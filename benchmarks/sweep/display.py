@@ -32,16 +32,17 @@ class SweepDisplay:
     """A `benchmarks.sweep.trials.Observer` on standard output. A context: the live table ends with it.
 
     names: hash of a training -> the names of its rows, of all trainings of the sweep.
-    at_once: how many run side by side, for the estimate of the remaining time.
+    at_once: how many run side by side, for the estimate of the remaining time. quiet: nothing is printed.
     """
 
-    def __init__(self, names: Mapping[str, str], *, at_once: int) -> None:
+    def __init__(self, names: Mapping[str, str], *, at_once: int, quiet: bool = False) -> None:
         self.lines = {key: Line(name) for key, name in names.items()}
         self.at_once = at_once
         self.failures: dict[str, str] = {}
         self.start = time.monotonic()
         self.console = Console(file=sys.stdout)
-        live = self.console.is_terminal
+        self.quiet = quiet
+        live = self.console.is_terminal and not quiet
         self.live = (
             Live(console=self.console, get_renderable=self.table, refresh_per_second=2) if live else None
         )
@@ -89,6 +90,8 @@ class SweepDisplay:
             self._print(line)
 
     def _print(self, line: Line) -> None:
+        if self.quiet:
+            return
         line.printed = time.monotonic()
         state, *numbers = _cells(line).items()
         text = ", ".join([state[1], *(f"{what} {number}" for what, number in numbers if number)])

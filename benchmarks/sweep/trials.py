@@ -79,6 +79,8 @@ class SweepOptions:
     checkpoint_every: float = CHECKPOINT_EVERY_S
     """These three are RunContext's."""
     watchdog_timeout: float = WATCHDOG_TIMEOUT_S
+    log_to: tuple[str, ...] = ()
+    """Where losses and mAP go beside OUT/logs: "wandb", "mlflow"."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,28 @@ def _tuner(trainings: list[str], spec: _TrialSpec, forwarder: tune.Callback) -> 
             max_concurrent_trials=None if alone else options.at_once,
             trial_dirname_creator=lambda trial: str(trial.config["trial"]),
         ),
-        run_config=tune.RunConfig(name="logs", storage_path=spec.out, callbacks=[forwarder], verbose=0),
+        run_config=tune.RunConfig(
+            name="logs", storage_path=spec.out, callbacks=[forwarder, *_loggers(spec)], verbose=0
+        ),
     )
+
+
+def _loggers(spec: _TrialSpec) -> list[tune.Callback]:
+    """Ray's own loggers that are asked for; those of csv and TensorBoard it adds itself.
+
+    MLflow writes to MLFLOW_TRACKING_URI; Weights & Biases goes by its own variables.
+    """
+    loggers: list[tune.Callback] = []
+    if "wandb" in spec.options.log_to:
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        loggers.append(WandbLoggerCallback(project="actloc"))
+    if "mlflow" in spec.options.log_to:
+        from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+        uri = os.environ["MLFLOW_TRACKING_URI"]
+        loggers.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name="actloc"))
+    return loggers
 
 
 def _trial(config: dict[str, str], spec: _TrialSpec) -> None:

@@ -1,7 +1,12 @@
 """Exit codes of commands, and files that appear only when complete."""
 
+import subprocess
+import sys
+
 import pytest
 
+import actloc_core
+import evaluators
 from actloc_core import cli
 from actloc_core.files import atomic_path
 
@@ -46,3 +51,28 @@ def test_atomic_path_replaces_the_file_only_without_an_error(tmp_path):
         write("half", KeyboardInterrupt())
     assert path.read_text() == "first"
     assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_version_says_what_a_report_of_a_fault_needs(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.command_parser("actloc_core.predict", "Predict.").parse_args(["--version"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"actloc {actloc_core.__version__}, Python 3.")
+    assert any(line.startswith("torch 2.") for line in lines)
+
+
+def test_both_packages_have_the_version_of_the_distribution():
+    assert actloc_core.__version__ == evaluators.__version__
+
+
+def test_the_package_has_the_detector_and_the_loader_and_imports_no_torch_for_them():
+    from actloc_core.checkpoints import load_backbone
+    from actloc_core.detector import ActionDetector
+
+    assert actloc_core.ActionDetector is ActionDetector
+    assert actloc_core.load_backbone is load_backbone
+    assert {"ActionDetector", "load_backbone"} <= set(dir(actloc_core))
+    with pytest.raises(AttributeError, match="has no attribute 'Detector'"):
+        _ = actloc_core.Detector
+    code = "import sys, actloc_core; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import own
+from benchmarks import jobs, own
 from benchmarks.experiments import OURS
 from benchmarks.inputs import exit_code
 
@@ -86,3 +86,17 @@ def test_data_that_cannot_be_read_are_not_trained_on(tmp_path, capsys):
     assert exit_code(lambda: own.main(["--data", str(folder), "--out", str(tmp_path / "out")])) == 2
     assert "ava_action_list_v2.2.pbtxt: file not found" in capsys.readouterr().err
     assert not Path(tmp_path / "out" / "runs").exists()
+
+
+def test_loggers_that_cannot_log_are_refused(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(jobs.importlib.util, "find_spec", lambda name: None)
+    jobs._check_loggers(["tensorboard"])
+    with pytest.raises(
+        ValueError, match=r"--log-to wandb: it is not installed: pip install 'actloc\[wandb\]'"
+    ):
+        jobs._check_loggers(["wandb"])
+    monkeypatch.setattr(jobs.importlib.util, "find_spec", lambda name: "there")
+    jobs._check_loggers(["wandb"])
+    with pytest.raises(ValueError, match="--log-to mlflow: set MLFLOW_TRACKING_URI"):
+        jobs._check_loggers(["mlflow"])

@@ -45,3 +45,12 @@ def test_the_live_table_has_a_row_for_each_trial(display):
     assert list(table.columns[0].cells) == ["2b/tubelet", "2b/c_t"]
     assert list(table.columns[2].cells) == ["50/200", ""]
     assert list(table.columns[5].cells) == ["1:30", ""]
+
+
+def test_a_quiet_display_prints_nothing_and_keeps_the_failures(capsys):
+    display = SweepDisplay({"a": "2b/tubelet"}, at_once=1, quiet=True)
+    with display:
+        display.started("a")
+        display.failed("a", "out of memory")
+    assert capsys.readouterr() == ("", "")
+    assert display.failures == {"a": "out of memory"}
