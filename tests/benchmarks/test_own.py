@@ -92,7 +92,7 @@ def test_loggers_that_cannot_log_are_refused(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(jobs.importlib.util, "find_spec", lambda name: None)
     jobs._check_loggers(["tensorboard"])
-    with pytest.raises(
+    with pytest.raises(ValueError, match=r"wandb: it is not installed: pip install 'actloc\[wandb\]'"):
         ValueError, match=r"--log-to wandb: it is not installed: pip install 'actloc\[wandb\]'"
     ):
         jobs._check_loggers(["wandb"])
