@@ -60,6 +60,8 @@ NO_STREAMS = (
     "an MP4 whose index is at its end cannot be read from a pipe: give the file",
 )
 """What to do where an address, or a pipe, cannot be read."""
+THREADS = 64
+"""At least as many as a decoder has: each holds a packet when the file ends."""
 TIMEOUT_S = 20.0
 """Seconds without data after which an address counts as unreachable."""
 LATE = 0.1
@@ -241,7 +243,7 @@ class Header:
 
 
 Source = Path | str
-"""A video file; or, as a string, what else FFmpeg reads: an address, "pipe:0" or a camera such as /dev/video0."""
+"""A video file; or, as a string, what else FFmpeg reads: an address, "pipe:0" or a camera, /dev/video0."""
 
 
 def read_header(path: Path) -> Header:
@@ -290,7 +292,7 @@ class Video:
             raise _no_frames(self.source)
 
     def _packets(self, start: float) -> tuple[int | None, int | None, Iterable[Packet[VideoStream]]]:
-        """Seek if possible; -> timestamps of the first frame and of the sync frame, and the packets from there.
+        """Seek if possible; -> timestamps of the first and of the sync frame, and the packets from there.
 
         The timestamps are None without a seek.
         """
@@ -309,7 +311,7 @@ class Video:
             if packet.size:
                 yield from self._decode_packet(packet)
         # The decoder's threads still hold frames. A damaged one must not end this.
-        while True:
+        for _ in range(THREADS):
             before = self.damaged
             yield from self._decode_packet(None)
             if self.damaged == before:
@@ -318,6 +320,8 @@ class Video:
     def _decode_packet(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         try:
             frames = self.stream.codec_context.decode(packet)
+        except av.EOFError:  # after the end, where the last packet was damaged
+            return []
         except av.FFmpegError:
             self.damaged += 1
             return []
@@ -651,9 +655,9 @@ def _readable(source: Source) -> Iterator[None]:
         yield
     except av.FFmpegError as error:
         if not isinstance(source, Path):
-            what = "standard input" if source == "pipe:0" else source
+            shown = "standard input" if source == "pipe:0" else source
             hint = NO_STREAMS[source == "pipe:0"]
-            raise VideoError(f"{what}: no readable video ({error.strerror}); {hint}") from error
+            raise VideoError(f"{shown}: no readable video ({error.strerror}); {hint}") from error
         with source.open("rb") as file:
             head = file.read(64)
         what = next((what for pattern, what in NO_VIDEOS if re.match(pattern, head, re.IGNORECASE)), None)
