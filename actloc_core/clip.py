@@ -60,8 +60,6 @@ NO_STREAMS = (
     "an MP4 whose index is at its end cannot be read from a pipe: give the file",
 )
 """What to do where an address, or a pipe, cannot be read."""
-THREADS = 64
-"""At least as many as a decoder has: each holds a packet when the file ends."""
 TIMEOUT_S = 20.0
 """Seconds without data after which an address counts as unreachable."""
 LATE = 0.1
@@ -310,18 +308,11 @@ class Video:
         for packet in packets:
             if packet.size:
                 yield from self._decode_packet(packet)
-        # The decoder's threads still hold frames. A damaged one must not end this.
-        for _ in range(THREADS):
-            before = self.damaged
-            yield from self._decode_packet(None)
-            if self.damaged == before:
-                break
+        yield from self._decode_packet(None)
 
     def _decode_packet(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         try:
             frames = self.stream.codec_context.decode(packet)
-        except av.EOFError:  # after the end, where the last packet was damaged
-            return []
         except av.FFmpegError:
             self.damaged += 1
             return []
@@ -340,8 +331,8 @@ def open_video(source: Source) -> Iterator[Video]:
             sized = not {"mov", "avi"}.isdisjoint(container.format.name.split(","))
             seconds = _stated_seconds(container, stream) if sized else None
             header = Header(_stated_rate(source, stream), seconds)
-        stream.codec_context.thread_count = 0  # one video at a time: one thread per core
-        stream.thread_type = "AUTO"
+        # Threads that decode frames ahead lose those after a damaged one at the file's end.
+        stream.codec_context.thread_count, stream.thread_type = 0, "SLICE"
         yield Video(source, container, stream, header)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import math
 import re
 import resource
@@ -148,15 +149,15 @@ def predict(
 
 
 @contextlib.contextmanager
-def _writing_to(folder: Path) -> Iterator[None]:
-    """OSErrors within the context, FFmpeg's too, name the folder."""
+def _writing_to(path: Path) -> Iterator[None]:
+    """OSErrors within the context, FFmpeg's too, name the file or folder."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OSError(f"{folder}: cannot be written ({reason}); free space, or give another --out") from error
+        raise OSError(f"{path}: cannot be written ({reason}); free space, or write elsewhere") from error
 
 
 def parse_interval(text: str, fps: float) -> float:
@@ -292,7 +293,9 @@ def run(args: argparse.Namespace) -> int:
         with _catch_interrupt() as should_stop:
             for number, named in enumerate(videos, start=1):
                 title = "" if one else f"{number}/{len(videos)} {named.name}: "
-                outputs = Outputs(_folder(args, named, one=one), not args.no_video, lines, labels)
+                folder = _folder(args, named, one=one)
+                movie = not args.no_video and (folder is not None or args.dry_run)
+                outputs = Outputs(folder, movie, lines, labels)
                 job = _Job(detector, named, outputs, args, title, should_stop)
                 try:
                     if args.dry_run:
@@ -302,6 +305,8 @@ def run(args: argparse.Namespace) -> int:
                 except BrokenPipeError:
                     raise
                 except (ValueError, OSError) as error:
+                    if lines is not None and getattr(error, "errno", None) == errno.ENOSPC:
+                        raise  # the file of all videos is lost
                     print(f"error: {error}", file=sys.stderr)
                     failed += 1
                 stopped = should_stop()
@@ -360,7 +365,7 @@ def _predict_one(job: _Job, *, one: bool) -> Summary:
     """Predict a video and print its warnings and summary."""
     named, folder = job.named, job.outputs.folder
     if folder is not None and not job.args.overwrite:
-        check_folder(folder, named.identity, job.detector.file)
+        check_folder(folder, named, job.detector.file)
     with open_video(named.source) as video:
         settings = job.settings(video)
         with _report_progress(video.header.seconds, job) as on_progress:
@@ -432,6 +437,7 @@ def _open_lines(path: Path | None) -> Iterator[IO[str] | None]:
     else:
         streamed = path.exists() and not path.is_file()
         with (
+            _writing_to(path),
             contextlib.nullcontext(path) if streamed else atomic_path(path) as part,
             open(part, "w", encoding="utf-8") as file,
         ):

@@ -68,8 +68,11 @@ def format_seconds(second: float) -> str:
     return f"{second:.6f}".rstrip("0").rstrip(".")
 
 
-def check_folder(folder: Path, identity: str, checkpoint: Path) -> None:
-    """Raise ValueError if a folder holds results of another video or checkpoint, or of unknown origin."""
+def check_folder(folder: Path, video: NamedVideo, checkpoint: Path) -> None:
+    """Raise ValueError if a folder holds results of another video or checkpoint, or of unknown origin.
+
+    A stream or a camera is another video each time.
+    """
     names = [name for name in (ANNOTATED, ROWS, DETECTIONS, TRACKS) if (folder / name).exists()]
     if not names:
         return
@@ -78,7 +81,7 @@ def check_folder(folder: Path, identity: str, checkpoint: Path) -> None:
     with contextlib.suppress(OSError, ValueError), open(folder / DETECTIONS, encoding="utf-8") as file:
         head = json.loads(file.readline() + "]}")
     of = (head.get("source"), head.get("checkpoint"))
-    if of != (identity, os.path.abspath(checkpoint)):
+    if not video.is_file or of != (video.identity, os.path.abspath(checkpoint)):
         what = f"results of {of[0]} by {of[1]}" if all(of) else f"{', '.join(names)} of unknown origin"
         raise ValueError(f"{folder}: has {what}; give another --out, or --overwrite")
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from actloc_core.clip import Source, VideoError
 
+STANDARD_INPUT = Path("/dev/stdin")
+"""A file that is redirected to standard input."""
 ANNOTATED, DETECTIONS = "annotated.mp4", "detections.json"
 """Names of results. They lie together, and a folder's annotated videos are not predicted again."""
 SUFFIXES = tuple(
@@ -31,12 +33,17 @@ class NamedVideo:
     """Unique among the videos of a command: the file's name without its suffix."""
 
     def __str__(self) -> str:
-        return "standard input" if self.source in ("pipe:0", Path("/dev/stdin")) else str(self.source)
+        return "standard input" if self.source in ("pipe:0", STANDARD_INPUT) else str(self.source)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it can be read again and is then the same."""
+        return isinstance(self.source, Path) and self.source != STANDARD_INPUT
 
     @property
     def identity(self) -> str:
         """The source for comparison: a file's absolute path."""
-        return os.path.abspath(self.source) if isinstance(self.source, Path) else str(self)
+        return os.path.abspath(self.source) if self.is_file else str(self)
 
 
 def find_videos(arguments: Sequence[str]) -> list[NamedVideo]:
@@ -63,7 +70,7 @@ def is_one_video(arguments: Sequence[str], videos: Sequence[NamedVideo]) -> bool
     return len(arguments) == 1 and videos[0].source in (
         arguments[0],
         Path(arguments[0]),
-        *(("pipe:0", Path("/dev/stdin")) if arguments[0] == "-" else ()),
+        *(("pipe:0", STANDARD_INPUT) if arguments[0] == "-" else ()),
     )
 
 
@@ -71,7 +78,7 @@ def _sources(argument: str) -> list[Source]:
     if argument == "-":
         # A file that is redirected here can be read at any position, a pipe cannot.
         redirected = stat.S_ISREG(os.fstat(0).st_mode)
-        return [Path("/dev/stdin") if redirected else "pipe:0"]
+        return [STANDARD_INPUT if redirected else "pipe:0"]
     if re.match(r"[a-z][a-z0-9+.-]+://", argument, re.IGNORECASE):
         return [argument]
     path = Path(argument)
@@ -104,7 +111,7 @@ def _videos_in(folder: Path) -> list[Source]:
 
 def _stem(source: Source) -> str:
     if isinstance(source, Path):
-        return "stdin" if source == Path("/dev/stdin") else source.stem
+        return "stdin" if source == STANDARD_INPUT else source.stem
     if source == "pipe:0":
         return "stdin"
     address = urllib.parse.urlsplit(source)

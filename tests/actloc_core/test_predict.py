@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from actloc_core import keyframes as one_pass
 from actloc_core.clip import VideoError, clip_times, iter_frames, probe, read_header, read_times
-from actloc_core.detector import Actor
 from actloc_core.predict import KeyframeDetections, iter_detections, main, parse_interval
 from tests.actloc_core.checkpoints_of import CLASSES, write_checkpoint
 from tests.actloc_core.numbered import numbers, write_numbered
