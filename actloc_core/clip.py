@@ -214,15 +214,16 @@ class DecodedFrame:
         return _to_array(self.frame, size)
 
     def planes(self, size: tuple[int, int]) -> np.ndarray:
-        """Pixels for display, upright, resized by the decoder's fast scaler: (1.5 H, W) uint8, yuv420p.
+        """Pixels for display, upright, resized by the decoder's fast scaler: (1.5 H, W) uint8 yuv420p.
 
-        size: (height, width), both even.
+        size: (height, width), both even. White has Y 235, whatever range the video is stored in.
         """
         turns = self.frame.rotation // 90 % 4
         height, width = size[::-1] if turns % 2 else size
-        image: np.ndarray = self.frame.to_ndarray(
-            format="yuv420p", width=width, height=height, interpolation="BILINEAR", threads=1
+        frame = self.frame.reformat(
+            width, height, "yuv420p", interpolation="BILINEAR", dst_color_range="MPEG", threads=1
         )
+        image: np.ndarray = frame.to_ndarray()
         if turns == 0:
             return image
         planes = np.split(image.ravel(), [width * height, width * height * 5 // 4])
