@@ -104,7 +104,8 @@ def predict(
     gives the reason. Raises VideoError where no frame can be decoded or none is in the span of the settings,
     OSError where results cannot be written.
     """
-    started, stopped, decoding, events = time.perf_counter(), None, _Clock(), _Clock()
+    started, decoding, events = time.perf_counter(), _Clock(), _Clock()
+    stopped: str | None = None
     with contextlib.ExitStack() as files:
         if outputs.folder is not None:
             files.enter_context(_writing_to(outputs.folder))
@@ -131,7 +132,8 @@ def predict(
             )
         last, stated = writer.last_second, min(video.header.seconds or 0.0, settings.end)
         if stopped is None and stated > last + max(1.0, 0.02 * stated):
-            stopped = f"{named}: truncated? Its header states {stated:.1f} s, but it ends after {last:.1f} s"
+            states, ends = (format_seconds(round(second, 3)) for second in (stated, last))
+            stopped = f"{named}: truncated? Its header states {states} s, but it ends after {ends} s"
         writer.finish(stopped, video.damaged)
     return Summary(
         seconds=max(last - settings.start, 0.0),
@@ -289,19 +291,18 @@ def run(args: argparse.Namespace) -> int:
     failed, stopped = 0, False
     with _open_lines(args.json) as lines, text_beside(args.json):
         detector = ActionDetector(args.checkpoint, device=args.device, half=args.half, compile=args.compile)
-        labels = None if args.no_video else _choose_labels(detector)
+        movie = not args.no_video and (args.dry_run or args.json is None or args.out is not None)
+        labels = _choose_labels(detector) if movie else None
         with _catch_interrupt() as should_stop:
             for number, named in enumerate(videos, start=1):
                 title = "" if one else f"{number}/{len(videos)} {named.name}: "
-                folder = _folder(args, named, one=one)
-                movie = not args.no_video and (folder is not None or args.dry_run)
-                outputs = Outputs(folder, movie, lines, labels)
+                outputs = Outputs(_folder(args, named, one=one), movie, lines, labels)
                 job = _Job(detector, named, outputs, args, title, should_stop)
                 try:
                     if args.dry_run:
                         _measure(job)
-                        continue
-                    summaries.append(_predict_one(job, one=one))
+                    else:
+                        summaries.append(_predict_one(job, one=one))
                 except BrokenPipeError:
                     raise
                 except (ValueError, OSError) as error:
@@ -417,7 +418,7 @@ def _measure(job: _Job) -> None:
         with open_video(job.named.source) as video:
             settings = job.settings(video, keyframes=batches * job.args.batch)
             outputs = Outputs(None, job.outputs.movie, None, job.outputs.labels)
-            summary = predict(job.detector, job.named, video, outputs, settings)
+            summary = predict(job.detector, job.named, video, outputs, settings, should_stop=job.should_stop)
             stated = video.header.seconds
     speed = max(summary.seconds, settings.every) / summary.elapsed
     text = f"{job.named}: about {speed:.2f} x real time on {job.detector.device}, by {summary.clips} clips"

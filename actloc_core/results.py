@@ -56,7 +56,7 @@ class Outputs:
     lines: IO[str] | None = None
     """Gets a JSON object per keyframe, a line each, at once."""
     labels: Labels | None = None
-    """How class names are drawn; None chooses it."""
+    """How class names are drawn; None: the writer chooses it."""
 
     def names(self, *, tracks: bool) -> list[str]:
         """The files of the folder."""
@@ -108,7 +108,7 @@ class ResultWriter:
     ) -> None:
         """files: closes the files; on an exception none appears. fps: the video's stated frame rate."""
         self.video, self.settings, self.outputs = video.name, settings, outputs
-        self.labels = outputs.labels or choose_labels(detector.classes)
+        self.labels = outputs.labels or choose_labels(detector.classes if outputs.movie else {})
         self.ids = {name: number for number, name in detector.classes.items()}
         opened = {name: files.enter_context(_open_text(outputs.folder, name)) for name in (ROWS, DETECTIONS)}
         self.rows, self.listing = csv.writer(opened[ROWS], lineterminator="\n"), opened[DETECTIONS]
