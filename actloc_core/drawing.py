@@ -102,19 +102,16 @@ def draw(image: NDArray[np.uint8], persons: Sequence[Person], font_file: str | N
     planes = _planes(image)
     line = 2 * max(1, min(height, width) // 480)
     size = max(12, round(min(height, width) / 36))
-    taken: list[tuple[int, int, int, int]] = []
     boxes = [_pixels(person.box, height, width, line) for person in persons]
-    labels = [
-        _label(person.title, person.actions, COLOURS[person.colour % len(COLOURS)], font_file, size, width)
-        for person in persons
-    ]
-    for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
+    colours = [COLOURS[person.colour % len(COLOURS)] for person in persons]
+    for (x1, y1, x2, y2), colour in zip(boxes, colours, strict=True):
         top, bottom = (x1, y1, x2, y1 + line), (x1, y2 - line, x2, y2)
         for edge in (top, bottom, (x1, y1, x1 + line, y2), (x2 - line, y1, x2, y2)):
-            _fill(planes, edge, label.colour)
-    for (x1, y1, x2, _), label in zip(boxes, labels, strict=True):
+            _fill(planes, edge, _yuv(colour))
+    taken: list[tuple[int, int, int, int]] = []
+    for person, (x1, y1, x2, _), colour in zip(persons, boxes, colours, strict=True):
+        text, (wide, high) = _text(person.title, person.actions, font_file, size, width)
         # Beside the box on the side with more room, inside the picture, below the labels in the way.
-        wide, high = label.size
         x = x2 + line if width - x2 >= x1 else x1 - wide - line
         x, y = min(max(x, 0), max(width - wide, 0)), min(max(y1, 0), max(height - high, 0))
         for left, top_, right, bottom_ in sorted(taken, key=lambda label: label[1]):
@@ -122,37 +119,32 @@ def draw(image: NDArray[np.uint8], persons: Sequence[Person], font_file: str | N
                 y = bottom_
         if y + high <= height and x + wide <= width:
             taken.append((x, y, x + wide, y + high))
-            _blend(planes, x, y, label)
+            _blend(planes, x, y, _render(text, (wide, high), colour, font_file, size))
 
 
-@dataclass(frozen=True)
-class _Label:
-    size: tuple[int, int]
-    """(width, height), both even."""
-    colour: tuple[int, int, int]
-    """Y, U, V of the text."""
-    layers: tuple[tuple[NDArray[np.uint16], NDArray[np.uint16]], ...]
-    """Of Y, U and V: the label's colours times its opacity, and 255 less the opacity."""
-
-
-@functools.lru_cache(maxsize=256)
-def _label(
-    title: str,
-    actions: tuple[tuple[str, float], ...],
-    rgb: tuple[int, int, int],
-    font_file: str | None,
-    size: int,
-    width: int,
-) -> _Label:
-    """Render a label for a picture of this width."""
-    font, margin = _font(font_file, size), max(2, size // 6)
-    room = max(width // 2, 1)
+@functools.lru_cache(maxsize=1024)
+def _text(
+    title: str, actions: tuple[tuple[str, float], ...], font_file: str | None, size: int, width: int
+) -> tuple[str, tuple[int, int]]:
+    """Lay out a label for a picture of this width; -> its text and (width, height), both even."""
+    font, room = _font(font_file, size), max(width // 2, 1)
     text = "\n".join([title, *(_shorten(name, f" {score:.2f}", font, room) for name, score in actions)])
     probe = ImageDraw.Draw(Image.new("L", (1, 1)))
     _, _, right, bottom = probe.multiline_textbbox((0, 0), text, font=font, spacing=1)
-    wide, high = (2 * int(np.ceil((side + 2 * margin) / 2)) for side in (right, bottom))
+    wide, high = (2 * int(np.ceil(side / 2 + _margin(size))) for side in (right, bottom))
+    return text, (wide, high)
+
+
+_Layer = tuple[NDArray[np.uint16], NDArray[np.uint16]]
+
+
+@functools.lru_cache(maxsize=256)
+def _render(
+    text: str, shape: tuple[int, int], rgb: tuple[int, int, int], font_file: str | None, size: int
+) -> tuple[_Layer, ...]:
+    """Render a label; -> of Y, U and V its colours times its opacity, and 255 less the opacity."""
     # The text's own opacity: its antialiased edges blend into the ground, not into black.
-    mask = Image.new("L", (wide, high))
+    mask, font, margin = Image.new("L", shape), _font(font_file, size), _margin(size)
     ImageDraw.Draw(mask).multiline_text((margin, margin), text, fill=255, font=font, spacing=1)
     ink = np.asarray(mask, np.float64)[..., None] / 255
     rgba = ink * np.array([*rgb, 255.0]) + (1 - ink) * np.array(GROUND, np.float64)
@@ -162,8 +154,18 @@ def _label(
         weighted = _shrink(yuv[..., channel : channel + 1] * alpha, step)
         opacity = _shrink(alpha, step)
         layers.append((np.rint(weighted).astype(np.uint16), np.rint(255 - opacity).astype(np.uint16)))
+    return tuple(layers)
+
+
+def _margin(size: int) -> int:
+    """Pixels between a label's edge and its text."""
+    return max(2, size // 6)
+
+
+@functools.lru_cache(maxsize=len(COLOURS))
+def _yuv(rgb: tuple[int, int, int]) -> tuple[int, int, int]:
     y, u, v = np.rint(TO_YUV @ np.array(rgb) + YUV_ZERO).astype(int).tolist()
-    return _Label((wide, high), (y, u, v), tuple(layers))
+    return y, u, v
 
 
 def _shorten(name: str, score: str, font: Font, room: int) -> str:
@@ -213,8 +215,8 @@ def _fill(
         plane[y1:y2, x1:x2] = value
 
 
-def _blend(planes: tuple[NDArray[np.uint8], ...], x: int, y: int, label: _Label) -> None:
-    for plane, (weighted, rest), step in zip(planes, label.layers, (1, 2, 2), strict=True):
+def _blend(planes: tuple[NDArray[np.uint8], ...], x: int, y: int, layers: tuple[_Layer, ...]) -> None:
+    for plane, (weighted, rest), step in zip(planes, layers, (1, 2, 2), strict=True):
         height, width = weighted.shape
         part = plane[y // step : y // step + height, x // step : x // step + width]
         part[:] = (part * rest + weighted + 127) // 255  # at most 255 * 255 + 127: fits uint16

@@ -42,7 +42,7 @@ def test_boxes_at_and_beyond_the_edges_stay_in_the_picture():
     assert (drawn(crowd)[0] != 126).any()
 
 
-def test_a_long_class_name_is_shortened_and_its_score_stays(monkeypatch):
+def test_a_long_class_name_is_shortened_and_its_score_stays():
     """The label takes at most half of the picture, so that its end is not outside."""
     font = drawing._font(None, 13)
     name = "put the object that lies on the table into the drawer " * 4
@@ -51,15 +51,14 @@ def test_a_long_class_name_is_shortened_and_its_score_stays(monkeypatch):
     assert text.endswith("... 0.75")
     assert font.getlength(text) <= 320
     assert drawing._shorten("run", " 0.75", font, 320) == "run 0.75"
-    label = drawing._label("actor 0.90", ((name, 0.75),), (255, 0, 0), None, 13, 640)
-    assert 300 < label.size[0] <= 320 + 8
+    _, (wide, _) = drawing._text("actor 0.90", ((name, 0.75),), None, 13, 640)
+    assert 300 < wide <= 320 + 8
 
 
 def test_colours_are_those_of_the_person():
     """Red has Y 82, U 90, V 240 in BT.601."""
-    assert drawing._label("x", (), (255, 0, 0), None, 13, 640).colour == (82, 90, 240)
-    labels = [drawing._label("x", (), rgb, None, 13, 640).colour for rgb in drawing.COLOURS]
-    assert len(set(labels)) == len(drawing.COLOURS)
+    assert drawing._yuv((255, 0, 0)) == (82, 90, 240)
+    assert len(set(map(drawing._yuv, drawing.COLOURS))) == len(drawing.COLOURS)
 
 
 def test_the_font_has_the_characters_of_all_class_names():
