@@ -15,10 +15,11 @@ CPU-ms per clip, where seeking takes 45.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,13 @@ NO_VIDEOS = (
     (rb"version https://git-lfs", "a Git LFS pointer"),
 )
 """First bytes of what is saved in place of a video."""
+NO_STREAMS = (
+    "check the address, or download the video",
+    "an MP4 whose index is at its end cannot be read from a pipe: give the file",
+)
+"""What to do where an address, or a pipe, cannot be read."""
+TIMEOUT_S = 20.0
+"""Seconds without data after which an address counts as unreachable."""
 LATE = 0.1
 """Seconds after which a video begins late in its file, so that the file's stated end is not its length."""
 TIE = 1e-6
@@ -205,12 +213,23 @@ class DecodedFrame:
         """Pixels for a model, (H, W, 3) uint8 RGB, upright. size: (height, width), as in read_frames."""
         return _to_array(self.frame, size)
 
-    def thumbnail(self, size: tuple[int, int]) -> np.ndarray:
-        """Pixels for display, resized by the decoder's fast scaler: (*size, 3) uint8 RGB, upright."""
-        turns = self.frame.rotation // 90
+    def planes(self, size: tuple[int, int]) -> np.ndarray:
+        """Pixels for display, upright, resized by the decoder's fast scaler: (1.5 H, W) uint8 yuv420p.
+
+        size: (height, width), both even. White has Y 235, whatever range the video is stored in.
+        """
+        turns = self.frame.rotation // 90 % 4
         height, width = size[::-1] if turns % 2 else size
-        image = self.frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
-        return np.rot90(image, turns) if turns % 4 else image
+        frame = self.frame.reformat(
+            width, height, "yuv420p", interpolation="BILINEAR", dst_color_range="MPEG", threads=1
+        )
+        image: np.ndarray = frame.to_ndarray()
+        if turns == 0:
+            return image
+        planes = np.split(image.ravel(), [width * height, width * height * 5 // 4])
+        shapes = [(height, width)] + 2 * [(height // 2, width // 2)]
+        turned = [np.rot90(plane.reshape(shape), turns) for plane, shape in zip(planes, shapes, strict=True)]
+        return np.concatenate([plane.ravel() for plane in turned]).reshape(-1, size[1])
 
 
 @dataclass(frozen=True)
@@ -222,37 +241,106 @@ class Header:
     """None where the file states no duration, as some containers do, or its video begins late."""
 
 
+Source = Path | str
+"""A video file; or, as a string, what else FFmpeg reads: an address, "pipe:0" or a camera, /dev/video0."""
+
+
 def read_header(path: Path) -> Header:
     """Read what a file states, without decoding. Raises VideoError: missing, no video, no frame rate."""
     with _open(path) as (container, stream):
         return Header(_stated_rate(path, stream), _stated_seconds(container, stream))
 
 
-def iter_frames(path: Path) -> Iterator[DecodedFrame]:
-    """Decode all frames once, in presentation order, whatever the container.
+@dataclass
+class Video:
+    """A video that is decoded once, from start to end."""
 
-    Damaged frames are skipped. A timestamp that is missing or not after the frame before it is replaced
-    by that frame's plus one frame at the stated rate. Raises VideoError where decoding cannot continue,
-    after the frames before it.
-    """
-    last: float | None = None
-    with _open(path) as (container, stream):
-        stream.codec_context.thread_count = 0  # one file at a time: one thread per core
-        stream.thread_type = "AUTO"
-        first, tick, spacing = 0, _tick(stream), 1 / _stated_rate(path, stream)
-        for frame in container.decode(stream):
-            if frame.is_corrupt:
-                continue
-            if last is None:
-                first, seconds = frame.pts or 0, 0.0
-            else:
-                seconds = last + spacing if frame.pts is None else (frame.pts - first) * tick
-                if seconds <= last:
-                    seconds = last + spacing
-            last = seconds
-            yield DecodedFrame(seconds, frame)
-    if last is None:
-        raise _no_frames(path)
+    source: Source
+    container: InputContainer
+    stream: VideoStream
+    header: Header
+    damaged: int = 0
+    """Damaged packets so far: marked so, as MPEG-TS can, not decodable, or decoded to a damaged frame."""
+
+    def frames(self, start: float = 0.0) -> Iterator[DecodedFrame]:
+        """Decode the frames in presentation order, whatever the container; damaged ones are skipped.
+
+        start: seconds since the first frame. Frames from the last sync frame before it are decoded, or all
+        where the container does not store the timestamps that a seek needs.
+        A timestamp that is missing or not after the frame before it is replaced by that frame's plus one
+        frame at the stated rate. Raises VideoError where reading cannot continue, after the frames before
+        it, or where there are none.
+        """
+        tick, spacing = _tick(self.stream), 1 / self.header.fps
+        last: float | None = None
+        with _readable(self.source):
+            first, sync, packets = self._packets(start)
+            for frame in self._decode(packets):
+                # Frames presented before the sync frame that a seek found may refer to frames before it.
+                if sync is not None and frame.pts is not None and frame.pts < sync:
+                    continue
+                first = (frame.pts or 0) if first is None else first
+                seconds = 0.0 if last is None else last + spacing
+                if frame.pts is not None and (last is None or (frame.pts - first) * tick > last):
+                    seconds = (frame.pts - first) * tick
+                last = seconds
+                yield DecodedFrame(seconds, frame)
+        if last is None and self.damaged:
+            raise VideoError(f"{self.source}: all {self.damaged} packets are damaged; get the video again")
+        if last is None:
+            raise _no_frames(self.source)
+
+    def _packets(self, start: float) -> tuple[int | None, int | None, Iterable[Packet[VideoStream]]]:
+        """Seek if possible; -> timestamps of the first and of the sync frame, and the packets from there.
+
+        The timestamps are None without a seek.
+        """
+        if start > 0 and isinstance(self.source, Path):
+            with _open(self.source) as (container, stream):
+                first = _first_timestamp(container, stream)
+            if first is not None:
+                wanted = first + int(start / _tick(self.stream))
+                packets = _seek(self.container, self.stream, first, wanted, sys.maxsize)
+                leading = list(islice(packets, 1))
+                return first, leading[0].pts if leading else None, chain(leading, packets)
+        return None, None, self.container.demux(self.stream)
+
+    def _decode(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[VideoFrame]:
+        for packet in packets:
+            if packet.size:
+                yield from self._decode_packet(packet)
+        yield from self._decode_packet(None)
+
+    def _decode_packet(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        try:
+            frames = self.stream.codec_context.decode(packet)
+        except av.FFmpegError:
+            self.damaged += 1
+            return []
+        intact = [frame for frame in frames if not frame.is_corrupt]
+        self.damaged += (packet is not None and packet.is_corrupt) or len(intact) < len(frames)
+        return intact
+
+
+@contextmanager
+def open_video(source: Source) -> Iterator[Video]:
+    """Open a video to decode it once. Raises VideoError as `read_header` does, or if it cannot be reached."""
+    header = read_header(source) if isinstance(source, Path) else None
+    with _open(source) as (container, stream):
+        if header is None:
+            # What cannot be read twice states its length only if that takes no reading.
+            sized = not {"mov", "avi"}.isdisjoint(container.format.name.split(","))
+            seconds = _stated_seconds(container, stream) if sized else None
+            header = Header(_stated_rate(source, stream), seconds)
+        # Threads that decode frames ahead lose those after a damaged one at the file's end.
+        stream.codec_context.thread_count, stream.thread_type = 0, "SLICE"
+        yield Video(source, container, stream, header)
+
+
+def iter_frames(path: Path) -> Iterator[DecodedFrame]:
+    """Decode all frames of a file once; see `Video.frames`."""
+    with open_video(path) as video:
+        yield from video.frames()
 
 
 @dataclass(frozen=True)
@@ -474,7 +562,7 @@ def _tick(stream: VideoStream) -> float:
     return float(stream.time_base or 1)
 
 
-def _stated_rate(path: Path, stream: VideoStream) -> float:
+def _stated_rate(path: Source, stream: VideoStream) -> float:
     rate = stream.average_rate or stream.base_rate
     if not rate:
         raise VideoError(f"{path}: the file states no frame rate; re-encode it with ffmpeg")
@@ -517,38 +605,56 @@ def _check_end(
         raise VideoError(f"{path}: truncated after {end * _tick(stream):.1f} s; get the file again")
 
 
-def _no_frames(path: Path) -> VideoError:
+def _no_frames(path: Source) -> VideoError:
     return VideoError(f"{path}: the video has no frames; download or cut it again")
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file and its main video stream. FFmpeg's errors within the context become VideoErrors."""
+def _open(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video and its main stream. FFmpeg's errors within the context become VideoErrors."""
     if av is None:
         raise ImportError("av is not installed: pip install av")
-    if not path.is_file():
-        raise VideoError(f"{path}: no such video file")
+    if isinstance(source, Path) and not source.is_file():
+        raise VideoError(f"{source}: no such video file")
+    address = str(source)
+    options = {"rtsp_flags": "prefer_tcp"} if address.startswith("rtsp") else {}
+    with (
+        _readable(source),
+        av.open(
+            address,
+            format="v4l2" if address.startswith("/dev/video") else None,
+            timeout=TIMEOUT_S if "://" in address else None,
+            options=options,
+            metadata_errors="replace",  # titles in any encoding
+        ) as container,
+    ):
+        stream = container.streams.best("video")
+        if not isinstance(stream, av.VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
+            raise VideoError(f"{source}: the file has no video stream")
+        if stream.codec_context is None:
+            raise VideoError(f"{source}: no decoder for the video's codec; re-encode it as H.264")
+        if container.format.name == "tty":
+            raise VideoError(f"{source}: the file is text, not a video")
+        # More threads would cost as much in total, and data loaders have a process for each core.
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+@contextmanager
+def _readable(source: Source) -> Iterator[None]:
+    """FFmpeg's errors within the context become VideoErrors that say what the source is or what to do."""
     try:
-        with av.open(str(path), metadata_errors="replace") as container:  # titles in any encoding
-            stream = container.streams.best("video")
-            if (
-                not isinstance(stream, av.VideoStream)
-                or stream.disposition & av.stream.Disposition.attached_pic
-            ):
-                raise VideoError(f"{path}: the file has no video stream")
-            if stream.codec_context is None:
-                raise VideoError(f"{path}: no decoder for the video's codec; re-encode it as H.264")
-            if container.format.name == "tty":
-                raise VideoError(f"{path}: the file is text, not a video")
-            # More threads would cost as much in total, and data loaders have a process for each core.
-            stream.codec_context.thread_count = 1
-            yield container, stream
+        yield
     except av.FFmpegError as error:
-        with path.open("rb") as file:
+        if not isinstance(source, Path):
+            shown = "standard input" if source == "pipe:0" else source
+            hint = NO_STREAMS[source == "pipe:0"]
+            raise VideoError(f"{shown}: no readable video ({error.strerror}); {hint}") from error
+        with source.open("rb") as file:
             head = file.read(64)
         what = next((what for pattern, what in NO_VIDEOS if re.match(pattern, head, re.IGNORECASE)), None)
         if what is not None:
-            raise VideoError(f"{path}: this is {what}, not a video; get the file itself") from error
+            raise VideoError(f"{source}: this is {what}, not a video; get the file itself") from error
         raise VideoError(
-            f"{path}: not a readable video ({error.strerror}); get it again, or run ffmpeg -i on it"
+            f"{source}: not a readable video ({error.strerror}); get it again, or run ffmpeg -i on it"
         ) from error

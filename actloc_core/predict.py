@@ -1,163 +1,49 @@
-"""Run a trained model on a video: `python -m actloc_core.predict clip.mp4 --checkpoint out/runs/<hash>`.
+"""Run a trained model on videos: `python -m actloc_core.predict clip.mp4 --checkpoint out/runs/<hash>`.
 
-One pass: every frame is decoded once, clips around neighbouring keyframes share decoded frames and go
-through the model in batches, and detections are written as soon as they are computed. Memory does not grow
-with the length of the video.
+One pass: every frame is decoded once, and detections are written as soon as they are computed. Memory does
+not grow with the length of the video.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
-import json
+import errno
+import math
 import re
 import resource
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-import av
-import numpy as np
 import torch
-from av.video.stream import VideoStream
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from actloc_core import cli
-from actloc_core.clip import TIE, DecodedFrame, VideoError, clip_times, iter_frames, read_header
-from actloc_core.detector import ActionDetector, Actor
-from actloc_core.files import atomic_path
+from actloc_core.clip import Video, VideoError, open_video
+from actloc_core.detector import ActionDetector
+from actloc_core.drawing import Labels, choose_labels
+from actloc_core.files import atomic_path, is_standard_output, text_beside
+from actloc_core.keyframes import KeyframeDetections, Settings, iter_detections, lead
+from actloc_core.results import Outputs, ResultWriter, check_folder, format_seconds
+from actloc_core.sources import NamedVideo, find_videos, is_one_video
 
-MAX_PENDING_BYTES = 256 * 2**20
-"""Frames that wait for their keyframe's detections; above this, an incomplete batch is computed."""
-MIN_SIDE, MAX_SIDE = 640, 1280
-"""Pixels of the annotated video's longer side: smaller videos are enlarged, larger ones shrunk."""
-TICKS_PER_SECOND = 90_000
-"""Time base of the annotated video, fine enough for any frame rate, also a variable one."""
+__all__ = ["KeyframeDetections", "Settings", "iter_detections", "predict"]
+
+T = TypeVar("T")
+
 PROGRESS_INTERVAL_S = 30.0
 """Time between lines of progress where standard error is no terminal."""
-LABEL_ACTIONS = 3
-"""Number of actions in an actor's label, the best ones."""
 INTERRUPTED = "interrupted"
-COLOURS = ("#ffd23f", "#3bceac", "#ee4266", "#5ab1ff", "#ff8c42", "#c77dff")
-
-
-@dataclass(frozen=True)
-class KeyframeDetections:
-    """The actors detected at one keyframe."""
-
-    second: float
-    """Time of the keyframe since the video's first frame."""
-    actors: list[Actor]
-
-
-@dataclass
-class _Clip:
-    """A keyframe's clip while its frames are decoded."""
-
-    second: float
-    until: NDArray[np.float64]
-    """(T,) seconds: clip frame t is the last video frame before until[t], as in `clip.read_times`."""
-    frames: list[NDArray[np.uint8]] = field(default_factory=list)
-
-
-class _ClipBuilder:
-    """Assemble the clips around keyframes `every` seconds apart from frames in presentation order."""
-
-    def __init__(self, detector: ActionDetector, every: float) -> None:
-        self.detector, self.every = detector, every
-        self.keyframes = 0
-        """Number of keyframes so far."""
-        self.pending: deque[_Clip] = deque()
-        self.size: tuple[int, int] | None = None
-        """(height, width) of all clips: the first frame's, even where the video's size changes."""
-
-    def add(self, frame: DecodedFrame, end: float = float("inf")) -> Iterator[_Clip]:
-        """Add a frame that is displayed until `end` seconds, by default the last one; -> complete clips."""
-        self._begin_clips(frame, end)
-        image = None
-        for clip in self.pending:
-            count = int(np.searchsorted(clip.until, end)) - len(clip.frames)
-            if count > 0:
-                self.size = self.size or self.detector.size(*frame.size)
-                image = frame.image(self.size) if image is None else image
-                clip.frames += [image] * count
-        while self.pending and len(self.pending[0].frames) == self.detector.frames:
-            yield self.pending.popleft()
-
-    def _begin_clips(self, frame: DecodedFrame, end: float) -> None:
-        """Begin all clips whose first frame is this one; drop keyframes after the last frame."""
-        detector, is_last = self.detector, end == float("inf")
-        while True:
-            second = self.keyframes * self.every
-            times = clip_times(second, frames=detector.frames, stride=detector.stride, fps=detector.fps)
-            until = np.maximum(times + (0.5 - TIE) / detector.fps, 0)
-            if until[0] >= end or (is_last and second > frame.seconds):
-                break
-            self.pending.append(_Clip(second, until))
-            self.keyframes += 1
-        if is_last:
-            self.pending = deque(clip for clip in self.pending if clip.second <= frame.seconds)
-
-
-def iter_detections(
-    detector: ActionDetector,
-    video: Path,
-    *,
-    every: float,
-    theta: float = 0.2,
-    batch: int = 4,
-    should_flush: Callable[[], bool] = lambda: False,
-) -> Iterator[DecodedFrame | KeyframeDetections]:
-    """Iterate over a video's frames in presentation order, and between them over the detections.
-
-    every: seconds between keyframes; the first one is at 0. theta: see `ActionDetector`.
-    batch: number of clips that go through the model at once. A keyframe's detections follow, at the latest,
-    the frames of its clip and of the next batch - 1 clips.
-    should_flush: called after each frame; True computes the complete clips at once.
-    Raises VideoError where decoding cannot continue, after the detections before that.
-    """
-    builder = _ClipBuilder(detector, every)
-    ready: list[_Clip] = []
-
-    def detect() -> Iterator[KeyframeDetections]:
-        actors = detector.batch([np.stack(clip.frames) for clip in ready], theta=theta) if ready else []
-        yield from (KeyframeDetections(clip.second, each) for clip, each in zip(ready, actors, strict=True))
-        ready.clear()
-
-    def detect_full_batches(clips: Iterable[_Clip]) -> Iterator[KeyframeDetections]:
-        for clip in clips:
-            ready.append(clip)
-            if len(ready) == batch:
-                yield from detect()
-
-    previous: DecodedFrame | None = None
-    failure: VideoError | None = None
-    try:
-        for frame in iter_frames(video):
-            # A frame is displayed until the next one, so it is added to clips when that one is decoded.
-            if previous is not None:
-                yield from detect_full_batches(builder.add(previous, frame.seconds))
-            previous = frame
-            yield frame
-            if should_flush():
-                yield from detect()
-    except VideoError as error:
-        failure = error
-    if previous is not None:
-        yield from detect_full_batches(builder.add(previous))
-        yield from detect()
-    if failure is not None:
-        raise failure
+ENDS_EARLY = 3
+"""Exit code where a video ends before its stated end."""
+DRY_RUN_BATCHES = 3
+"""Batches of clips that --dry-run measures, after one to warm up."""
 
 
 @dataclass(frozen=True)
@@ -165,59 +51,69 @@ class Summary:
     """Numbers of one video's prediction."""
 
     seconds: float
-    """Time from the first to the last frame."""
+    """From the first to the last frame."""
+    last: float
+    """Time of the last frame in the video."""
     frames: int
     clips: int
     actors: int
+    tracks: int
+    damaged: int
+    """Damaged packets, which were skipped."""
     elapsed: float
-    """Seconds of computing."""
+    """Seconds of computing, of which:"""
+    decoding: float
+    model: float
     stopped: str | None
     """Why prediction ended before the video's stated end; None where it did not."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a video is predicted."""
+class _Clock:
+    """Measures the time that iterating takes."""
 
-    every: float
-    """Seconds between keyframes; the first one is at 0."""
-    theta: float = 0.2
-    """See `ActionDetector`."""
-    batch: int = 4
-    """Clips that go through the model at once."""
-    start_second: int = 0
-    """Of the first frame, as annotations count; AVA's files of 15 minutes begin with 900."""
+    elapsed = 0.0
+
+    def measure(self, items: Iterable[T]) -> Iterator[T]:
+        iterator = iter(items)
+        while True:
+            started = time.perf_counter()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self.elapsed += time.perf_counter() - started
+            yield item
 
 
 def predict(
     detector: ActionDetector,
-    video: Path,
-    out: Path,
+    named: NamedVideo,
+    video: Video,
+    outputs: Outputs,
     settings: Settings,
     *,
     on_progress: Callable[[float], object] = lambda seconds: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
-    """Write OUT/annotated.mp4, OUT/detections.csv and OUT/detections.json of a video.
+    """Predict an opened video and write its results.
 
     on_progress: called with the time of each frame in seconds.
     should_stop: called after each frame; True ends the prediction there.
     Where a video ends early or prediction is stopped, the files hold the results up to there and the Summary
-    gives the reason. Raises VideoError where no frame can be decoded, OSError where `out` cannot be written.
+    gives the reason. Raises VideoError where no frame can be decoded or none is in the span of the settings,
+    OSError where results cannot be written.
     """
-    started, header, stopped = time.monotonic(), read_header(video), None
+    started, decoding, events = time.perf_counter(), _Clock(), _Clock()
+    stopped: str | None = None
     with contextlib.ExitStack() as files:
-        writer = _ResultWriter(files, detector, video, out, settings, fps=header.fps)
-        events = iter_detections(
-            detector,
-            video,
-            every=settings.every,
-            theta=settings.theta,
-            batch=settings.batch,
-            should_flush=writer.is_full,
-        )
+        if outputs.folder is not None:
+            files.enter_context(_writing_to(outputs.folder))
+        writer = ResultWriter(files, detector, named, outputs, settings, fps=video.header.fps)
+        frames = decoding.measure(video.frames(settings.start - lead(detector)))
+        detections = iter_detections(detector, frames, settings, should_flush=writer.is_full)
         try:
-            for event in events:
+            for event in events.measure(detections):
                 if isinstance(event, KeyframeDetections):
                     writer.add_detections(event)
                     continue
@@ -230,196 +126,40 @@ def predict(
             if not writer.frames:
                 raise
             stopped = str(error)
-        last, stated = writer.last_second, header.seconds or 0.0
-        if stopped is None and stated > last + max(1.0, 0.02 * stated):
-            stopped = f"{video}: truncated? Its header states {stated:.1f} s, but it ends after {last:.1f} s"
-        writer.finish(stopped)
-    elapsed = time.monotonic() - started
-    return Summary(last, writer.frames, writer.clips, writer.actors, elapsed, stopped)
-
-
-class _ResultWriter:
-    """The three output files. Frames wait here until the detections of the nearest keyframe are known."""
-
-    def __init__(
-        self,
-        files: contextlib.ExitStack,
-        detector: ActionDetector,
-        video: Path,
-        out: Path,
-        settings: Settings,
-        *,
-        fps: float,
-    ) -> None:
-        self.video, self.every, self.start = video, settings.every, settings.start_second
-        self.ids = {name: number for number, name in detector.classes.items()}
-        table = files.enter_context(_open_atomic(out / "detections.csv"))
-        self.table = csv.writer(table, lineterminator="\n")
-        self.listing = files.enter_context(_open_atomic(out / "detections.json"))
-        self.movie = files.enter_context(_open_movie(out / "annotated.mp4", fps))
-        self.waiting: deque[tuple[float, NDArray[np.uint8]]] = deque()
-        self.known: deque[KeyframeDetections] = deque()
-        self.frames = self.clips = self.actors = 0
-        self.last_second = 0.0
-        chosen = {name: getattr(settings, name) for name in ("every", "theta", "start_second")}
-        head = {"video": video.name, "checkpoint": str(detector.file), **chosen}
-        self.listing.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "keyframes": [')
-
-    def is_full(self) -> bool:
-        """Whether the waiting frames take more than MAX_PENDING_BYTES."""
-        return sum(image.nbytes for _, image in self.waiting) > MAX_PENDING_BYTES
-
-    def add_frame(self, frame: DecodedFrame) -> None:
-        """Queue a frame for the annotated video."""
-        self.frames, self.last_second = self.frames + 1, frame.seconds
-        self.waiting.append((frame.seconds, frame.thumbnail(_display_size(frame.size))))
-        self._draw_known()
-
-    def add_detections(self, detections: KeyframeDetections) -> None:
-        """Write AVA's rows (video, second, x1, y1, x2, y2, action id, score) and the keyframe's JSON."""
-        actors, second = [], round(self.start + detections.second, 6)
-        for actor in detections.actors:
-            box = [f"{x:.4f}" for x in actor.box]
-            self.table.writerows(
-                [
-                    self.video.stem,
-                    f"{second:.6f}".rstrip("0").rstrip("."),
-                    *box,
-                    self.ids[name],
-                    f"{score:.6f}",
-                ]
-                for name, score in actor.actions.items()
+        if not writer.frames:
+            raise VideoError(
+                f"{named}: ends before {format_seconds(settings.start)} s; give an earlier --start"
             )
-            actions = {name: round(score, 6) for name, score in actor.actions.items()}
-            rounded = [round(x, 4) for x in actor.box]
-            actors.append({"box": rounded, "p_actor": round(actor.p_actor, 6), "actions": actions})
-        keyframe = {"second": second, "actors": actors}
-        self.listing.write((",\n" if self.clips else "\n") + json.dumps(keyframe, ensure_ascii=False))
-        self.clips, self.actors = self.clips + 1, self.actors + len(actors)
-        self.known.append(detections)
-        self._draw_known()
-
-    def finish(self, stopped: str | None) -> None:
-        """Draw the frames that still wait and end the JSON."""
-        while self.waiting:
-            self._draw(*self.waiting.popleft())
-        tail = f', "seconds": {self.last_second:.3f}, "stopped": {json.dumps(stopped)}'
-        self.listing.write("\n]" + tail + "}\n")
-
-    def _draw_known(self) -> None:
-        """Draw the frames whose nearest keyframe is known."""
-        while self.waiting and self.known and self.waiting[0][0] < self.known[-1].second + self.every / 2:
-            self._draw(*self.waiting.popleft())
-
-    def _draw(self, second: float, image: NDArray[np.uint8]) -> None:
-        """Append a frame with the actors of the nearest keyframe; forget earlier keyframes."""
-        known = self.known
-        while len(known) > 1 and abs(known[1].second - second) <= abs(known[0].second - second):
-            known.popleft()
-        self.movie.add(second, image, known[0] if known else None)
+        last, stated = writer.last_second, min(video.header.seconds or 0.0, settings.end)
+        if stopped is None and stated > last + max(1.0, 0.02 * stated):
+            states, ends = (format_seconds(round(second, 3)) for second in (stated, last))
+            stopped = f"{named}: truncated? Its header states {states} s, but it ends after {ends} s"
+        writer.finish(stopped, video.damaged)
+    return Summary(
+        seconds=max(last - settings.start, 0.0),
+        last=last,
+        frames=writer.frames,
+        clips=writer.clips,
+        actors=writer.actors,
+        tracks=len(writer.tracks),
+        damaged=video.damaged,
+        elapsed=time.perf_counter() - started,
+        decoding=decoding.elapsed,
+        model=events.elapsed - decoding.elapsed,
+        stopped=stopped,
+    )
 
 
 @contextlib.contextmanager
-def _open_atomic(path: Path) -> Iterator[IO[str]]:
-    with atomic_path(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
-        yield file
-
-
-@dataclass
-class _Movie:
-    """The annotated video. Its size is that of the first frame."""
-
-    container: av.container.OutputContainer
-    stream: VideoStream
-    size: tuple[int, int] | None = None
-    """(height, width)"""
-    last: int = -1
-    """Timestamp of the last frame in ticks."""
-    drawn: KeyframeDetections | None = None
-    """The keyframe whose actors are in `overlay`; all frames around it share the overlay."""
-    overlay: Image.Image = field(default_factory=lambda: Image.new("RGBA", (1, 1)))
-
-    def add(
-        self, second: float, image: NDArray[np.uint8], detections: KeyframeDetections | None = None
-    ) -> None:
-        if detections is not None and detections.actors:
-            if self.drawn is not detections:
-                self.drawn = detections
-                self.overlay = draw_overlay(detections.actors, image.shape[0], image.shape[1])
-            image = _blend(image, self.overlay)
-        if self.size is None:
-            self.size = image.shape[:2]
-            self.stream.height, self.stream.width = self.size
-        if image.shape[:2] != self.size:  # in a video whose size changes
-            image = np.asarray(Image.fromarray(image).resize(self.size[::-1]))
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        frame.time_base = Fraction(1, TICKS_PER_SECOND)
-        self.last = frame.pts = max(round(second * TICKS_PER_SECOND), self.last + 1)
-        self.container.mux(self.stream.encode(frame))
-
-
-@contextlib.contextmanager
-def _open_movie(path: Path, fps: float) -> Iterator[_Movie]:
-    """Open an H.264 video that all players read (yuv420p, index first)."""
-    with (
-        atomic_path(path) as part,
-        av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container,
-    ):
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.codec_context.time_base = Fraction(1, TICKS_PER_SECOND)
-        stream.pix_fmt, stream.options = "yuv420p", {"preset": "veryfast", "crf": "20"}
-        movie = _Movie(container, stream)
-        yield movie
-        if movie.size is not None:
-            container.mux(stream.encode())
-
-
-def _display_size(size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) in the annotated video: the longer side in range, both even, as yuv420p requires."""
-    longer = max(size)
-    scale = min(max(longer, MIN_SIDE), MAX_SIDE) / longer
-    height, width = (max(2 * round(side * scale / 2), 16) for side in size)
-    return height, width
-
-
-def annotate(image: NDArray[np.uint8], actors: Sequence[Actor]) -> NDArray[np.uint8]:
-    """Draw each actor's box, p(alpha) and best actions on an image (H, W, 3) uint8 RGB."""
-    return _blend(image, draw_overlay(actors, image.shape[0], image.shape[1]))
-
-
-def _blend(image: NDArray[np.uint8], overlay: Image.Image) -> NDArray[np.uint8]:
-    blended = Image.fromarray(np.ascontiguousarray(image))
-    blended.paste(overlay, mask=overlay)
-    return np.asarray(blended)
-
-
-def draw_overlay(actors: Sequence[Actor], height: int, width: int) -> Image.Image:
-    """Draw boxes and labels on a transparent image, RGBA. No label covers that of an actor before it."""
-    image = Image.new("RGBA", (width, height))
-    draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size=max(12, round(min(height, width) / 36)))
-    line = max(2, min(height, width) // 240)
-    taken: list[tuple[float, float, float, float]] = []
-    for number, actor in enumerate(actors):
-        colour = COLOURS[number % len(COLOURS)]
-        x1, y1, x2, y2 = (x * side for x, side in zip(actor.box, (width, height) * 2, strict=True))
-        draw.rectangle((x1, y1, max(x2, x1), max(y2, y1)), outline=colour, width=line)
-        best = list(actor.actions.items())[:LABEL_ACTIONS]
-        text = "\n".join([f"actor {actor.p_actor:.2f}", *(f"{name} {score:.2f}" for name, score in best)])
-        _, _, right, bottom = draw.multiline_textbbox((0, 0), text, font=font, spacing=1)
-        right, bottom = right + 2 * line, bottom + 2 * line
-        # Beside the box on the side with more room, inside the image, below the labels in the way.
-        x = x2 + line if width - x2 >= x1 else x1 - right - line
-        x, y = min(max(x, 0), max(width - right, 0)), min(max(y1, 0), max(height - bottom, 0))
-        for left_, top_, right_, bottom_ in sorted(taken, key=lambda label: label[1]):
-            if x < right_ and left_ < x + right and y < bottom_ and top_ < y + bottom:
-                y = bottom_ + 1
-        if y + bottom > height:
-            continue
-        taken.append((x, y, x + right, y + bottom))
-        draw.rectangle(taken[-1], fill=(0, 0, 0, 150))
-        draw.multiline_text((x + line, y + line), text, fill=colour, font=font, spacing=1)
-    return image
+def _writing_to(path: Path) -> Iterator[None]:
+    """OSErrors within the context, FFmpeg's too, name the file or folder."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"{path}: cannot be written ({reason}); free space, or write elsewhere") from error
 
 
 def parse_interval(text: str, fps: float) -> float:
@@ -428,7 +168,7 @@ def parse_interval(text: str, fps: float) -> float:
     Raises ValueError for other text and for less than one frame.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|f|frames?|)", text.lower().replace(" ", ""))
-    if match is None:
+    if match is None or float(match[1]) == 0:
         raise ValueError(f"--every {text!r}: give seconds, such as 1s or 0.5s, or frames, such as 8")
     seconds = float(match[1]) * {"ms": 1e-3, "s": 1.0}.get(match[2], 1 / fps)
     if seconds * fps < 0.999:
@@ -446,27 +186,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m actloc_core.predict",
-        description="Detect actors and their actions in a video: an annotated video, CSV and JSON.",
+        description="Detect actors and their actions in videos: an annotated video, CSV and JSON for each.",
     )
-    parser.add_argument("video", type=Path, help="video file")
+    parser.add_argument(
+        "videos", nargs="+", metavar="VIDEO",
+        help="file, folder, quoted pattern ('films/*.mp4'), - for standard input, address (http://, rtsp://) "
+        "or camera (/dev/video0)",
+    )  # fmt: skip
     parser.add_argument(
         "--checkpoint", type=Path, required=True, metavar="RUN_OR_FILE",
         help="folder of a run (out/runs/...) or of a training, or a checkpoint.pt",
     )  # fmt: skip
-    parser.add_argument(
-        "--every", default="1s", metavar="1s|N",
-        help="time between keyframes, or their distance in frames (default: 1s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--theta", type=float, default=0.2,
-        help="score threshold: candidates with p(alpha) above it are actors (default: 0.2)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--start-second", type=int, default=0, metavar="S",
-        help="second of the first frame in detections.csv and .json, as your annotations count it: 900 for "
-        "AVA's files (default: 0)",
-    )  # fmt: skip
-    parser.add_argument("--out", type=Path, help="output directory (default: out/predictions/VIDEO)")
+    _add_detection_options(parser)
+    _add_output_options(parser)
     parser.add_argument("--batch", type=int, default=4, help="clips per batch (default: 4)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if available)")
     parser.add_argument("--half", action="store_true", help="compute in bfloat16, faster on a GPU")
@@ -480,37 +212,237 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--start-second {args.start_second}: give at least 0")
     if args.batch < 1:
         parser.error(f"--batch {args.batch}: give at least 1")
+    if args.duration is not None:
+        args.end = args.start + args.duration
+    if not args.start < args.end:
+        parser.error(f"--end {format_seconds(args.end)}: give a time after --start")
     return args
 
 
+def _add_detection_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--every", default="1s", metavar="1s|N",
+        help="time between keyframes, or their distance in frames (default: 1s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--theta", type=float, default=0.2,
+        help="score threshold: candidates with p(alpha) above it are actors (default: 0.2)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--start", type=parse_time, default=0.0, metavar="TIME",
+        help="begin here, in seconds or as 1:23:45; the times of keyframes stay those of the whole video",
+    )  # fmt: skip
+    end = parser.add_mutually_exclusive_group()
+    end.add_argument("--end", type=parse_time, default=math.inf, metavar="TIME", help="end before this time")
+    end.add_argument("--duration", type=parse_time, metavar="TIME", help="end this long after --start")
+    parser.add_argument(
+        "--start-second", type=int, default=0, metavar="S",
+        help="second of the first frame in the results, as your annotations count it: 900 for AVA's files "
+        "(default: 0)",
+    )  # fmt: skip
+    parser.add_argument("--no-tracks", action="store_true", help="do not link detections to tracks")
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path,
+        help="output directory; with several videos each has its own in it (default: out/predictions/VIDEO)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace results of another video or checkpoint"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE",
+        help="write the detections as JSON lines, one keyframe a line, - for standard output; without --out "
+        "nothing else is written",
+    )  # fmt: skip
+    parser.add_argument("--no-video", action="store_true", help="write no annotated video")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="measure the speed on a few clips and write nothing"
+    )
+
+
+def parse_time(text: str) -> float:
+    """Parse "83.5", "1:23.5" or "0:01:23.5"; -> seconds. Raises ValueError for other text."""
+    if re.fullmatch(r"(\d+:)?(\d+:)?\d+(\.\d+)?", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: give seconds, such as 83.5, or 1:23.5 or 0:01:23.5")
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; -> 0, 3 where the video ends before its stated end, 2 for an error, 130 for Ctrl-C."""
+    """Run the command; -> exit code.
+
+    0; 3 where a video ends before its stated end; 2 for an error, also if other videos were predicted; 130
+    for Ctrl-C.
+    """
     return cli.exit_code(lambda: run(parse_args(argv)))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict a video and print a summary; -> exit code. ValueError or OSError: bad input."""
-    out = args.out or Path("out/predictions") / args.video.stem
-    header = read_header(args.video)
-    every = parse_interval(args.every, header.fps)
-    settings = Settings(every, args.theta, args.batch, args.start_second)
-    detector = ActionDetector(args.checkpoint, device=args.device, half=args.half, compile=args.compile)
-    with _report_progress(header.seconds) as on_progress, _catch_interrupt() as should_stop:
-        summary = predict(
-            detector, args.video, out, settings, on_progress=on_progress, should_stop=should_stop
+    """Predict the videos and print a summary of each; -> exit code. ValueError or OSError: bad input."""
+    parse_interval(args.every, 1e9)  # a mistake here would be an error of every video
+    videos = find_videos(args.videos)
+    one = is_one_video(args.videos, videos)
+    summaries: list[Summary] = []
+    failed, stopped = 0, False
+    with _open_lines(args.json) as lines, text_beside(args.json):
+        detector = ActionDetector(args.checkpoint, device=args.device, half=args.half, compile=args.compile)
+        movie = not args.no_video and (args.dry_run or args.json is None or args.out is not None)
+        labels = _choose_labels(detector) if movie else None
+        with _catch_interrupt() as should_stop:
+            for number, named in enumerate(videos, start=1):
+                title = "" if one else f"{number}/{len(videos)} {named.name}: "
+                outputs = Outputs(_folder(args, named, one=one), movie, lines, labels)
+                job = _Job(detector, named, outputs, args, title, should_stop)
+                try:
+                    if args.dry_run:
+                        _measure(job)
+                    else:
+                        summaries.append(_predict_one(job, one=one))
+                except BrokenPipeError:
+                    raise
+                except (ValueError, OSError) as error:
+                    if lines is not None and getattr(error, "errno", None) == errno.ENOSPC:
+                        raise  # the file of all videos is lost
+                    print(f"error: {error}", file=sys.stderr)
+                    failed += 1
+                stopped = should_stop()
+                if stopped:
+                    break
+        if summaries:
+            _print_total(summaries, detector, failed=failed, one=one)
+    if stopped:
+        return cli.INTERRUPTED
+    if failed:
+        return cli.BAD_INPUT
+    return ENDS_EARLY if any(summary.stopped for summary in summaries) else 0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One video of the command line."""
+
+    detector: ActionDetector
+    named: NamedVideo
+    outputs: Outputs
+    args: argparse.Namespace
+    title: str
+    """Of its progress."""
+    should_stop: Callable[[], bool]
+
+    def settings(self, video: Video, *, keyframes: float = math.inf) -> Settings:
+        """Settings for the opened video. keyframes: how many at most."""
+        args = self.args
+        every = parse_interval(args.every, video.header.fps)
+        end = min(args.end, args.start + keyframes * every)
+        return Settings(
+            every, args.theta, args.batch, args.start_second, args.start, end, tracks=not args.no_tracks
         )
+
+
+def _folder(args: argparse.Namespace, named: NamedVideo, *, one: bool) -> Path | None:
+    """The folder of a video's results; None for no files."""
+    if args.dry_run or (args.json is not None and args.out is None):
+        return None
+    if args.out is None:
+        return Path("out/predictions") / named.name
+    out: Path = args.out
+    return out if one else out / named.name
+
+
+def _choose_labels(detector: ActionDetector) -> Labels:
+    labels = choose_labels(detector.classes)
+    for name in labels.missing:
+        shown = labels.texts[name]
+        print(f"warning: no font here has all characters of {name!r}: drawn as {shown!r}", file=sys.stderr)
+    return labels
+
+
+def _predict_one(job: _Job, *, one: bool) -> Summary:
+    """Predict a video and print its warnings and summary."""
+    named, folder = job.named, job.outputs.folder
+    if folder is not None and not job.args.overwrite:
+        check_folder(folder, named, job.detector.file)
+    with open_video(named.source) as video:
+        settings = job.settings(video)
+        with _report_progress(video.header.seconds, job) as on_progress:
+            summary = predict(
+                job.detector, named, video, job.outputs, settings,
+                on_progress=on_progress, should_stop=job.should_stop,
+            )  # fmt: skip
+    last = format_seconds(round(summary.last, 3))
+    if summary.damaged:
+        print(f"warning: {named}: {summary.damaged} damaged packets were skipped", file=sys.stderr)
     if summary.stopped is not None:
-        print(f"warning: {summary.stopped}; predicted up to {summary.seconds:.1f} s", file=sys.stderr)
+        print(f"warning: {summary.stopped}; predicted up to {last} s", file=sys.stderr)
+    tracks = "" if job.args.no_tracks else f", {summary.tracks} tracks"
+    text = f"{named}: {last} s, {summary.frames} frames, {summary.clips} keyframes, {summary.actors} actors"
+    text += tracks
+    if not one:
+        text += f", {summary.seconds / summary.elapsed:.2f} x real time"
+    print(text)
+    if folder is not None:
+        names = ", ".join(job.outputs.names(tracks=settings.tracks))
+        print(f"{folder}: {names}" if one else f"  {folder}")
+    return summary
+
+
+def _print_total(summaries: Sequence[Summary], detector: ActionDetector, *, failed: int, one: bool) -> None:
+    """Print the speed, the memory and where the time went."""
+    seconds, elapsed = (sum(getattr(each, name) for each in summaries) for name in ("seconds", "elapsed"))
     memory = f"peak memory {peak_memory() / 2**20:,.0f} MiB"
     if detector.device.type == "cuda":
         memory += f", GPU {torch.cuda.max_memory_allocated(detector.device) / 2**20:,.0f} MiB"
-    print(
-        f"{args.video}: {summary.seconds:.1f} s, {summary.frames} frames, {summary.clips} keyframes, "
-        f"{summary.actors} actors\n"
-        f"took {summary.elapsed:.1f} s, {summary.seconds / summary.elapsed:.2f} x real time; {memory}\n"
-        f"{out}: annotated.mp4, detections.csv, detections.json"
+    count = "" if one else f"{len(summaries)} videos, {failed} failed: "
+    print(f"{count}took {elapsed:.1f} s, {seconds / elapsed:.2f} x real time; {memory}\n{_shares(summaries)}")
+
+
+def _shares(summaries: Sequence[Summary]) -> str:
+    """Say where the time went."""
+    elapsed, decoding, model = (
+        sum(getattr(each, name) for each in summaries) for name in ("elapsed", "decoding", "model")
     )
-    return 0 if summary.stopped is None else cli.INTERRUPTED if summary.stopped == INTERRUPTED else 3
+    parts = {"decode": decoding, "model": model, "draw and encode": elapsed - decoding - model}
+    return "time: " + ", ".join(f"{name} {part / elapsed:.0%}" for name, part in parts.items())
+
+
+def _measure(job: _Job) -> None:
+    """Print how fast a few clips of a video are predicted, and write nothing."""
+    if not isinstance(job.named.source, Path):
+        raise ValueError(f"{job.named}: --dry-run reads a video twice; give a file")
+    for batches in (1, DRY_RUN_BATCHES):  # the first to warm up
+        with open_video(job.named.source) as video:
+            settings = job.settings(video, keyframes=batches * job.args.batch)
+            outputs = Outputs(None, job.outputs.movie, None, job.outputs.labels)
+            summary = predict(job.detector, job.named, video, outputs, settings, should_stop=job.should_stop)
+            stated = video.header.seconds
+    speed = max(summary.seconds, settings.every) / summary.elapsed
+    text = f"{job.named}: about {speed:.2f} x real time on {job.detector.device}, by {summary.clips} clips"
+    if stated is not None:
+        whole = max(min(stated, job.args.end) - job.args.start, 0.0)
+        text += f"; {whole:.0f} s take about {whole / speed:.0f} s"
+    print(f"{text}\n{_shares([summary])}")
+
+
+@contextlib.contextmanager
+def _open_lines(path: Path | None) -> Iterator[IO[str] | None]:
+    """Open the file of --json: a pipe gets each line at once, a file appears when it is complete."""
+    if path is None:
+        yield None
+    elif is_standard_output(path):
+        yield sys.stdout
+    else:
+        streamed = path.exists() and not path.is_file()
+        with (
+            _writing_to(path),
+            contextlib.nullcontext(path) if streamed else atomic_path(path) as part,
+            open(part, "w", encoding="utf-8") as file,
+        ):
+            yield file
 
 
 @contextlib.contextmanager
@@ -535,24 +467,28 @@ def _catch_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 @contextlib.contextmanager
-def _report_progress(seconds: float | None) -> Iterator[Any]:
+def _report_progress(seconds: float | None, job: _Job) -> Iterator[Any]:
     """Yield a function to call with the time reached: a bar on a terminal, otherwise a line at intervals."""
     console, started = Console(stderr=True), time.monotonic()
     printed = started
-    of = f" of {seconds:.0f}" if seconds else ""
+    until = min(seconds or math.inf, job.args.end)
+    of = f" of {until:.0f}" if until < math.inf else ""
+    if job.args.quiet:
+        yield lambda reached: None
+        return
     if console.is_terminal:
-        columns = (BarColumn(), TextColumn("{task.completed:.0f}" + of + " s"), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("", total=seconds)
-            yield lambda reached: bar.update(task, completed=reached)
+        text = TextColumn("{task.description}{task.completed:.0f}" + of + " s", markup=False)
+        with Progress(BarColumn(), text, TimeRemainingColumn(), console=console, transient=True) as bar:
+            task = bar.add_task(job.title, total=until - job.args.start if of else None)
+            yield lambda reached: bar.update(task, completed=reached - job.args.start)
         return
 
     def line(reached: float) -> None:
         nonlocal printed
         if time.monotonic() - printed > PROGRESS_INTERVAL_S:
             printed = time.monotonic()
-            elapsed = printed - started
-            print(f"[{elapsed:.0f} s] {reached:.0f}{of} s of the video", file=sys.stderr, flush=True)
+            elapsed = f"[{printed - started:.0f} s]"
+            print(f"{elapsed} {job.title}{reached:.0f}{of} s of the video", file=sys.stderr, flush=True)
 
     yield line
 

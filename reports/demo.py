@@ -59,7 +59,7 @@ def demo(out: Path, scale: str, row: str, video: int, theta: float) -> int:
     if not 0 <= video < len(videos):
         raise ValueError(f"--video {video}: the test split has videos 0 to {len(videos) - 1}")
     folder = out / "predictions" / videos[video].stem
-    options = ["--checkpoint", str(run), "--out", str(folder), "--theta", str(theta)]
+    options = ["--checkpoint", str(run), "--out", str(folder), "--theta", str(theta), "--overwrite"]
     status = predict([str(videos[video]), *options])
     if status == 0:
         picture = Image.fromarray(keyframes_of(folder / "annotated.mp4", SHOWN))

@@ -310,7 +310,8 @@ def _read_video(path: Path) -> None:
 
     def decode(path: Path) -> None:
         for frame, _ in zip(clip.iter_frames(path), range(100), strict=False):
-            assert frame.image((8, 8)).shape == frame.thumbnail((8, 8)).shape == (8, 8, 3)
+            assert frame.image((8, 8)).shape == (8, 8, 3)
+            assert frame.planes((8, 8)).shape == (12, 8)
 
     readers: tuple[Callable[[Path], object], ...] = (
         clip.probe, clip.duration, clip.read_header, decode,

@@ -291,6 +291,28 @@ def test_rotated_video_is_read_upright(zoo, tmp_path, reader, matrix, turns):
     np.testing.assert_array_equal(read_frames(path, np.array([77])), upright)
     np.testing.assert_array_equal(read_times(path, np.array([77 / 16]), fps=16.0), upright)
     assert (probe(path).height, probe(path).width) == upright.shape[1:3]
+    frame = [*clip.iter_frames(path)][77]
+    height, width = frame.size
+    shown = av.VideoFrame.from_ndarray(frame.planes(frame.size), format="yuv420p")
+    assert (shown.height, shown.width) == (height, width) == upright.shape[1:3]
+    assert np.abs(shown.to_ndarray(format="rgb24").astype(int) - upright[0]).mean() < 6
+
+
+def test_frames_for_display_are_in_the_limited_range(tmp_path):
+    """White and black are 235 and 16, also of a camera's full range (MJPEG), at any size."""
+
+    def halves(n, width, height):
+        image = np.zeros((height, width, 3), np.uint8)
+        image[:, : width // 2] = 255
+        return image
+
+    for codec, pix_fmt in (("mjpeg", "yuvj420p"), ("mpeg4", "yuv420p")):
+        path = write_numbered(
+            tmp_path / f"{codec}.avi", 3, codec=codec, pix_fmt=pix_fmt, bframes=0, draw=halves
+        )
+        frame = next(clip.iter_frames(path))
+        assert frame.planes((48, 64))[20, [5, 60]].tolist() == [235, 16]
+        assert frame.planes((24, 32))[10, [3, 29]].tolist() == [235, 16]
 
 
 @pytest.mark.parametrize("fps", [15, 24, Fraction(24000, 1001), 25, 30, 60])

@@ -41,7 +41,8 @@ def test_a_trained_row_predicts_a_test_video(tmp_path, capsys):
     assert "the test split has videos 0 to 0" in capsys.readouterr().err
     assert main(["--out", str(out), "--scale", "smoke", "--theta", "0.45"]) == 0
     made = out / "predictions" / "test_000"
-    assert sorted(os.listdir(made)) == ["annotated.mp4", "detections.csv", "detections.json", "keyframes.png"]
+    names = ["annotated.mp4", "detections.csv", "detections.json", "keyframes.png", "tracks.csv"]
+    assert sorted(os.listdir(made)) == names
     written = json.loads((made / "detections.json").read_text())
     assert len(written["keyframes"]) == 32
     with Image.open(made / "keyframes.png") as picture:
