@@ -184,10 +184,8 @@ def peak_memory() -> int:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m actloc_core.predict",
-        description="Detect actors and their actions in videos: an annotated video, CSV and JSON for each.",
-    )
+    description = "Detect actors and their actions in videos: an annotated video, CSV and JSON for each."
+    parser = cli.command_parser("actloc_core.predict", description)
     parser.add_argument(
         "videos", nargs="+", metavar="VIDEO",
         help="file, folder, quoted pattern ('films/*.mp4'), - for standard input, address (http://, rtsp://) "
