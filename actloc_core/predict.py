@@ -34,7 +34,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from actloc_core import cli
 from actloc_core.clip import TIE, DecodedFrame, VideoError, clip_times, iter_frames, read_header
-from actloc_core.detector import ActionDetector, Actor
+from actloc_core.detector import SHIPPED, SHIPPED_MODEL, ActionDetector, Actor
 from actloc_core.files import atomic_path
 
 MAX_PENDING_BYTES = 256 * 2**20
@@ -450,8 +450,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("video", type=Path, help="video file")
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="RUN_OR_FILE",
-        help="folder of a run (out/runs/...) or of a training, or a checkpoint.pt",
+        "--checkpoint", type=Path, default=Path(SHIPPED_MODEL), metavar="RUN_OR_FILE",
+        help="folder of a run (out/runs/...) or of a training, or a checkpoint.pt (default: tiny, the shipped "
+        "model, which knows synthetic people only)",
     )  # fmt: skip
     parser.add_argument(
         "--every", default="1s", metavar="1s|N",
@@ -495,6 +496,8 @@ def run(args: argparse.Namespace) -> int:
     every = parse_interval(args.every, header.fps)
     settings = Settings(every, args.theta, args.batch, args.start_second)
     detector = ActionDetector(args.checkpoint, device=args.device, half=args.half, compile=args.compile)
+    if detector.file.parent == SHIPPED:
+        print("model tiny, as shipped: it knows synthetic people only, no real ones", file=sys.stderr)
     with _report_progress(header.seconds) as on_progress, _catch_interrupt() as should_stop:
         summary = predict(
             detector, args.video, out, settings, on_progress=on_progress, should_stop=should_stop
