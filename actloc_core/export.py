@@ -146,10 +146,7 @@ def export(
         program = _trace(model, noise[:2])
         runs["torch.export"] = _save_program(program, folder / "model.pt2")
         on_step("ONNX, which takes minutes for a large model")
-        proto = _convert(program, opset)
-        for key, value in about.items():
-            proto.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
-        runs["ONNX Runtime"] = _save_onnx(proto, folder / "model.onnx", precision)
+        runs["ONNX Runtime"] = _save_onnx(_convert(program, opset), folder / "model.onnx", about)
         on_step("comparing")
         expected = {count: runs["PyTorch"](noise[-count:]) for count in (1, 2, 3)}
         differences = {name: _largest_difference(run, expected, noise) for name, run in runs.items()}
@@ -182,7 +179,7 @@ def _check(trained: TrainedModel, out: Path, opset: int) -> None:
 
     if not OLDEST_OPSET <= opset <= onnx_opset_version():
         raise ValueError(
-            f"--opset {opset}: give {OLDEST_OPSET} to {onnx_opset_version()}, the newest of this onnx"
+            f"--opset {opset}: give {OLDEST_OPSET} to {onnx_opset_version()}, the newest that this onnx knows"
         )
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"--out {out} is a file; give a folder, which is made where it is missing")
@@ -249,7 +246,9 @@ def _convert(traced: torch.export.ExportedProgram, opset: int) -> onnx.ModelProt
         proto = program.model_proto
     written = {imported.domain: imported.version for imported in proto.opset_import}[""]
     if written != opset:
-        raise ValueError(f"--opset {opset}: torch.onnx writes this model in opset {written} only")
+        raise ValueError(
+            f"--opset {opset}: this torch.onnx cannot write it; {OPSET} is what it is tested with"
+        )
     graph = proto.graph
     traced_name = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*graph.input, *graph.output, *graph.value_info):
@@ -259,26 +258,41 @@ def _convert(traced: torch.export.ExportedProgram, opset: int) -> onnx.ModelProt
     return proto
 
 
-def _save_onnx(proto: onnx.ModelProto, path: Path, precision: str) -> Run:
-    """Write an ONNX file with weights of this precision; -> it, read back by onnxruntime."""
+def _with_precision(proto: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    """The model with weights and computation in this precision, and inputs and outputs in float32."""
+    import onnx
+
+    if precision == "float16":
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        return convert_float_to_float16(proto, keep_io_types=True)
+    if precision == "int8":
+        from onnxruntime.quantization import quantize_dynamic
+
+        with tempfile.TemporaryDirectory() as folder:
+            # Matrix products alone: integer convolutions are slower than float ones, with a larger loss.
+            quantize_dynamic(proto, Path(folder) / "int8.onnx", op_types_to_quantize=["MatMul"])
+            return onnx.load(Path(folder) / "int8.onnx")
+    return proto
+
+
+def _save_onnx(proto: onnx.ModelProto, path: Path, about: Mapping[str, object]) -> Run:
+    """Write an ONNX file in `about`'s precision, with `about` as metadata; -> it, read back by onnxruntime.
+
+    Raises ValueError for a model that cannot have that precision or that onnxruntime cannot run.
+    """
     import onnx
     import onnxruntime
 
     large = sum(len(weights.raw_data) for weights in proto.graph.initializer) > MAX_PROTOBUF_BYTES
-    if large and precision != "float32":
+    if large and about["precision"] != "float32":
         raise ValueError(f"weights of over {MAX_PROTOBUF_BYTES:.2g} bytes are exported in float32 only")
     with _suppress_output():
-        if precision == "int8":
-            from onnxruntime.quantization import quantize_dynamic
-
-            # Matrix products alone: integer convolutions are slower than float ones, with a larger loss.
-            quantize_dynamic(proto, path, op_types_to_quantize=["MatMul"])
-        else:
-            if precision == "float16":
-                from onnxruntime.transformers.float16 import convert_float_to_float16
-
-                proto = convert_float_to_float16(proto, keep_io_types=True)
-            onnx.save(proto, path, save_as_external_data=large, location=f"{path.name}.data")
+        proto = _with_precision(proto, str(about["precision"]))
+    onnx.helper.set_model_props(
+        proto, {key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}
+    )
+    onnx.save(proto, path, save_as_external_data=large, location=f"{path.name}.data")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:

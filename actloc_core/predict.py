@@ -451,8 +451,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("video", type=Path, help="video file")
     parser.add_argument(
         "--checkpoint", type=Path, default=Path(SHIPPED_MODEL), metavar="RUN_OR_FILE",
-        help="folder of a run (out/runs/...) or of a training, or a checkpoint.pt (default: tiny, the shipped "
-        "model, which knows synthetic people only)",
+        help="folder of a run (out/runs/...) or of a training, or a checkpoint.pt (default: tiny, the "
+        "shipped model, which knows synthetic people only)",
     )  # fmt: skip
     parser.add_argument(
         "--every", default="1s", metavar="1s|N",
