@@ -295,6 +295,7 @@ def _save_onnx(proto: onnx.ModelProto, path: Path, about: Mapping[str, object]) 
     onnx.save(proto, path, save_as_external_data=large, location=f"{path.name}.data")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors alone: it warns of what float16 cannot be computed in advance
     try:
         session = onnxruntime.InferenceSession(str(path) if large else path.read_bytes(), options)
     except Exception as error:  # one of onnxruntime's own, which have no common class
