@@ -25,6 +25,11 @@ from actloc_core.structures import backbone_of
 FORMAT = 1
 """Version of the checkpoint format that is written and read here."""
 CHECKPOINT_FILE = "checkpoint.pt"
+SHIPPED = Path(__file__).parent / "shipped"
+"""The folder of the small trained model that comes with the package, and of its test video."""
+SHIPPED_VIDEO = SHIPPED / "synthetic.mp4"
+SHIPPED_MODEL = "tiny"
+"""The name of that model where a checkpoint is asked for."""
 
 
 def pack_checkpoint(
@@ -184,13 +189,18 @@ def resolve_device(name: str | torch.device | None) -> torch.device:
 def find_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
     """Find a checkpoint file; -> it, and a run's inference-only fields, which override its own.
 
-    path: a file; OUT/trainings/<hash>; or OUT/runs/<hash>, whose result.json names its training.
+    path: a file; OUT/trainings/<hash>; OUT/runs/<hash>, whose result.json names its training; or "tiny", the
+        shipped model, unless there is a file or folder of that name.
     Raises FileNotFoundError naming what is missing, CheckpointError for a result.json that is no run's.
     """
     if path.is_file():
         return path, {}
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such checkpoint, run or training")
+        if str(path) == SHIPPED_MODEL:
+            return SHIPPED / CHECKPOINT_FILE, {}
+        raise FileNotFoundError(
+            f"{path}: no such checkpoint, run or training; {SHIPPED_MODEL} is the shipped model"
+        )
     if (path / CHECKPOINT_FILE).is_file():
         return path / CHECKPOINT_FILE, {}
     result = path / "result.json"

@@ -26,7 +26,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from actloc_core import cli
 from actloc_core.clip import Video, VideoError, open_video
-from actloc_core.detector import ActionDetector
+from actloc_core.detector import SHIPPED, SHIPPED_MODEL, SHIPPED_VIDEO, ActionDetector
 from actloc_core.drawing import Labels, choose_labels
 from actloc_core.files import atomic_path, is_standard_output, text_beside
 from actloc_core.keyframes import KeyframeDetections, Settings, iter_detections, lead
@@ -187,14 +187,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     description = "Detect actors and their actions in videos: an annotated video, CSV and JSON for each."
     parser = cli.command_parser("actloc_core.predict", description)
     parser.add_argument(
-        "videos", nargs="+", metavar="VIDEO",
+        "videos", nargs="*", metavar="VIDEO",
         help="file, folder, quoted pattern ('films/*.mp4'), - for standard input, address (http://, rtsp://) "
         "or camera (/dev/video0)",
     )  # fmt: skip
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="RUN_OR_FILE",
-        help="folder of a run (out/runs/...) or of a training, or a checkpoint.pt",
+        "--checkpoint", type=Path, default=Path(SHIPPED_MODEL), metavar="RUN_OR_FILE",
+        help="folder of a run (out/runs/...) or of a training, or a checkpoint.pt (default: tiny, the "
+        "shipped model, which knows synthetic people only)",
     )  # fmt: skip
+    parser.add_argument("--demo", action="store_true", help="predict the shipped synthetic video")
     _add_detection_options(parser)
     _add_output_options(parser)
     parser.add_argument("--batch", type=int, default=4, help="clips per batch (default: 4)")
@@ -204,6 +206,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--compile", action="store_true", help="torch.compile: slow to start, faster on a GPU"
     )
     args = parser.parse_args(argv)
+    if args.demo == bool(args.videos):
+        parser.error("give videos, or --demo for the shipped synthetic one")
+    if args.demo:
+        args.videos = [str(SHIPPED_VIDEO)]
     if not 0 <= args.theta < 1:
         parser.error(f"--theta {args.theta}: give a probability in [0, 1)")
     if args.start_second < 0:
@@ -289,6 +295,8 @@ def run(args: argparse.Namespace) -> int:
     failed, stopped = 0, False
     with _open_lines(args.json) as lines, text_beside(args.json):
         detector = ActionDetector(args.checkpoint, device=args.device, half=args.half, compile=args.compile)
+        if detector.file.parent == SHIPPED:
+            print("model tiny, as shipped: it knows synthetic people only, no real ones", file=sys.stderr)
         movie = not args.no_video and (args.dry_run or args.json is None or args.out is not None)
         labels = _choose_labels(detector) if movie else None
         with _catch_interrupt() as should_stop:

@@ -68,6 +68,8 @@ def test_the_wheel_has_the_libraries_and_their_types(wheel):
         [metadata] = [name for name in names if name.endswith("METADATA")]
         text = content.read(metadata).decode()
     assert {"evaluators/py.typed", "actloc_core/py.typed", "actloc_core/backbones/mvit.py"} <= set(names)
+    shipped = ("README.md", "checkpoint.pt", "synthetic.mp4", "ground_truth.csv", "detections.csv")
+    assert {f"actloc_core/shipped/{name}" for name in (*shipped, "classes.pbtxt")} <= set(names)
     assert not [
         name for name in names if name.split("/")[0] in ("tests", "benchmarks", "datasets", "reports")
     ]
