@@ -77,11 +77,6 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def command() -> int:
-    """Run the command of this process; -> the exit code."""
-    return exit_code(main)
-
-
 def form_of(folder: Path) -> str:
     """The benchmark whose form a folder has: "ava", "ucf24" or "jhmdb".
 
@@ -204,3 +199,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--fresh", action="store_true", help="train again what has a result")
     p.add_argument("--dry-run", action="store_true", help="one step and one evaluation; no result")
     return p
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

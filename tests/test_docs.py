@@ -21,8 +21,10 @@ SESSIONS = {
     "regression": "benchmarks.regression",
     "report": "reports",
     "search": "benchmarks.search",
+    "train": "benchmarks.own",
 }
 """nox session -> the module that it runs with the arguments after --."""
+RUN_BY_NAME = {"benchmarks.train": "benchmarks.own"}
 
 GROUND_TRUTH = """film1,0902,0.1,0.2,0.4,0.8,12,0
 film1,0903,0.1,0.2,0.4,0.8,12,0
@@ -75,7 +77,7 @@ def test_named_modules_and_files_exist(page):
 
 def help_of(module, verb):
     """What `python -m module verb --help` prints, without a process for each."""
-    found = importlib.import_module(module)
+    found = importlib.import_module(RUN_BY_NAME.get(module, module))
     command = importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found
     text = StringIO()
     with redirect_stdout(text), pytest.raises(SystemExit) as ended:

@@ -83,14 +83,17 @@ def scoring_code() -> str:
 
 
 def _choices() -> frozenset[str]:
-    """Modules that one method, backbone or dataset alone goes through, and the makers of synthetic data."""
+    """Modules that one method, backbone or dataset alone goes through, and the makers of synthetic data.
+
+    And the packages' own files, which hold names alone.
+    """
     made = {
         vars(backbones)[name].__module__
         for name in vars(backbones)
         if inspect.isfunction(vars(backbones)[name])
     }
     readers = {module for modules in READERS.values() for module in modules}
-    return frozenset({*made, *METHODS.values(), *readers, *MAKERS, "actloc_core.backbones"})
+    return frozenset({*made, *METHODS.values(), *readers, *MAKERS, "actloc_core", "actloc_core.backbones"})
 
 
 @cache

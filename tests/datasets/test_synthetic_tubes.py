@@ -251,7 +251,8 @@ def test_make_writes_into_the_folder_and_prints_counts(tmp_path, capsys):
 def test_make_accepts_an_empty_folder_and_an_image_kind(tmp_path, capsys):
     arguments = ["make", "--shape", "jhmdb", "--out", str(tmp_path), "--clips", "1", "--images", "videos"]
     assert main(arguments) == 0
-    assert {p.name for p in tmp_path.iterdir()} == {"videos", "JHMDB-GT.pkl", "manifest.json"}
+    made = {"videos", "JHMDB-GT.pkl", "manifest.json", "dataset.json"}
+    assert {p.name for p in tmp_path.iterdir()} == made
     assert "videos 2," in capsys.readouterr().out
 
 
