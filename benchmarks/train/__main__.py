@@ -1,4 +1,4 @@
-"""`python -m benchmarks.train`, see `benchmarks.own`: run by name, for this package knows nothing of commands."""
+"""`python -m benchmarks.train` is `benchmarks.own`, run by name: this package knows no commands."""
 
 import runpy
 
