@@ -127,7 +127,7 @@ def _text(
     title: str, actions: tuple[tuple[str, float], ...], font_file: str | None, size: int, width: int
 ) -> tuple[str, tuple[int, int]]:
     """Lay out a label for a picture of this width; -> its text and (width, height), both even."""
-    font, room = _font(font_file, size), max(width // 2, 1)
+    font, room = load_font(font_file, size), max(width // 2, 1)
     text = "\n".join([title, *(_shorten(name, f" {score:.2f}", font, room) for name, score in actions)])
     probe = ImageDraw.Draw(Image.new("L", (1, 1)))
     _, _, right, bottom = probe.multiline_textbbox((0, 0), text, font=font, spacing=1)
@@ -144,7 +144,7 @@ def _render(
 ) -> tuple[_Layer, ...]:
     """Render a label; -> of Y, U and V its colours times its opacity, and 255 less the opacity."""
     # The text's own opacity: its antialiased edges blend into the ground, not into black.
-    mask, font, margin = Image.new("L", shape), _font(font_file, size), _margin(size)
+    mask, font, margin = Image.new("L", shape), load_font(font_file, size), _margin(size)
     ImageDraw.Draw(mask).multiline_text((margin, margin), text, fill=255, font=font, spacing=1)
     ink = np.asarray(mask, np.float64)[..., None] / 255
     rgba = ink * np.array([*rgb, 255.0]) + (1 - ink) * np.array(GROUND, np.float64)
@@ -227,7 +227,8 @@ def _one_line(name: str) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _font(file: str | None, size: int) -> Font:
+def load_font(file: str | None, size: int) -> Font:
+    """A font of this file, or Pillow's own, in a size in pixels."""
     return ImageFont.load_default(size=size) if file is None else ImageFont.truetype(file, size)
 
 
@@ -262,6 +263,6 @@ def _has(file: str | None, text: str) -> bool:
 
 @functools.lru_cache(maxsize=10_000)
 def _is_missing(file: str | None, character: str) -> bool:
-    font = _font(file, 20)
+    font = load_font(file, 20)
     pictures = [font.getmask(c) for c in (character, UNASSIGNED)]
     return pictures[0].size == pictures[1].size and bytes(pictures[0]) == bytes(pictures[1])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from actloc_core.clip import VideoError, VideoInfo, probe, read_times
+from actloc_core.drawing import Labels, choose_labels, load_font
 from datasets import ava, kinetics
 from datasets.description import FILE, check_known, mirror_note, read_description
 from datasets.jhmdb import JHMDB
@@ -354,6 +355,7 @@ def contact_sheet(
     """
     rng = np.random.default_rng(seed)
     tiles: list[Image.Image] = []
+    labels = choose_labels(reports[0].classes)
     for i, report in enumerate(reports):
         gt = report.ground_truth
         available = np.isin(gt.video, [n for n, video in enumerate(gt.videos) if video in report.sources])
@@ -367,7 +369,7 @@ def contact_sheet(
                 report.errors.append(str(error))
                 continue
             rows = (gt.video == video) & (gt.frame == frame)
-            tiles.append(_draw_tile(pixels, report, name, int(frame), rows, tile))
+            tiles.append(_draw_tile(pixels, report, name, int(frame), rows, tile, labels))
     if not tiles:
         return None
     columns = int(np.ceil(np.sqrt(len(tiles))))
@@ -395,6 +397,7 @@ def _draw_tile(
     frame: int,
     rows: NDArray[np.bool_],
     size: tuple[int, int],
+    style: Labels,
 ) -> Image.Image:
     """Draw a keyframe, its ground-truth rows and its name at this (width, height)."""
     image = Image.fromarray(pixels).resize(size)
@@ -406,8 +409,11 @@ def _draw_tile(
         x1, y1, x2, y2 = np.sort((box * scale).reshape(2, 2), axis=0).clip(0, np.array(size) - 1).ravel()
         draw.rectangle((x1, y1, x2, y2), outline="yellow", width=2)
         labels = gt.label[rows & (gt.box == box).all(1)]
-        text = ", ".join(report.classes[int(label)].split(" (")[0] for label in labels)
-        draw.text((x1 + 3, y1 + 2), text[:40], fill="yellow", stroke_width=1, stroke_fill="black")
+        text = ", ".join(style.texts[report.classes[int(label)]].split(" (")[0] for label in labels)
+        font = load_font(style.font_file, 11)
+        text = text[:40]
+        x = max(2, min(x1 + 3, size[0] - 2 - draw.textlength(text, font=font)))
+        draw.text((x, y1 + 2), text, fill="yellow", font=font, stroke_width=1, stroke_fill="black")
     draw.rectangle((0, size[1] - 13, size[0], size[1]), fill="black")
     draw.text((3, size[1] - 13), f"{report.name}: {video} {frame}", fill="white")
     return image

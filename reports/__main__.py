@@ -21,7 +21,7 @@ from benchmarks.score.results import save
 from benchmarks.train.data import load_data
 from datasets.split import Split
 from reports import hypotheses, own
-from reports.charts import per_class_ap, style
+from reports.charts import font_for, per_class_ap, style
 from reports.figures import keyframes, save_png
 from reports.page import clip_figure, page
 from reports.runs import Run, best_single_stage, find_run, load_sweep, report_split
@@ -148,7 +148,8 @@ def draw_clips(args: argparse.Namespace) -> int:
             raise ValueError(f"--clips {clip}: unknown keyframe; the {len(split)} known include {examples}")
         index = split.keyframes.index((video, int(keyframe)))
         path = args.out / "report" / "clips" / f"{run.result.hash}_{video.replace('/', '_')}_{keyframe}.png"
-        save_png(clip_figure(args.out, run, split, index, theta=args.theta), path, dpi=130)
+        with font_for(split.classes.values()):
+            save_png(clip_figure(args.out, run, split, index, theta=args.theta), path, dpi=130)
         print(path)
     return 0
 
@@ -197,7 +198,7 @@ def compare_runs(args: argparse.Namespace) -> int:
     aps = (first.result.per_class, second.result.per_class)
     one, other = (f"{run.label} [{run.result.hash[:4]}]" for run in (first, second))
     path = args.out / "report" / f"compare_{first.result.hash}_{second.result.hash}.png"
-    with style():
+    with style(), font_for(first.result.per_class):
         save_png(per_class_ap(*aps, counts, names=(one, other)), path, dpi=130)
     print(path)
     return 0

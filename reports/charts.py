@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from typing import Any
@@ -19,7 +20,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager
 
+from actloc_core.drawing import choose_labels
 from benchmarks.score.diagnostics import twin_law
 
 INK = "#010203"
@@ -50,7 +53,21 @@ STYLE: dict[Any, Any] = {
 @contextmanager
 def style() -> Iterator[None]:
     """Use the fonts and colours of our figures inside the block."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # The text of an SVG is text, for which a browser finds a font.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
+
+
+@contextmanager
+def font_for(names: Iterable[str]) -> Iterator[None]:
+    """Use a font for pictures, too, that has the characters of these class names, if there is one here."""
+    file = choose_labels(dict(enumerate(names))).font_file
+    family = list(matplotlib.rcParams["font.family"])
+    if file is not None:
+        fontManager.addfont(file)
+        family = ["DejaVu Sans", FontProperties(fname=file).get_name()]
+    with matplotlib.rc_context({"font.family": family}):
         yield
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from datasets import ava, synthetic, synthetic_clips, synthetic_tubes
 from datasets.__main__ import main
-from datasets.check import PUBLISHED_COUNTS, inspect, summary
+from datasets.check import PUBLISHED_COUNTS, contact_sheet, inspect, summary
 from datasets.scenes import ACTIONS
 from tests.actloc_core.numbered import write_numbered
 
@@ -175,3 +175,14 @@ def test_seconds_that_count_from_0_are_an_error_as_in_training(made, capsys, tmp
     assert "annotated from second 2, but its first frame is second 900: AVA's seconds count from 900" in out
     with pytest.raises(ValueError, match="is annotated at second 2, but"):
         ava.load(root, "train", frames=4, stride=1, crop=32)
+
+
+def test_class_names_in_other_letters_are_drawn(jhmdb):
+    """By a font that has them: two names that differ in their letters alone do not look alike."""
+    reports = inspect("jhmdb", jhmdb)
+    sheets = []
+    for letter in "ЖЩ":
+        for report in reports:
+            report.classes = dict.fromkeys(report.classes, 5 * letter)
+        sheets.append(np.asarray(contact_sheet(reports, 4, 0)))
+    assert (sheets[0] != sheets[1]).any()
