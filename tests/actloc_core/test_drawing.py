@@ -44,7 +44,7 @@ def test_boxes_at_and_beyond_the_edges_stay_in_the_picture():
 
 def test_a_long_class_name_is_shortened_and_its_score_stays():
     """The label takes at most half of the picture, so that its end is not outside."""
-    font = drawing._font(None, 13)
+    font = drawing.load_font(None, 13)
     name = "put the object that lies on the table into the drawer " * 4
     text = drawing._shorten(name, " 0.75", font, 320)
     assert text.startswith("put the object that lies")
@@ -69,7 +69,7 @@ def test_the_font_has_the_characters_of_all_class_names():
     assert labels.font_file.endswith("DejaVuSans.ttf")
     assert labels.missing == ()
     assert labels.texts["прыгать"] == "прыгать"
-    pictures = {bytes(drawing._font(labels.font_file, 20).getmask(c)) for c in "прыгать"}
+    pictures = {bytes(drawing.load_font(labels.font_file, 20).getmask(c)) for c in "прыгать"}
     assert len(pictures) == 7, "no two characters look alike, as squares would"
 
 
