@@ -22,6 +22,7 @@ from benchmarks.train.data import load_data
 from datasets.split import Split
 from reports import hypotheses, own
 from reports.charts import font_for, per_class_ap, style
+from reports.counts import kept_counts
 from reports.figures import keyframes, save_png
 from reports.page import clip_figure, page
 from reports.runs import Run, best_single_stage, find_run, load_sweep, report_split
@@ -92,7 +93,8 @@ def write_report(args: argparse.Namespace) -> int:
     scale = scale_of(args.scale, args.set)
     folder, runs = args.out / "report", args.out / "runs"
     folder.mkdir(parents=True, exist_ok=True)
-    tables = [build_table(name, scale, runs) for name in TABLES]
+    count = kept_counts(folder)
+    tables = [build_table(name, scale, runs, count=count) for name in TABLES]
     for table in tables:
         write_table(table, folder)
     text = sanity(scale, runs)
@@ -181,7 +183,8 @@ def report_own(args: argparse.Namespace) -> int:
     text = own.markdown(runs)
     print(f"{text}\n{shown.names[0]} [{shown.result.hash}]:\n{own.details(shown)}")
     _write(folder / "own.md", text)
-    tables = [build_table(name, args.scale, args.out / "runs") for name in TABLES]
+    count = kept_counts(folder)
+    tables = [build_table(name, args.scale, args.out / "runs", count=count) for name in TABLES]
     _write(folder / "index.html", page(args.out, args.scale, tables))
     run = args.out / "runs" / shown.result.hash
     print(

@@ -265,6 +265,84 @@ def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+def small_curves(log: pd.DataFrame, alt: str) -> str:
+    """Training loss and validation mAP of one run as an <svg> element. log: its log.csv. alt: its text.
+
+    Written directly: a page has one of every run, and Matplotlib takes half a second for each.
+    """
+    smooth = log["loss"].rolling(max(len(log) // 20, 1), min_periods=1).mean()
+    validated = log.dropna(subset=["val_mAP"])
+    panels = [
+        _panel(10, "loss, mean over 5 % of the training", log["step"], smooth, from_zero=False),
+        _panel(380, "validation mAP, %", validated["step"], 100 * validated["val_mAP"], from_zero=True),
+    ]
+    return (
+        f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 740 170" width="740" height="170" '
+        f'font-size="11" font-family="sans-serif">{"".join(panels)}</svg>'
+    )
+
+
+def _panel(left: int, title: str, steps: pd.Series, values: pd.Series, *, from_zero: bool) -> str:
+    """One curve with its axes, 350 x 170, as elements of an SVG. At most 200 points are drawn."""
+    kept = np.unique(np.linspace(0, len(values) - 1, min(len(values), 200)).round().astype(int))
+    x, y = steps.to_numpy(np.float64)[kept], values.to_numpy(np.float64)[kept]
+    text = f'<text x="{left + 40}" y="12" fill="currentColor">{escape(title)}</text>'
+    if not len(y) or not np.isfinite(y).all():
+        return text
+    low, high = (0.0 if from_zero else float(y.min())), float(y.max())
+    span = max(high - low, 1e-9)
+    across = (x - x.min()) / max(x.max() - x.min(), 1)
+    points = " ".join(
+        f"{left + 40 + 300 * a:.1f},{140 - 115 * (b - low) / span:.1f}"
+        for a, b in zip(across, y, strict=True)
+    )
+    axis = (
+        f'<path d="M{left + 40} 20V142H{left + 342}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
+    )
+    labels = [
+        (left + 36, 144, "end", f"{low:.3g}"),
+        (left + 36, 29, "end", f"{high:.3g}"),
+        (left + 40, 157, "start", f"step {x.min():g}"),
+        (left + 340, 157, "end", f"{x.max():g}"),
+        (left + 340, 14 + 126 - 115 * (float(y[-1]) - low) / span - 6, "end", f"{y[-1]:.3g}"),
+    ]
+    written = "".join(
+        f'<text x="{a}" y="{b:.1f}" text-anchor="{anchor}" fill="currentColor">{word}</text>'
+        for a, b, anchor, word in labels
+    )
+    return (
+        f'{text}{axis}<polyline points="{points}" fill="none" stroke="{OURS}" stroke-width="1.5"/>{written}'
+    )
+
+
+def rivals(rows: pd.DataFrame, chance: float | None) -> Figure:
+    """Draw the mAP of methods as points with intervals, the highest on top.
+
+    rows: label, map, low, high, in per cent, low and high NaN without an interval, and "ours", True of the
+    paper's method, which is marked. chance: mAP of ground-truth boxes with random classes.
+    """
+    rows = rows.sort_values("map").reset_index(drop=True)
+    figure = Figure(figsize=(6.2, 0.34 * len(rows) + 0.9), layout="constrained")
+    axis = figure.subplots()
+    beside: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 7}
+    for place, (_, row) in enumerate(rows.iterrows()):
+        colour = OURS if row["ours"] else OTHER
+        if np.isfinite([row["low"], row["high"]]).all():
+            axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.6, alpha=0.7)
+        axis.plot(row["map"], place, "o", color=colour, markersize=6)
+        axis.annotate(f"{row['map']:.1f}", (row["map"], place), (0, 5), **beside)
+    if chance is not None:
+        axis.axvline(chance, color=INK, linestyle=":", linewidth=1, alpha=0.6)
+        axis.annotate("chance", (chance, -0.45), (3, 0), textcoords="offset points", fontsize=7, va="center")
+    axis.set_yticks(range(len(rows)), rows["label"])
+    axis.set_ylim(-0.7, len(rows) - 0.3)
+    axis.set_xlim(0, None)
+    axis.set_xlabel("frame-mAP at IoU 0.5, %")
+    axis.grid(axis="x")
+    axis.set_axisbelow(True)
+    return figure
+
+
 def error_gains(gains: Mapping[str, Mapping[str, float]]) -> Figure:
     """Draw the error budget. gains: run -> cause -> mAP gain, in [0, 1], of correcting this cause alone."""
     figure = Figure(figsize=(11, 0.42 * len(gains) + 1.4), layout="constrained")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from jinja2 import Environment
 from matplotlib.figure import Figure
@@ -21,8 +23,18 @@ from benchmarks.score.analysis import THETAS, Analysis
 from datasets.split import Split
 from reports import attention, charts, hypotheses, own
 from reports.figures import keyframes
-from reports.runs import Run, best_single_stage, label, load_model, load_sweep, report_split
+from reports.runs import (
+    Run,
+    Sweep,
+    best_single_stage,
+    label,
+    load_model,
+    load_sweep,
+    other_runs,
+    report_split,
+)
 from reports.tables import (
+    PUBLISHED,
     SANITY_NOTE,
     SANITY_TITLE,
     SOURCE_COLUMN,
@@ -32,11 +44,14 @@ from reports.tables import (
     format_cells,
     heading,
     parts,
+    published,
     sanity_rows,
 )
 
 TITLE = "actloc: the paper's tables with our numbers"
 NAN = float("nan")
+COUNTED = (*PUBLISHED, "after backbone", "seeds")
+"""Columns whose numbers are not of small models."""
 
 
 @dataclass(frozen=True)
@@ -45,56 +60,143 @@ class HtmlFigure:
 
     name: str
     kind: str
-    """ "chart": an SVG that scrolls on a narrow screen. "scroll": one that scrolls on any. "picture"."""
+    """ "chart": an SVG that scrolls on a narrow screen. "scroll": one that scrolls on any. "fit": one that is
+    fitted to any. "picture"."""
     html: str
     caption: str
 
 
 def page(out: Path, scale: str, tables: Sequence[Table]) -> str:
-    """The HTML page of the results in `out` at a scale. tables: in the order of the page."""
-    sweep = load_sweep(out, scale)
+    """The HTML page of the results in `out` at a scale. tables: in the order of the page.
+
+    First what a reader asks first: what was run, the paper's method beside its rivals, the verdicts, what has
+    failed. Then tables, diagnostics, runs.
+    """
+    sweep, judged = load_sweep(out, scale), hypotheses.verdicts(scale, out / "runs")
+    mine, unread = own.own_runs(out)
     environment = Environment(autoescape=True, trim_blocks=True)
     template = environment.from_string(Path(__file__).with_name("page.html").read_text())
     with charts.style():
-        figures = [*chart_figures(scale, sweep.runs, tables)]
+        first = [*_rivals(sweep.runs)]
+        figures = [*chart_figures(scale, sweep.runs, tables), *_own_figures(mine)]
         if best := best_single_stage(sweep.runs):
             figures += clip_figures(out, best)
-        mine, unread = own.own_runs(out)
-        figures += _own_figures(mine)
         runs = [_run(run, scale) for run in (*sweep.runs, *mine)]
-    data = sorted({run.result.origin.get("data") or "" for run in sweep.runs})
+    shown = [part for table in tables if table.has_results for part in parts(table)]
+    common = _common_notes(shown)
+    others = other_runs(out, {run.result.hash for run in (*sweep.runs, *mine)})
     sections = [("summary", "Summary"), ("table-hypotheses", "Verdicts")]
     if mine:
         sections.append(("table-own", "Own data"))
-    sections += [(f"table-{table.name}", f"Table {table.name}") for table in tables]
-    sections += [("figures", "Figures"), ("runs", "Runs")]
+    sections += [(f"table-{table.name}", _short(table.name)) for table in shown]
+    sections += [("figures", "Diagnostics"), ("runs", "Runs")]
     if sweep.unfinished:
         sections.append(("unfinished", "Without a result"))
-    summary = f"{len(sweep.runs)} runs at scale {scale}" + (f", on data {', '.join(data)}." if data else ".")
+    known = [verdict for verdict in judged if verdict.seeds]
+    note = hypotheses.NOTE
+    if len(known) < len(judged):
+        note += f" {len(judged) - len(known)} claims whose rows were not run are not shown."
+    claims = _text_table(
+        "hypotheses", hypotheses.TITLE, hypotheses.text_rows(known or judged), hypotheses.TEXT, note
+    )
+    sanity = _text_table(
+        "sanity", SANITY_TITLE, sanity_rows(scale, out / "runs"), ("method", "row"), SANITY_NOTE
+    )
     return template.render(
         title=TITLE,
         sections=sections,
-        summary=summary,
+        summary=_summary(sweep, scale, judged),
+        first=first,
         warning=TINY_WARNING if size_of(scale) == "tiny" and sweep.runs else "",
+        small=size_of(scale) != "paper",
         problems=list(dict.fromkeys([*sweep.problems, *unread])),
+        claims=claims,
+        common=common,
         tables=[
-            _text_table(
-                "sanity", SANITY_TITLE, sanity_rows(scale, out / "runs"), ("method", "row"), SANITY_NOTE
-            ),
-            _text_table(
-                "hypotheses",
-                hypotheses.TITLE,
-                hypotheses.text_rows(hypotheses.verdicts(scale, out / "runs")),
-                hypotheses.TEXT,
-                hypotheses.NOTE,
-            ),
             *([_text_table("own", own.TITLE, own.text_rows(mine), own.TEXT, own.NOTE)] if mine else []),
-            *(_table(part) for table in tables for part in parts(table)),
+            *(_table(part, common) for part in shown),
+            sanity,
         ],
+        absent=[_short(table.name) for table in tables if not table.has_results],
         figures=figures,
         runs=runs,
+        others=others,
         unfinished=sweep.unfinished,
     )
+
+
+def _short(name: str) -> str:
+    """A table's name in the navigation."""
+    known = {"pretraining": "Pre-training", "fig1": "Fig. 1", "ours": "Beyond the paper"}
+    return known.get(
+        name, f"Table {name.removesuffix('-small')}{', small' if name.endswith('-small') else ''}"
+    )
+
+
+def _summary(sweep: Sweep, scale: str, judged: Sequence[hypotheses.Verdict]) -> list[str]:
+    """What was run, what came of the claims, and what has no result, a sentence each."""
+    seeds = {run.experiment.seed for run in sweep.runs}
+    methods = {label(run.names[0].partition(" seed ")[0]) for run in sweep.runs}
+    data = sorted({run.result.origin.get("data") or "" for run in sweep.runs})
+    sentences = [
+        f"{len(sweep.runs)} runs of {len(methods)} methods at scale {scale}, "
+        f"{len(seeds)} seed{'s' * (len(seeds) != 1)}" + (f", on data {', '.join(data)}." if data else ".")
+    ]
+    words = [verdict.word for verdict in judged]
+    counts = [(words.count(word), word) for word in ("agrees", "disagrees", "undetermined", "not run")]
+    told = ", ".join(f"{count} {word}" for count, word in counts if count)
+    sentences.append(f"Of the paper's {len(judged)} claims that small runs can show: {told}.")
+    if sweep.unfinished:
+        titles = "; ".join(training.title for training in sweep.unfinished)
+        sentences.append(f"Trainings without a result: {titles}.")
+    else:
+        sentences.append("No training has failed.")
+    return sentences
+
+
+RIVALS = ("2a/two_stage", *(f"2b/{row}" for row in TABLES["2b"]), "fig1/detr", "3/hiera_l")
+"""Rows beside the paper's method on the first screen."""
+
+
+def _rivals(runs: Sequence[Run]) -> Iterator[HtmlFigure]:
+    """The paper's method beside its rivals: mean mAP over the seeds, with the interval of the first one."""
+    lines, chances = [], set()
+    for row in RIVALS:
+        of_row = [run for run in runs for name in run.names if name.partition(" seed ")[0] == row]
+        if not of_row:
+            continue
+        first = of_row[0]
+        low, high = _interval_of_seeds(of_row)
+        mean = 100 * sum(run.result.mAP for run in of_row) / len(of_row)
+        seeds = f" ({len(of_row)} seeds)" if len(of_row) > 1 else ""
+        name = {"label": label(row) + seeds, "map": mean, "low": low, "high": high}
+        lines.append(name | {"ours": row == "2b/two_c_t"})
+        chances.add(round(100 * first.result.mAP_random_classes, 1))
+    if len(lines) > 1:
+        chance = chances.pop() if len(chances) == 1 else None
+        caption = (
+            "The paper's method, 2(C+T), in blue, beside its rivals: mean over the seeds, with its 95 % "
+            "interval over test videos and seeds. Chance: ground-truth boxes with random classes."
+        )
+        picture = charts.svg(charts.rivals(pd.DataFrame(lines), chance), "rivals", caption)
+        yield HtmlFigure("rivals", "fit", picture, caption)
+
+
+def _interval_of_seeds(runs: Sequence[Run]) -> tuple[float, float]:
+    """The interval of the mean mAP in per cent: of one seed over the videos, of several over these, too."""
+    analyses = [run.analysis for run in runs if run.analysis]
+    if len(analyses) > 1 and min(len(one.sampled["mAP"]) for one in analyses) > 2:
+        sampled = [[NAN if value is None else value for value in one.sampled["mAP"]] for one in analyses]
+        return hypotheses.interval(100 * np.array(sampled, np.float64))
+    ends = (analyses[0].mAP_low, analyses[0].mAP_high) if analyses else (None, None)
+    low, high = (NAN if end is None else 100 * end for end in ends)
+    return low, high
+
+
+def _common_notes(shown: Sequence[Table]) -> list[str]:
+    """Notes that several tables have: they stand once, above the tables."""
+    counts = Counter(note for table in shown for note in dict.fromkeys(table.notes) if note != TINY_WARNING)
+    return [note.replace("`", "") for note, count in counts.items() if count > 1]
 
 
 def _text_table(
@@ -119,8 +221,8 @@ def _text_table(
     }
 
 
-def _table(table: Table) -> dict[str, Any]:
-    """A table as the template reads it. A number of ours links to its runs."""
+def _table(table: Table, common: Sequence[str]) -> dict[str, Any]:
+    """A table as the template reads it, without the common notes. A number of ours links to its runs."""
     text = format_cells(table)
     rows = []
     for (_, line), (_, shown) in zip(table.cells.iterrows(), text.iterrows(), strict=True):
@@ -132,18 +234,27 @@ def _table(table: Table) -> dict[str, Any]:
                 {
                     "shown": value,
                     "text": name in TEXT_COLUMNS,
+                    "small": size_of(table.scale) != "paper" and name not in COUNTED,
                     "value": float(number) if numeric else None,
                     "runs": line["run"].split() if name == "our mAP" and line["run"] else [],
                 }
             )
         rows.append({"ours": line["ours"], "cells": cells})
     notes = [note.replace("`", "") for note in table.notes if note != TINY_WARNING]
+    notes = [note for note in notes if note not in common]
     return {
         "name": table.name,
         "title": table.title,
-        "columns": [{"name": heading(str(name), table), "text": name in TEXT_COLUMNS} for name in text],
+        "columns": [
+            {
+                "name": heading(str(name), table),
+                "text": name in TEXT_COLUMNS,
+                "small": size_of(table.scale) != "paper" and name not in COUNTED,
+            }
+            for name in text
+        ],
         "rows": rows,
-        "notes": notes if table.has_results else [f"No row was run; run them with --only {table.name}."],
+        "notes": notes,
     }
 
 
@@ -165,7 +276,7 @@ def _run(run: Run, scale: str) -> dict[str, Any]:
     curves = ""
     if run.log is not None:
         alt = f"training loss and validation mAP of {run.label}"
-        curves = charts.svg(charts.training_curves({run.label: run.log}), f"curve-{result.hash}", alt)
+        curves = charts.small_curves(run.log, alt)
     return {
         "hash": result.hash,
         "title": ", ".join(run.names),
@@ -246,12 +357,15 @@ def chart_figures(scale: str, runs: Sequence[Run], tables: Sequence[Table]) -> I
             "The paper's Fig. 4: AP of each class, the most frequent first, with its number of ground-truth "
             f"boxes. {_improved(*aps)} In the paper, on AVA, 44 of 60 do, drive by 23.1 and turn by 12.8.",
         )
-    yield _chart(
-        "pareto",
-        charts.mAP_against_gflops(*_gflops_and_mAP(tables), scale=scale),
+    theirs, mine = _gflops_and_mAP(tables)
+    caption = (
         "Frame-mAP against GFLOPs, with the Pareto front as a line. GFLOPs of published two-stage methods "
-        "include their person detector.",
+        "include their person detector."
     )
+    absent = [*theirs["label"][theirs[["gflops", "map"]].isna().any(axis=1)]]
+    if absent:
+        caption += f" Published without GFLOPs or mAP, so not in it: {', '.join(dict.fromkeys(absent))}."
+    yield _chart("pareto", charts.mAP_against_gflops(theirs, mine, scale=scale), caption)
     yield from _selection_figures(by_row)
     gains = _error_gains(by_row)
     if gains:
@@ -404,13 +518,14 @@ def _with_nan(values: Iterable[float | None]) -> list[float]:
 
 def _gflops_and_mAP(tables: Sequence[Table]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(published, ours): label, gflops and map of the rows of AVA."""
-    published, ours = [], []
+    theirs, ours = [], []
     for table in tables:
-        for _, line in table.cells.iterrows():
+        names = [row for row in published().index if row.startswith(f"{table.name}/")]
+        for row, (_, line) in zip(names, table.cells.iterrows(), strict=True):
             if table.name == "3":
                 detector = line["detector GFLOPs"] if pd.notna(line["detector GFLOPs"]) else 0
                 backbone = line["backbone"] if line["backbone"] != line["method"] else ""
-                published.append(
+                theirs.append(
                     {
                         "label": f"{line['method']} {backbone}".strip(),
                         "gflops": line["paper GFLOPs"] + detector,
@@ -418,8 +533,6 @@ def _gflops_and_mAP(tables: Sequence[Table]) -> tuple[pd.DataFrame, pd.DataFrame
                     }
                 )
             if table.name in ("2a", "2b", "fig1", "3") and line["ours"]:
-                ours.append(
-                    {"label": line["method"], "gflops": line["counted GFLOPs"], "map": line["our mAP"]}
-                )
-    first, second = (pd.DataFrame(rows, columns=["label", "gflops", "map"]) for rows in (published, ours))
+                ours.append({"label": label(row), "gflops": line["counted GFLOPs"], "map": line["our mAP"]})
+    first, second = (pd.DataFrame(rows, columns=["label", "gflops", "map"]) for rows in (theirs, ours))
     return first.drop_duplicates(["gflops", "map"]), second.drop_duplicates(["gflops", "map"])

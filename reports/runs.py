@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from actloc_core.model import ActionLocalizer
-from benchmarks.experiments import SCALES, Experiment, rows_at
+from benchmarks.experiments import HIERA_L, OURS, ROWS, SCALES, Experiment, rows_at
 from benchmarks.inputs import synthetic_folder
 from benchmarks.score.analysis import Analysis, read_analysis
 from benchmarks.score.results import Result, read_result
@@ -66,9 +66,19 @@ class Sweep:
 
 
 def label(name: str) -> str:
-    """The method's name in the paper's words, for a row's name with or without " seed N"."""
+    """The method's name, in the paper's words, for a row's name with or without " seed N".
+
+    The paper's method has one name, 2(C+T), in whatever table its row stands.
+    """
     row, _, seed = name.partition(" seed ")
-    return str(published()["method"].get(row, row)) + (f", seed {seed}" if seed else "")
+    exp = ROWS.get(row)
+    if exp == OURS:
+        method = "2(C+T)"
+    elif exp == HIERA_L:
+        method = "2(C+T), Hiera-L"
+    else:
+        method = str(published()["method"].get(row, row))
+    return method + (f", seed {seed}" if seed else "")
 
 
 def load_sweep(out: Path, scale: str) -> Sweep:
@@ -122,6 +132,22 @@ def _log_end(training: Path) -> str:
         return "\n".join((training / "trial.log").read_text(errors="replace").splitlines()[-LOG_LINES:])
     except OSError:
         return ""
+
+
+def other_runs(out: Path, known: Collection[str]) -> list[tuple[str, str]]:
+    """Runs in an output directory that are not among the known, such as of other scales: (hash, what)."""
+    others = []
+    for path in sorted((out / "runs").glob("*/result.json")):
+        if path.parent.name in known:
+            continue
+        try:
+            result = read_result(path)
+        except ValueError:
+            continue  # load_sweep and own_runs tell it
+        exp = result.experiment
+        what = f"{exp['dataset']}, {exp['method']}, {exp['backbone']}, {exp['selection']}, seed {exp['seed']}"
+        others.append((result.hash, f"{what}: {100 * result.mAP:.1f} mAP"))
+    return others
 
 
 def find_run(out: Path, prefix: str) -> Run:

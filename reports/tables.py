@@ -396,7 +396,7 @@ def heading(name: str, table: Table) -> str:
     return f"ours, small, synthetic: {what}" if kind == "our" else f"paper, {data}: {what}"
 
 
-SIGNS = str.maketrans({"<": "$<$", ">": "$>$", "±": r"$\pm$", "`": "", '"': "''"})
+SIGNS = str.maketrans({"<": "$<$", ">": "$>$", "±": r"$\pm$", "²": "$^2$", "`": "", '"': "''"})
 """Signs that pandas leaves as they are and that LaTeX's default fonts set as others."""
 
 

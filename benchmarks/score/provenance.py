@@ -82,6 +82,11 @@ def scoring_code() -> str:
     return _fingerprint(scoring_modules())
 
 
+def counting_code() -> str:
+    """The same of what counts GFLOPs, and of torch, whose operations are counted."""
+    return f"{_fingerprint(_closure('benchmarks.train.gflops'))}-{version('torch')}"
+
+
 def _choices() -> frozenset[str]:
     """Modules that one method, backbone or dataset alone goes through, and the makers of synthetic data.
 

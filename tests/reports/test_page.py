@@ -15,7 +15,7 @@ from benchmarks.score.analysis import THETAS, Analysis
 from benchmarks.score.resampled import METRICS
 from benchmarks.train.gflops import Count
 from reports import __main__ as command
-from reports import page, runs, tables
+from reports import counts, page, runs, tables
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = '<img src=x onerror="alert(1)">&amp;'
@@ -102,7 +102,8 @@ def test_the_page_is_reproducible_and_needs_no_network(out, html):
 
 def test_the_page_has_every_figure_whose_results_are_there(html):
     names = re.findall(r'<figure id="figure-([\w-]+)"', html)
-    assert names == ["per-class", "pareto", "actors", "twins", "trainings", "errors", "confusion"]
+    of_charts = ["per-class", "pareto", "actors", "twins", "trainings", "errors", "confusion"]
+    assert names == ["rivals", *of_charts]
     assert "ours is better in 0 of 2 classes" in html
     assert "Here 0 of 2 classes improve. In the paper, on AVA, 44 of 60 do" in html
 
@@ -154,7 +155,7 @@ def test_unreadable_results_and_unfinished_trainings_are_listed(out, tmp_path, w
 
 def test_a_page_without_results(tmp_path):
     html = render(tmp_path)
-    assert "0 runs at scale tiny" in html
+    assert "0 runs of 0 methods at scale tiny" in html
     assert "No run has a result." in html
 
 
@@ -242,7 +243,7 @@ def test_tables_sort_and_filter_and_links_open_runs_in_a_browser(html, tmp_path,
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr
     seen = json.loads(re.search(r"<title>(.*?)</title>", done.stdout, re.S).group(1).replace("&gt;", ">"))
-    ours, two_stage = "Inp: 16x256^2, Out: 8x16^2", "MViTv2-S + RoI align on a detector's boxes"
+    ours, two_stage = "16x256² in, 8x16² out: 2(C+T)", "MViTv2-S + RoI align on a detector's boxes"
     assert len(seen["before"]) == 6
     assert seen["up"][:2] == [two_stage, ours], "rows without a number come last"
     assert seen["down"][:2] == [ours, two_stage]
@@ -252,3 +253,60 @@ def test_tables_sort_and_filter_and_links_open_runs_in_a_browser(html, tmp_path,
     assert seen["wide"], "the page itself does not scroll sideways"
     assert seen["open"] == [f"run-{run}"]
     assert seen["focus"] == "SUMMARY"
+
+
+# --- the first screen ----------------------------------------------------------------------------
+
+
+def test_the_first_screen_says_what_was_run_and_what_failed(add_run, tmp_path, without_charts):
+    add_run(tmp_path, "2b/two_c_t", mAP=0.5)
+    add_run(tmp_path, "2b/tubelet", mAP=0.3)
+    other = rows_at("tiny")["2b/c_t"]
+    (tmp_path / "trainings" / other.training_hash).mkdir()
+    html = render(tmp_path)
+    top = html[: html.index('id="tables"')]
+    assert "2 runs of 2 methods at scale tiny, 1 seed" in top
+    assert re.search(r"claims that small runs can show: \d undetermined, \d+ not run", top)
+    assert "Trainings without a result: 2b/c_t" in top
+
+
+def test_the_papers_method_has_one_name_in_whatever_table_it_stands():
+    names = ("2a/256_16", "2b/two_c_t", "2c/fixed", "3/mvitv2_s", "fig1/ours")
+    assert {runs.label(name) for name in names} == {"2(C+T)"}
+    assert runs.label("3/hiera_l seed 1") == "2(C+T), Hiera-L, seed 1"
+
+
+def test_notes_of_several_tables_stand_once(add_run, tmp_path, without_charts):
+    add_run(tmp_path, "2b/two_c_t")
+    html = render(tmp_path)
+    assert html.count("by a jackknife over the test videos") == 1
+    assert html.count("Untrained mAP: the same network before its first step") == 1
+
+
+def test_runs_of_other_scales_are_listed(add_run, tmp_path, without_charts):
+    exp = add_run(tmp_path, "2b/tubelet")
+    (tmp_path / "runs" / exp.hash).rename(tmp_path / "runs" / "0123456789ab")
+    html = render(tmp_path)
+    assert "1 other runs in this store" in html
+    what = "synthetic_ava, single_stage, mvitv2_tiny, tubelet, seed 0: 50.0 mAP"
+    assert f"<li><code>{exp.hash}</code> {what}</li>" in html
+
+
+def test_counts_are_kept_as_long_as_the_code_is_the_same(tmp_path, monkeypatch):
+    asked = []
+
+    def count(row):
+        asked.append(row)
+        return None if row == "3/acar" else Count(2.5, {"backbone": 2.0}, 7)
+
+    monkeypatch.setattr(counts, "count_paper_model", count)
+    for _ in range(2):
+        kept = counts.kept_counts(tmp_path)
+        assert kept("2b/two_c_t") == Count(2.5, {"backbone": 2.0}, 7)
+        assert kept("3/acar") is None
+    assert asked == ["2b/two_c_t", "3/acar"]
+    monkeypatch.setattr(counts, "counting_code", lambda: "another")
+    counts.kept_counts(tmp_path)("2b/two_c_t")
+    (tmp_path / "counts.json").write_text("half")
+    counts.kept_counts(tmp_path)("2b/two_c_t")
+    assert len(asked) == 4
