@@ -27,9 +27,9 @@ TITLE = "The paper's claims, seen small"
 NOTE = (
     "Difference: the mean over the seeds, which are paired, in points. 95 %: over test videos and, by "
     "Student's quantiles, over seeds. Agrees or disagrees where the interval is on one side of 0; one seed "
-    "leaves it undetermined. A disagreement is a finding about this small model and synthetic data, not about "
-    "the paper; its rows' diagnostics are in their tables. The claims and comparisons were fixed before the "
-    "runs."
+    "leaves it undetermined. A disagreement is a finding about this small model and synthetic data, not "
+    "about the paper; its rows' diagnostics are in their tables. The claims and comparisons were fixed "
+    "before the runs."
 )
 
 Floats = NDArray[np.float64]
