@@ -112,13 +112,13 @@ def _start(function: ast.FunctionDef) -> int:
     return min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)]) - 1
 
 
-def _signature(lines: Sequence[str], function: ast.FunctionDef) -> str:
+def _signature(lines: list[str], function: ast.FunctionDef) -> str:
     """The source of a function up to its body."""
     head = lines[_start(function) : function.body[0].lineno - 1]
     return "\n".join(line for line in head if line.strip()).removesuffix(":")
 
 
-def _class_head(lines: Sequence[str], node: ast.ClassDef, methods: Sequence[ast.FunctionDef]) -> str:
+def _class_head(lines: list[str], node: ast.ClassDef, methods: list[ast.FunctionDef]) -> str:
     """The source of a class: its fields with their comments, and how one is made."""
     head = lines[node.lineno - 1 : node.body[0].lineno - 1]
     first = min(map(_start, methods), default=None)
