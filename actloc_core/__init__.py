@@ -11,12 +11,11 @@ Both come with torch, which takes seconds to import: with their first use, not w
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from actloc_version import __version__ as __version__
+
 if TYPE_CHECKING:
     from actloc_core.checkpoints import load_backbone as load_backbone
     from actloc_core.detector import ActionDetector as ActionDetector
-
-__version__ = "0.1.0.dev0"
-"""Also of `evaluators`, which the same distribution has."""
 
 _MODULES = {"ActionDetector": "actloc_core.detector", "load_backbone": "actloc_core.checkpoints"}
 

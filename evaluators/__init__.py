@@ -19,6 +19,7 @@ Every evaluator takes ground truth, detections and the evaluated classes, and by
 `python -m evaluators` does the same from files.
 """
 
+from actloc_version import __version__ as __version__
 from evaluators.act_pickle import ActAnnotations as ActAnnotations
 from evaluators.act_pickle import ActFileError as ActFileError
 from evaluators.act_pickle import read_act as read_act
@@ -69,7 +70,6 @@ from evaluators.precision_recall import actor_precision_recall as actor_precisio
 from evaluators.present import plot as plot
 from evaluators.present import summarise as summarise
 from evaluators.tubes import Tubes as Tubes
-from evaluators.version import __version__ as __version__
 from evaluators.video_map import VIDEO_RULES as VIDEO_RULES
 from evaluators.video_map import VideoMap as VideoMap
 from evaluators.video_map import video_mAP as video_mAP

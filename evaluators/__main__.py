@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from actloc_version import __version__
 from evaluators.act_pickle import (
     MULTISPORTS_LEFT_OUT,
     ActAnnotations,
@@ -57,7 +58,6 @@ from evaluators.jackknife import Comparison, Intervals, compare, intervals
 from evaluators.linking import LINKINGS, Linking
 from evaluators.precision_recall import actor_curve, actor_precision_recall
 from evaluators.present import class_table, comparison_table, percent, plot, summarise
-from evaluators.version import __version__
 from evaluators.video_map import VIDEO_RULES, VideoMap, video_mAP
 
 Json = dict[str, Any]

@@ -63,6 +63,14 @@ def test_links_and_anchors_exist(page):
             assert anchor in anchors, target
 
 
+def test_the_index_links_every_page_once_and_readme_links_the_index():
+    linked = re.findall(r"^- \[(.*)\]\((.*)\): \S", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE)
+    pages = {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".ipynb")}
+    assert sorted(target for _, target in linked) == sorted(pages - {"index.md"})
+    assert [name for name, target in linked if name != target] == []
+    assert "(docs/index.md)" in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_modules_and_files_exist(page):
     """`python -m x.y`, and paths of this repository."""

@@ -1,4 +1,4 @@
-"""Draw the layers in docs/architecture.md from the imports, and describe their modules by their docstrings.
+"""Draw docs/architecture.svg from the layers that import-linter checks, and describe those of `benchmarks`.
 
 python -m tools.architecture
 """
@@ -8,74 +8,95 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from graphlib import TopologicalSorter
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-
-import grimp
 
 from actloc_core.cli import command_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
-PACKAGES = ("reports", "benchmarks", "datasets", "actloc_core", "evaluators")
+PICTURE = PAGE.with_suffix(".svg")
 MARK = "<!-- made by `python -m tools.architecture` -->"
-DEPTHS = {"Folders": "", "Inside `benchmarks`": "benchmarks."}
-"""Heading of the page -> prefix of the modules that are drawn below it, each up to its next dot."""
+INSIDE = "benchmarks"
+"""The package whose layers are drawn and described, too."""
+WIDTH, ROW, BASELINE, GAP, MARGIN = 800, 30, 20, 8, 12
+"""Pixels: widths and heights, a text's baseline in its box, the space between boxes and around them."""
+
+Layers = Sequence[Sequence[str]]
+"""Names from top to bottom; those of one layer import only from layers below, and not each other."""
 
 
-def imports(prefix: str) -> dict[str, set[str]]:
-    """Unit -> the units it imports. A unit is a module or package directly below the prefix."""
-    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+def layers(container: str | None = None) -> Layers:
+    """The layers of a contract in pyproject.toml: inside a package, or of the packages.
 
-    def unit(module: str) -> str:
-        return module.removeprefix(prefix).partition(".")[0]
-
-    units_imported: dict[str, set[str]] = {}
-    for module in sorted(graph.modules):
-        if module.startswith(prefix):
-            imported = graph.find_modules_directly_imported_by(module)
-            units = {unit(other) for other in imported if other.startswith(prefix)}
-            units_imported.setdefault(unit(module), set()).update(units - {unit(module)})
-    return units_imported
-
-
-def layers(imported: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """Sort units into layers, each of which imports only from layers below it: [0] is imported by none.
-
-    Raises graphlib.CycleError for a circle of imports.
+    Raises ValueError where a module of the package is in no layer.
     """
-    importers: dict[str, set[str]] = {unit: set() for unit in imported}
-    for unit, others in imported.items():
-        for other in others:
-            importers[other].add(unit)
-    sorter = TopologicalSorter(importers)
-    sorter.prepare()
-    result = []
-    while sorter.is_active():
-        ready = sorter.get_ready()
-        result.append(sorted(ready))
-        sorter.done(*ready)
-    return result
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [found] = [
+        contract["layers"]
+        for contract in contracts
+        if contract["type"] == "layers" and contract.get("containers") == (container and [container])
+    ]
+    split = [sorted(re.findall(r"\w+", layer)) for layer in found]
+    if container:
+        modules = {path.parent.name for path in (ROOT / container).glob("*/__init__.py")}
+        modules |= {path.stem for path in (ROOT / container).glob("[!_]*.py")}
+        if left_out := modules - {name for layer in split for name in layer}:
+            raise ValueError(f"pyproject.toml: {', '.join(sorted(left_out))} of {container} in no layer")
+    return split
 
 
-def drawing(order: list[list[str]]) -> str:
-    """Layers as a Mermaid graph from top to bottom."""
-    boxes = [f'    layer{number}["{", ".join(layer)}"]' for number, layer in enumerate(order, 1)]
-    arrows = [f"    layer{number} --> layer{number + 1}" for number in range(1, len(order))]
-    return "\n".join(["```mermaid", "graph TD", *boxes, *arrows, "```"])
+def drawing(outer: Layers, inner: Layers) -> str:
+    """The packages from top to bottom as SVG, `inner` inside the box of INSIDE."""
+    parts, y = [], MARGIN
+    for layer in outer:
+        rows = inner if [*layer] == [INSIDE] else []
+        height = ROW + len(rows) * (ROW + GAP)
+        parts += _boxes(layer, MARGIN, WIDTH - MARGIN, y, height, "package")
+        for number, row in enumerate(rows, 1):
+            top = y + ROW + (number - 1) * (ROW + GAP)
+            parts.append(f'<text class="number" x="{2.5 * MARGIN}" y="{top + BASELINE}">{number}</text>')
+            parts += _boxes(row, 4 * MARGIN, WIDTH - 2 * MARGIN, top, ROW, "module")
+        y += height + GAP
+    height = y - GAP + MARGIN
+    boxes = "\n".join(parts)
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" \
+viewBox="0 0 {WIDTH} {height}">
+<style>
+  rect {{ stroke: #57606a; }} .page {{ fill: white; stroke: none; }}
+  .package {{ fill: #dbe9f9; }} .module {{ fill: #fdf6e3; }}
+  text {{ font: 14px sans-serif; fill: #1f2328; text-anchor: middle; }}
+  text.package {{ fill: #1f2328; font-weight: bold; }} text.module {{ fill: #1f2328; }}
+</style>
+<rect class="page" width="{WIDTH}" height="{height}"/>
+{boxes}
+</svg>
+"""
 
 
-def descriptions(order: list[list[str]], prefix: str) -> str:
-    """A Markdown table of units that have a docstring, by layer."""
+def _boxes(names: Sequence[str], left: float, right: float, y: float, height: float, kind: str) -> list[str]:
+    """Boxes of equal width side by side, with the names in their first ROW pixels."""
+    width = (right - left - GAP * (len(names) - 1)) / len(names)
+    parts = []
+    for at, name in enumerate(names):
+        x = left + at * (width + GAP)
+        parts += [
+            f'<rect class="{kind}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{height}" rx="5"/>',
+            f'<text class="{kind}" x="{x + width / 2:.1f}" y="{y + BASELINE}">{name}</text>',
+        ]
+    return parts
+
+
+def descriptions(inner: Layers) -> str:
+    """A Markdown table of the modules of INSIDE, by layer."""
     rows = ["| layer | module | what it is |", "|---|---|---|"]
-    for number, layer in enumerate(order, 1):
-        for unit in layer:
-            path = ROOT / prefix.replace(".", "/") / unit
+    for number, layer in enumerate(inner, 1):
+        for name in layer:
+            path = ROOT / INSIDE / name
             source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-            if source.exists():
-                name = f"{unit}/" if path.is_dir() else source.name
-                rows.append(f"| {number} | `{name}` | {first_sentence(source)} |")
+            shown = f"{name}/" if path.is_dir() else source.name
+            rows.append(f"| {number} | `{shown}` | {first_sentence(source)} |")
     return "\n".join(rows)
 
 
@@ -86,22 +107,19 @@ def first_sentence(path: Path) -> str:
 
 
 def rewritten(page: str) -> str:
-    """The page with its drawings made anew. Raises ValueError where a heading or its marker is missing."""
-    for heading, prefix in DEPTHS.items():
-        order = layers(imports(prefix))
-        text = drawing(order) + ("\n\n" + descriptions(order, prefix) if prefix else "")
-        place = re.compile(rf"(^## {re.escape(heading)}\n.*?{re.escape(MARK)}\n).*?(?=^## |\Z)", re.M | re.S)
-        match = place.search(page)
-        if match is None:
-            raise ValueError(f"{PAGE}: no heading {heading!r} with the marker {MARK} below it")
-        page = f"{page[: match.end(1)]}\n{text}\n\n{page[match.end() :]}"
-    return page.rstrip() + "\n"
+    """The page with what follows its marker made anew. Raises ValueError where the marker is missing."""
+    kept, mark, _ = page.partition(MARK)
+    if not mark:
+        raise ValueError(f"{PAGE}: no marker {MARK}")
+    return f"{kept}{mark}\n\n{descriptions(layers(INSIDE))}\n"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Rewrite the drawings in docs/architecture.md; -> 0."""
+    """Write docs/architecture.svg and the table in docs/architecture.md; -> 0."""
     command_parser("tools.architecture", __doc__).parse_args(argv)
-    PAGE.write_text(rewritten(PAGE.read_text()))
+    page = rewritten(PAGE.read_text())
+    PICTURE.write_text(drawing(layers(), layers(INSIDE)))
+    PAGE.write_text(page)
     return 0
 
 

@@ -113,7 +113,8 @@ def _init(address: str, **options: Any) -> None:
 
 def _runtime_env() -> dict[str, Any]:
     """The packages of this checkout, without anything that was made in it."""
-    kept = {"actloc_core", "benchmarks", "datasets", "evaluators", "reports", "pyproject.toml"}
+    packages = {"actloc_core", "benchmarks", "datasets", "evaluators", "reports"}
+    kept = {*packages, "actloc_version.py", "pyproject.toml"}
     return {
         "working_dir": str(CHECKOUT),
         "excludes": [f"/{path.name}" for path in sorted(CHECKOUT.iterdir()) if path.name not in kept],

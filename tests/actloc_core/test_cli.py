@@ -6,7 +6,6 @@ import sys
 import pytest
 
 import actloc_core
-import evaluators
 from actloc_core import cli
 from actloc_core.files import atomic_path
 
@@ -59,10 +58,6 @@ def test_version_says_what_a_report_of_a_fault_needs(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"actloc {actloc_core.__version__}, Python 3.")
     assert any(line.startswith("torch 2.") for line in lines)
-
-
-def test_both_packages_have_the_version_of_the_distribution():
-    assert actloc_core.__version__ == evaluators.__version__
 
 
 def test_the_package_has_the_detector_and_the_loader_and_imports_no_torch_for_them():

@@ -1,10 +1,15 @@
-"""The wheel: what it holds, and that the evaluators run from it with NumPy, SciPy and pyarrow alone."""
+"""The source distribution and the wheel: what they hold, and that they run where they are installed.
+
+The evaluators with NumPy, SciPy and pyarrow alone.
+"""
 
 import importlib
+import json
 import os
 import pkgutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -20,23 +25,36 @@ NEEDED = (numpy, pyarrow, scipy)
 GT = "a,0902,0,0,1,1,1,7\n"
 
 
+def build(kind, source, folder):
+    """What setuptools makes of a folder, "sdist" or "wheel", without the network."""
+    code = f"import setuptools.build_meta as b; print(b.build_{kind}({str(folder)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder / done.stdout.splitlines()[-1]
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The project's wheel, built from a copy of the tracked files without the network."""
-    folder = tmp_path_factory.mktemp("wheel")
+def sdist(tmp_path_factory):
+    """The project's source distribution, of a copy of the tracked files."""
+    folder = tmp_path_factory.mktemp("sdist")
     source = folder / "source"
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in listed.stdout.split("\0"):
         if name and (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    build = "import setuptools.build_meta as b; print(b.build_wheel('..'))"
-    done = subprocess.run(
-        [sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    [built] = folder.glob("*.whl")
-    return built
+    return build("sdist", source, folder)
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """The project's wheel, built from the source distribution, as installers do."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with tarfile.open(sdist) as content:
+        content.extractall(folder, filter="data")
+    return build("wheel", folder / sdist.name.removesuffix(".tar.gz"), folder)
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +79,23 @@ def isolated(folder, code, cwd):
     )
 
 
+def script(folder, cwd, name, *arguments):
+    """Run an installed console script; what the folder lacks, such as torch, is this Python's."""
+    return subprocess.run(
+        [sys.executable, str(folder / "bin" / name), *arguments],
+        cwd=cwd, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 def test_the_wheel_has_the_libraries_and_their_types(wheel):
     with zipfile.ZipFile(wheel) as content:
         names = content.namelist()
         [metadata] = [name for name in names if name.endswith("METADATA")]
         text = content.read(metadata).decode()
-    assert {"evaluators/py.typed", "actloc_core/py.typed", "actloc_core/backbones/mvit.py"} <= set(names)
+    assert wheel.name == f"actloc-{evaluators.__version__}-py3-none-any.whl"
+    assert {"actloc_version.py", "actloc_core/backbones/mvit.py"} <= set(names)
+    assert {"evaluators/py.typed", "actloc_core/py.typed"} <= set(names)
     shipped = ("README.md", "checkpoint.pt", "synthetic.mp4", "ground_truth.csv", "detections.csv")
     assert {f"actloc_core/shipped/{name}" for name in (*shipped, "classes.pbtxt")} <= set(names)
     assert not [
@@ -77,6 +105,17 @@ def test_the_wheel_has_the_libraries_and_their_types(wheel):
         line for line in text.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line
     ]
     assert always == [f"Requires-Dist: {what}" for what in ("numpy>=2.0", "pyarrow>=17", "scipy>=1.13")]
+
+
+@pytest.mark.slow
+def test_the_sdist_has_the_libraries_and_what_one_reads_first_and_no_tests(sdist):
+    with tarfile.open(sdist) as content:
+        files = [member.name.partition("/")[2] for member in content.getmembers() if member.isfile()]
+    top = {name for name in files if "/" not in name}
+    assert {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "pyproject.toml"} <= top
+    assert {name.split("/")[0] for name in files} - top == {"actloc_core", "evaluators", "actloc.egg-info"}
+    tracked = {str(path.relative_to(ROOT)) for path in (ROOT / "actloc_core" / "shipped").iterdir()}
+    assert tracked <= set(files)
 
 
 @pytest.mark.slow
@@ -99,12 +138,17 @@ def test_the_evaluators_run_with_their_three_dependencies_alone(light, tmp_path)
 
 @pytest.mark.slow
 def test_the_installed_script_is_the_command(light, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(light)}
-    done = subprocess.run(
-        [sys.executable, str(light / "bin" / "actloc-eval"), "--version"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = script(light, tmp_path, "actloc-eval", "--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"actloc {evaluators.__version__}\n", "")
+
+
+@pytest.mark.slow
+def test_the_installed_demo_runs_the_shipped_model_on_the_shipped_video(light, tmp_path):
+    done = script(light, tmp_path, "actloc-predict", "--demo", "--device", "cpu", "--quiet", "--out", "demo")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo" / "annotated.mp4").stat().st_size > 0
+    about = json.loads((tmp_path / "demo" / "detections.json").read_text())
+    assert Path(about["checkpoint"]).is_relative_to(light), "not the checkout's"
 
 
 def test_a_module_of_the_package_is_reached_by_its_name():

@@ -1,5 +1,6 @@
 """Ray clusters for real: several processes in a run, several machines, and one that is lost."""
 
+import ast
 import csv
 import json
 import os
@@ -112,6 +113,19 @@ def test_ray_that_starts_too_slowly_is_started_again_and_then_an_error(failures,
         with pytest.raises(ValueError, match=r"in three attempts: .*timed out during startup"):
             cluster._init(address="local")
     assert capsys.readouterr().err.count("retrying") == min(failures, 2)
+
+
+def test_machines_get_all_of_this_checkout_that_its_packages_import():
+    """At their import; `perf` are tests."""
+    left_out = {name.removeprefix("/") for name in cluster._runtime_env()["excludes"]}
+    sent = {path for path in CHECKOUT.iterdir() if path.name not in left_out}
+    imported = set()
+    for source in (source for path in sent for source in path.rglob("*.py") if "perf" not in source.parts):
+        for node in ast.parse(source.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    assert {"actloc_core", "actloc_version"} <= imported
+    assert {path.removesuffix(".py") for path in left_out} & imported == set()
 
 
 def sweep_on(how, root, folder, *, slow=False):
