@@ -868,8 +868,11 @@ class _Table:
         column, text = list(self.columns).index(name), self.data.to_pybytes().splitlines()
         for row in rows[:MOST_TOLD].tolist():
             line = self.begin + row if self.lines is None else int(self.lines[row])
-            field = text[row].decode("utf-8").split(",")[column]
-            self.wrong.add(line, column, name, *_described(field, advice))
+            fields = text[row].decode("utf-8").split(",")
+            if column < len(fields):
+                self.wrong.add(line, column, name, *_described(fields[column], advice))
+            else:  # an empty line, which Arrow reads as empty fields
+                self.wrong.add(line, 0, "", "the line is empty", "delete it")
         self.wrong.count += len(rows[MOST_TOLD:])
 
     def refuse(self) -> None:
@@ -897,8 +900,8 @@ class _Wrong:
     def add(self, line: int, column: int, name: str, found: str, advice: str) -> None:
         """Note what is wrong in a line, at a column, from 0, or with an empty name in all of it."""
         where = f"line {line}, column {column + 1} ({name})" if name else f"line {line}"
+        self.count += (line, column) not in self.noted
         self.noted[line, column] = f"{where}: {found}", advice
-        self.count += 1
 
     def refuse(self) -> None:
         """AvaFileError of the first MOST_TOLD, in the order of the file, if there are any."""

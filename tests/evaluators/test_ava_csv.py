@@ -789,3 +789,11 @@ def test_a_label_map_with_ids_or_names_in_two_places_is_told_whole(file):
         ", line 3: 'run' has the ids 1 and 3; give every class its own name, or one id to all of its rows",
         "line 4: id 2 stands for 'sit' and for 'lie'; give every class its own id",
     ]
+
+
+def test_an_empty_line_in_the_middle_is_one_error(file, parser):
+    assert refusal(read_exclusions, file(b"a,0902\n\nb,0903\n")).splitlines() == [
+        ", line 2: the line is empty; delete it"
+    ]
+    rows = b"a,0902,0.1,0.2,0.3,0.4,12,0.9\n"
+    assert refusal(read_detections, file(rows + b"\n" + rows)).startswith(", line 2: ")
