@@ -9,6 +9,7 @@ import ctypes
 import difflib
 import json
 import os
+import platform
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -564,7 +565,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="actloc-eval" if Path(sys.argv[0]).name == "actloc-eval" else "python -m evaluators",
         description="Frame-mAP, video-mAP and actor precision and recall of action detections.",
     )
-    parser.add_argument("--version", action="version", version=f"actloc {__version__}")
+    used = f"Python {platform.python_version()}, NumPy {np.__version__}"
+    parser.add_argument("--version", action="version", version=f"actloc {__version__}, {used}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
     csv = "AVA csv: video, second, x1, y1, x2, y2, action"
     pickle = "ACT's pickle, such as UCF101v2-GT.pkl"

@@ -315,11 +315,12 @@ def _panel(left: int, title: str, steps: pd.Series, values: pd.Series, *, from_z
     )
 
 
-def rivals(rows: pd.DataFrame, chance: float | None) -> Figure:
+def rivals(rows: pd.DataFrame, chance: float | None, *, small: bool) -> Figure:
     """Draw the mAP of methods as points with intervals, the highest on top.
 
     rows: label, map, low, high, in per cent, low and high NaN without an interval, and "ours", True of the
-    paper's method, which is marked. chance: mAP of ground-truth boxes with random classes.
+    paper's method, which is marked. chance: mAP of ground-truth boxes with random classes. small: of small
+    models on synthetic data, which the axis says.
     """
     rows = rows.sort_values("map").reset_index(drop=True)
     figure = Figure(figsize=(6.2, 0.34 * len(rows) + 0.9), layout="constrained")
@@ -337,7 +338,7 @@ def rivals(rows: pd.DataFrame, chance: float | None) -> Figure:
     axis.set_yticks(range(len(rows)), rows["label"])
     axis.set_ylim(-0.7, len(rows) - 0.3)
     axis.set_xlim(0, None)
-    axis.set_xlabel("frame-mAP at IoU 0.5, %")
+    axis.set_xlabel(f"frame-mAP at IoU 0.5, %{', small models on synthetic data' if small else ''}")
     axis.grid(axis="x")
     axis.set_axisbelow(True)
     return figure

@@ -77,7 +77,7 @@ def page(out: Path, scale: str, tables: Sequence[Table]) -> str:
     environment = Environment(autoescape=True, trim_blocks=True)
     template = environment.from_string(Path(__file__).with_name("page.html").read_text())
     with charts.style():
-        first = [*_rivals(sweep.runs)]
+        first = [*_rivals(sweep.runs, small=size_of(scale) != "paper")]
         figures = [*chart_figures(scale, sweep.runs, tables), *_own_figures(mine)]
         if best := best_single_stage(sweep.runs):
             figures += clip_figures(out, best)
@@ -158,7 +158,7 @@ RIVALS = ("2a/two_stage", *(f"2b/{row}" for row in TABLES["2b"]), "fig1/detr", "
 """Rows beside the paper's method on the first screen."""
 
 
-def _rivals(runs: Sequence[Run]) -> Iterator[HtmlFigure]:
+def _rivals(runs: Sequence[Run], *, small: bool) -> Iterator[HtmlFigure]:
     """The paper's method beside its rivals: mean mAP over the seeds, with the interval of the first one."""
     lines, chances = [], set()
     for row in RIVALS:
@@ -178,7 +178,7 @@ def _rivals(runs: Sequence[Run]) -> Iterator[HtmlFigure]:
             "The paper's method, 2(C+T), in blue, beside its rivals: mean over the seeds, with its 95 % "
             "interval over test videos and seeds. Chance: ground-truth boxes with random classes."
         )
-        picture = charts.svg(charts.rivals(pd.DataFrame(lines), chance), "rivals", caption)
+        picture = charts.svg(charts.rivals(pd.DataFrame(lines), chance, small=small), "rivals", caption)
         yield HtmlFigure("rivals", "fit", picture, caption)
 
 

@@ -139,7 +139,8 @@ def test_the_evaluators_run_with_their_three_dependencies_alone(light, tmp_path)
 @pytest.mark.slow
 def test_the_installed_script_is_the_command(light, tmp_path):
     done = script(light, tmp_path, "actloc-eval", "--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"actloc {evaluators.__version__}\n", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"actloc {evaluators.__version__}, Python 3.")
 
 
 @pytest.mark.slow
