@@ -151,16 +151,18 @@ def per_class_ap(
 def mAP_against_gflops(published: pd.DataFrame, ours: pd.DataFrame, *, scale: str) -> Figure:
     """Draw mAP against GFLOPs, with the Pareto front as a line.
 
-    Both frames have the columns label, gflops and map (per cent). published: the paper's numbers. ours: mAP
+    Both frames have the columns label, gflops and map (per cent), and one without points is not drawn.
+    published: the paper's numbers. ours: mAP
     at this scale, GFLOPs of the model of the paper's size.
     """
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    for axis, rows, title, colour in zip(
-        figure.subplots(1, 2),
-        (published, ours),
-        ("published (AVA 2.2)", f"ours, scale {scale}; GFLOPs of the paper's size"),
-        (OTHER, OURS),
-        strict=True,
+    panels = [
+        (published, "published (AVA 2.2)", OTHER),
+        (ours, f"ours, scale {scale}; GFLOPs of the paper's size", OURS),
+    ]
+    panels = [panel for panel in panels if len(panel[0].dropna())] or panels[:1]
+    figure = Figure(figsize=(5.5 * len(panels), 4.4), layout="constrained")
+    for axis, (rows, title, colour) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
     ):
         rows = rows.dropna().sort_values(["gflops", "map"], ascending=[True, False])
         axis.set(title=title, xlabel="GFLOPs (multiply-accumulates) of one clip", ylabel="frame-mAP, %")

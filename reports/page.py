@@ -85,38 +85,36 @@ def page(out: Path, scale: str, tables: Sequence[Table]) -> str:
     shown = [part for table in tables if table.has_results for part in parts(table)]
     common = _common_notes(shown)
     others = other_runs(out, {run.result.hash for run in (*sweep.runs, *mine)})
-    sections = [("summary", "Summary"), ("table-hypotheses", "Verdicts")]
-    if mine:
-        sections.append(("table-own", "Own data"))
+    known = [verdict for verdict in judged if verdict.seeds]
+    sections = [("summary", "Summary")]
+    sections += [("table-own", "Own data")] * bool(mine) + [("table-hypotheses", "Verdicts")] * bool(known)
     sections += [(f"table-{table.name}", _short(table.name)) for table in shown]
     sections += [("figures", "Diagnostics"), ("runs", "Runs")]
     if sweep.unfinished:
         sections.append(("unfinished", "Without a result"))
-    known = [verdict for verdict in judged if verdict.seeds]
     note = hypotheses.NOTE
     if len(known) < len(judged):
         note += f" {len(judged) - len(known)} claims whose rows were not run are not shown."
-    claims = _text_table(
-        "hypotheses", hypotheses.TITLE, hypotheses.text_rows(known or judged), hypotheses.TEXT, note
-    )
-    sanity = _text_table(
-        "sanity", SANITY_TITLE, sanity_rows(scale, out / "runs"), ("method", "row"), SANITY_NOTE
-    )
+    opening, tested = [], []
+    if mine:
+        opening.append(_text_table("own", own.TITLE, own.text_rows(mine), own.TEXT, own.NOTE))
+    if known:
+        lines = hypotheses.text_rows(known)
+        opening.append(_text_table("hypotheses", hypotheses.TITLE, lines, hypotheses.TEXT, note))
+    if sweep.runs:
+        lines = sanity_rows(scale, out / "runs")
+        tested.append(_text_table("sanity", SANITY_TITLE, lines, ("method", "row"), SANITY_NOTE))
     return template.render(
         title=TITLE,
         sections=sections,
-        summary=_summary(sweep, scale, judged),
+        summary=[*_summary(sweep, scale, judged), *_own_summary(mine)],
         first=first,
         warning=TINY_WARNING if size_of(scale) == "tiny" and sweep.runs else "",
         small=size_of(scale) != "paper",
         problems=list(dict.fromkeys([*sweep.problems, *unread])),
-        claims=claims,
+        opening=opening,
         common=common,
-        tables=[
-            *([_text_table("own", own.TITLE, own.text_rows(mine), own.TEXT, own.NOTE)] if mine else []),
-            *(_table(part, common) for part in shown),
-            sanity,
-        ],
+        tables=[*(_table(part, common) for part in shown), *tested],
         absent=[_short(table.name) for table in tables if not table.has_results],
         figures=figures,
         runs=runs,
@@ -135,6 +133,8 @@ def _short(name: str) -> str:
 
 def _summary(sweep: Sweep, scale: str, judged: Sequence[hypotheses.Verdict]) -> list[str]:
     """What was run, what came of the claims, and what has no result, a sentence each."""
+    if not sweep.runs and not sweep.unfinished:
+        return [f"No row of the paper's tables was run at scale {scale}."]
     seeds = {run.experiment.seed for run in sweep.runs}
     methods = {label(run.names[0].partition(" seed ")[0]) for run in sweep.runs}
     data = sorted({run.result.origin.get("data") or "" for run in sweep.runs})
@@ -152,6 +152,16 @@ def _summary(sweep: Sweep, scale: str, judged: Sequence[hypotheses.Verdict]) -> 
     else:
         sentences.append("No training has failed.")
     return sentences
+
+
+def _own_summary(mine: Sequence[Run]) -> list[str]:
+    """A sentence on each data set of one's own: its last run."""
+    last = {run.experiment.own: run for run in mine}
+    return [
+        f"Your own data, {name}: {_percent(run.result.mAP)} mAP in the last run, where ground-truth boxes "
+        f"with random classes have {_percent(run.result.mAP_random_classes)}."
+        for name, run in last.items()
+    ]
 
 
 RIVALS = ("2a/two_stage", *(f"2b/{row}" for row in TABLES["2b"]), "fig1/detr", "3/hiera_l")
@@ -357,6 +367,8 @@ def chart_figures(scale: str, runs: Sequence[Run], tables: Sequence[Table]) -> I
             "The paper's Fig. 4: AP of each class, the most frequent first, with its number of ground-truth "
             f"boxes. {_improved(*aps)} In the paper, on AVA, 44 of 60 do, drive by 23.1 and turn by 12.8.",
         )
+    if not runs:
+        return
     theirs, mine = _gflops_and_mAP(tables)
     caption = (
         "Frame-mAP against GFLOPs, with the Pareto front as a line. GFLOPs of published two-stage methods "

@@ -3,18 +3,18 @@ from dataclasses import asdict
 
 import pytest
 
-from benchmarks.experiments import rows_at
+from benchmarks.experiments import Experiment, rows_at
 from benchmarks.score.results import Result
 
 
 @pytest.fixture(scope="session")
 def store():
-    """store(runs, row, ...): write a row's result.json, as a run does."""
+    """store(runs, row, ...): write the result.json of a row, or of an Experiment, as a run does."""
     return _store
 
 
 def _store(runs, row, *, scale="tiny", seed=0, **numbers):
-    exp = rows_at(scale, seed=seed)[row]
+    exp = row if isinstance(row, Experiment) else rows_at(scale, seed=seed)[row]
     values = {
         "experiment": asdict(exp), "hash": exp.hash, "training": "t", "split": "test", "protocol": "standard",
         "mAP": 0.5, "mAP_curve_theta": 0.5, "mAP_untrained": 0.01, "mAP_random_classes": 0.25,

@@ -4,17 +4,18 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.experiments import TABLES, rows_at
+from benchmarks.own import own_experiment
 from benchmarks.score.analysis import THETAS, Analysis
 from benchmarks.score.resampled import METRICS
 from benchmarks.train.gflops import Count
 from reports import __main__ as command
-from reports import counts, page, runs, tables
+from reports import counts, own, page, runs, tables
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = '<img src=x onerror="alert(1)">&amp;'
@@ -154,7 +155,8 @@ def test_unreadable_results_and_unfinished_trainings_are_listed(out, tmp_path, w
 
 def test_a_page_without_results(tmp_path):
     html = render(tmp_path)
-    assert "0 runs of 0 methods at scale tiny" in html
+    assert "No row of the paper&#39;s tables was run at scale tiny." in html
+    assert "<figure" not in html, "no empty panels"
     assert "No run has a result." in html
 
 
@@ -309,3 +311,26 @@ def test_counts_are_kept_as_long_as_the_code_is_the_same(tmp_path, monkeypatch):
     (tmp_path / "counts.json").write_text("half")
     counts.kept_counts(tmp_path)("2b/two_c_t")
     assert len(asked) == 4
+
+
+def test_own_data_stand_first_where_nothing_else_was_run(store, tmp_path, without_charts):
+    exp = own_experiment("ava", "shop", "tiny", None)
+    store(tmp_path / "runs", exp, mAP=0.4)
+    html = render(tmp_path)
+    assert "Your own data, shop: 40.0 mAP in the last run, where ground-truth boxes with" in html
+    assert html.index('id="table-own"') < html.index('id="tables"')
+    assert 'id="table-hypotheses"' not in html
+    assert "nox -s train -- --data FOLDER --name shop --fresh" in html
+
+
+def test_the_table_of_own_data_has_a_line_for_an_experiment_and_its_seeds(store, tmp_path, capsys):
+    for seed, mAP in ((0, 0.4), (1, 0.5)):
+        store(tmp_path / "runs", replace(own_experiment("ava", "shop", "tiny", None), seed=seed), mAP=mAP)
+    store(tmp_path / "runs", own_experiment("ava", "street", "tiny", "tiny"), mAP=0.7)
+    found, problems = own.own_runs(tmp_path)
+    shop, street = own.text_rows(found)
+    assert (shop["data"], shop["seeds"], shop["mAP"]) == ("shop", "2", "45.0 ± 7.1")
+    assert (shop["initialised from"], street["initialised from"]) == ("random weights", "tiny")
+    assert (street["chance"], problems) == ("25.0", [])
+    assert command.main(["own", "--out", str(tmp_path / "nowhere")]) == 2
+    assert "no run on own data" in capsys.readouterr().err
