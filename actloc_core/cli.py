@@ -27,7 +27,8 @@ def exit_code(command: Callable[[], int], *, interrupted: str = "interrupted") -
         try:
             return command()
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by >&-
+                sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's last flush complains
         return UNREAD

@@ -83,7 +83,8 @@ def form_of(folder: Path) -> str:
     Raises FileNotFoundError where it has none's, ValueError where it has several.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"--data {folder}: no such folder")
+        what = "is a file; give the folder that it is in" if folder.exists() else "no such folder"
+        raise FileNotFoundError(f"--data {folder}: {what}")
     csvs = [name.csv for name in ava_files("train")]
     forms = {
         "ava": any((folder / part / csv).is_file() for part in ("annotations", ".") for csv in csvs),

@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(_parser().parse_args(arguments))
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by >&-
+                sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's last flush complains
         return 128 + signal.SIGPIPE
