@@ -325,7 +325,7 @@ def rivals(rows: pd.DataFrame, chance: float | None, *, small: bool) -> Figure:
     models on synthetic data, which the axis says.
     """
     rows = rows.sort_values("map").reset_index(drop=True)
-    figure = Figure(figsize=(6.2, 0.34 * len(rows) + 0.9), layout="constrained")
+    figure = Figure(figsize=(5.2, 0.34 * len(rows) + 0.9), layout="constrained")
     axis = figure.subplots()
     beside: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 7}
     for place, (_, row) in enumerate(rows.iterrows()):
@@ -340,7 +340,7 @@ def rivals(rows: pd.DataFrame, chance: float | None, *, small: bool) -> Figure:
     axis.set_yticks(range(len(rows)), rows["label"])
     axis.set_ylim(-0.7, len(rows) - 0.3)
     axis.set_xlim(0, None)
-    axis.set_xlabel(f"frame-mAP at IoU 0.5, %{', small models on synthetic data' if small else ''}")
+    axis.set_xlabel(f"frame-mAP, %{'; small models, synthetic data' if small else ''}")
     axis.grid(axis="x")
     axis.set_axisbelow(True)
     return figure

@@ -179,7 +179,10 @@ def _rivals(runs: Sequence[Run], *, small: bool) -> Iterator[HtmlFigure]:
         low, high = _interval_of_seeds(of_row)
         mean = 100 * sum(run.result.mAP for run in of_row) / len(of_row)
         seeds = f" ({len(of_row)} seeds)" if len(of_row) > 1 else ""
-        name = {"label": label(row) + seeds, "map": mean, "low": low, "high": high}
+        method = label(row).replace(
+            "Encoder-decoder with learned queries (Fig. 1b)", "Encoder-decoder (Fig. 1b)"
+        )
+        name = {"label": method + seeds, "map": mean, "low": low, "high": high}
         lines.append(name | {"ours": row == "2b/two_c_t"})
         chances.add(round(100 * first.result.mAP_random_classes, 1))
     if len(lines) > 1:
