@@ -59,7 +59,7 @@ def test_standard_output_is_for_one_file():
         pass
 
 
-@pytest.mark.takes_long("a process that imports torch")
+@pytest.mark.slow
 def test_a_command_whose_output_nobody_reads_ends_quietly():
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.flops", "--instant"],
