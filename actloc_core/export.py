@@ -448,6 +448,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--video", type=Path,
         help="compare on clips of this video, too (with --half and --int8 by default the shipped one)",
     )  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     return cli.exit_code(lambda: run_export(parser.parse_args(argv)))
 
 
@@ -464,7 +465,7 @@ def run_export(args: argparse.Namespace) -> int:
         opset=args.opset,
         batch=args.batch,
         clips=None if video is None else clips_of(video, trained),
-        on_step=lambda step: print(f"{step} ...", file=sys.stderr, flush=True),
+        on_step=lambda step: None if args.quiet else print(f"{step} ...", file=sys.stderr, flush=True),
     )
     print(f"{'':14}{'latency':>12}{f'batch of {args.batch}':>18}{'differs by':>12}")
     for speed in speeds:

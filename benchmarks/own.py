@@ -144,7 +144,7 @@ def own_experiment(dataset: str, name: str, scale: str, weights: str | None) -> 
 
 
 def with_enough_steps(exp: Experiment, clips: int) -> Experiment:
-    """The same with as many epochs as STEPS steps take on so many training clips, MOST_EPOCHS at most."""
+    """The same with as many epochs as STEPS steps take on this number of clips, MOST_EPOCHS at most."""
     if not clips:
         return exp
     epochs = round(min(MOST_EPOCHS, max(exp.epochs, STEPS * exp.batch / clips)), 2)

@@ -515,7 +515,7 @@ def _count(data: Any, byte: bytes) -> int:
 
 
 def _blocks(data: Any, shared: int = 0) -> Iterator[NDArray[np.uint8]]:
-    """The bytes of a buffer in blocks, each with so many bytes of the next."""
+    """The bytes of a buffer in blocks, each with this number of bytes of the next."""
     view = _bytes_of(data)
     for begin in range(0, len(view), _BLOCK):
         yield view[begin : begin + _BLOCK + shared]

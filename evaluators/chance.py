@@ -49,7 +49,7 @@ def _numbered(keys: Ints, box: Floats) -> NDArray[np.uint64]:
 
 
 def random_ap(positives: int, number: int) -> float:
-    """The mean precision at the positives of a ranking, averaged over all rankings of so many.
+    """The mean precision at the positives of a ranking, averaged over all rankings of that number.
 
     At rank k precision is (1 + the positives among the other k - 1) / k where there is a positive, and of the
     other k - 1 ranks each has one with probability (positives - 1) / (number - 1).
