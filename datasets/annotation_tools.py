@@ -16,6 +16,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +27,7 @@ from xml.etree import ElementTree
 from PIL import Image
 
 from evaluators.act_pickle import read_act
-from evaluators.files import DataFileError, open_data
+from evaluators.files import DataFileError, Invalid, Problems, open_data
 
 PERSON = {"person", "people", "human", "actor", "pedestrian"}
 """Labels that say who is in a box, not what is done; the actions are then its attributes."""
@@ -42,6 +43,10 @@ ROBOFLOW = re.compile(r"_(?:jpe?g|png)\.rf\.[0-9a-f]+$", re.IGNORECASE)
 
 class ToolFileError(DataFileError):
     """A file that cannot be read as the tool's. The message names file and place."""
+
+
+class OptionNeeded(ToolFileError):
+    """Something that an option has to tell, of all of the file and not of one place in it."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,9 @@ class Timing:
             raise ToolFileError(f"image {name!r}: its name does not end in the number of a second or frame")
         video = match["video"].rpartition("/")[2] if self.video is None else self.video
         if not video:
-            raise ToolFileError(f"image {name!r}: its name tells no video; give it with --video NAME")
+            raise OptionNeeded(f"image {name!r}: its name tells no video; give it with --video NAME")
         if self.seen.setdefault(video, match["video"]) != match["video"]:
-            raise ToolFileError(
+            raise OptionNeeded(
                 f"images of {self.seen[video]!r} and of {match['video']!r} would both be video {video!r}; "
                 "begin their names with their video's, and give --video for one video at a time"
             )
@@ -79,16 +84,16 @@ class Timing:
             return video, float(match["number"]) - self.start_second
         number = int(float(match["number"]))
         if number < self.first_frame:
-            raise ToolFileError(
+            raise OptionNeeded(
                 f"image {name!r} has number {number}, and the first has {self.first_frame}: give "
                 "--first-frame 0"
             )
         return video, (number - self.first_frame) / self.fps
 
     def of_frame(self, number: int) -> float:
-        """The time of a frame of a video, counted from 0. Raises ToolFileError without a frame rate."""
+        """The time of a frame of a video, counted from 0. Raises OptionNeeded without a frame rate."""
         if self.fps is None:
-            raise ToolFileError("it counts frames of a video: give the video's frame rate with --fps")
+            raise OptionNeeded("it counts frames of a video: give the video's frame rate with --fps")
         return number / self.fps
 
 
@@ -121,6 +126,20 @@ class ToolFile:
     """Why something is no box here -> how often."""
     splits: dict[str, frozenset[str]] = field(default_factory=dict)
     """Names of splits, where the file has some -> their videos."""
+    problems: Problems = field(default_factory=Problems)
+    """What is wrong in it, for one error that tells all."""
+
+    @contextmanager
+    def noting(self, where: str) -> Iterator[None]:
+        """In the context: what is wrong in an entry, such as annotations[3], ends the block and is noted."""
+        try:
+            yield
+        except OptionNeeded:
+            raise
+        except ToolFileError as error:
+            self.problems.add(Invalid(f"{where}: {error}"))
+        except MALFORMED as error:
+            self.problems.add(Invalid(f"{where}: {_malformed(error)}"))
 
     def leave_out(self, why: str, video: str, time: float) -> None:
         """Count something that is no box, and remember that it was there."""
@@ -163,14 +182,22 @@ def read_tool_file(tool: str, path: Path, timing: Timing, attribute: str | None 
     open_data(path, ToolFileError).close()  # which names what is plainly something else
     try:
         read = READERS[tool](path, timing, attribute)
+        read.problems.refuse()
         if attribute is not None and read.boxes and not any(box.actions for box in read.boxes):
             raise ToolFileError(f"no box has an attribute {attribute!r} with a value")
         return read
-    except ToolFileError as error:
+    except (ToolFileError, Invalid) as error:
         raise ToolFileError(f"{path}: {error}") from None
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ToolFileError(f"{path}: not as {tool} writes it ({what})") from error
+    except MALFORMED as error:
+        raise ToolFileError(f"{path}: not as {tool} writes it ({_malformed(error)})") from error
+
+
+MALFORMED = (KeyError, IndexError, TypeError, AttributeError, ValueError)
+"""What reading a file of another shape raises."""
+
+
+def _malformed(error: Exception) -> str:
+    return f"field {error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _json(path: Path, kind: type = dict) -> Any:
@@ -231,22 +258,24 @@ def read_via(path: Path, timing: Timing, attribute: str | None) -> ToolFile:
         return timing.of_image(name)
 
     for view, names in views.items():
-        if all(int(files[name].get("type", 2)) == 2 for name in names):
-            read.keyframes.add(place(view, []))
-    for one in content["metadata"].values():
-        if not one.get("xy"):  # a stretch of time
-            continue
-        video, time = place(str(one["vid"]), one.get("z", []))
-        if one["xy"][0] != 2:
-            read.leave_out("of another shape than a rectangle", video, time)
-            continue
-        values = {}
-        for key, value in one.get("av", {}).items():
-            name, named = options.get(key, (key, {}))
-            values[name] = [named.get(part, part) for part in str(value).split(",")]
-        actions = chosen_actions(None, values, attribute)
-        size = _size_beside(path, files[views[str(one["vid"])][0]]["fname"])
-        read.add(Box(video, time, _four(one["xy"][1:5]), size, actions))
+        with read.noting(f"view {view}"):
+            if all(int(files[name].get("type", 2)) == 2 for name in names):
+                read.keyframes.add(place(view, []))
+    for key, one in content["metadata"].items():
+        with read.noting(f"metadata {key}"):
+            if not one.get("xy"):  # a stretch of time
+                continue
+            video, time = place(str(one["vid"]), one.get("z", []))
+            if one["xy"][0] != 2:
+                read.leave_out("of another shape than a rectangle", video, time)
+                continue
+            values = {}
+            for number, value in one.get("av", {}).items():
+                name, named = options.get(number, (number, {}))
+                values[name] = [named.get(part, part) for part in str(value).split(",")]
+            actions = chosen_actions(None, values, attribute)
+            size = _size_beside(path, files[views[str(one["vid"])][0]]["fname"])
+            read.add(Box(video, time, _four(one["xy"][1:5]), size, actions))
     return read
 
 
@@ -271,24 +300,32 @@ def _read_via_2(path: Path, content: Any, timing: Timing, attribute: str | None)
     images = content.get("_via_img_metadata", content)
     described = content.get("_via_attributes", {}).get("region", {})
     read = ToolFile()
-    for image in images.values():
-        video, time = timing.of_image(image["filename"])
-        size = _size_beside(path, image["filename"])
-        read.keyframes.add((video, time))
-        regions = image["regions"]
-        for region in regions.values() if isinstance(regions, Mapping) else regions:
-            shape = region["shape_attributes"]
-            if shape["name"] != "rect":
-                read.leave_out("of another shape than a rectangle", video, time)
-                continue
-            values = {}
-            for name, value in region["region_attributes"].items():
-                named = described.get(name, {}).get("options", {})
-                chosen = [o for o, on in value.items() if on] if isinstance(value, Mapping) else [value]
-                values[name] = [str(named.get(option) or option) for option in chosen]
-            xywh = _four(shape[side] for side in ("x", "y", "width", "height"))
-            read.add(Box(video, time, xywh, size, chosen_actions(None, values, attribute)))
+    for key, image in images.items():
+        with read.noting(f"image {key!r}"):
+            video, time = timing.of_image(image["filename"])
+            size = _size_beside(path, image["filename"])
+            read.keyframes.add((video, time))
+            regions = image["regions"]
+            listed = regions.items() if isinstance(regions, Mapping) else enumerate(regions)
+            for number, region in listed:
+                with read.noting(f"image {key!r}, region {number}"):
+                    shape = region["shape_attributes"]
+                    if shape["name"] != "rect":
+                        read.leave_out("of another shape than a rectangle", video, time)
+                        continue
+                    values = {
+                        name: _via_options(value, described.get(name, {}).get("options", {}))
+                        for name, value in region["region_attributes"].items()
+                    }
+                    xywh = _four(shape[side] for side in ("x", "y", "width", "height"))
+                    read.add(Box(video, time, xywh, size, chosen_actions(None, values, attribute)))
     return read
+
+
+def _via_options(value: Any, named: Mapping[str, Any]) -> list[str]:
+    """The chosen options of an attribute by their descriptions, or its text."""
+    chosen = [o for o, on in value.items() if on] if isinstance(value, Mapping) else [value]
+    return [str(named.get(option) or option) for option in chosen]
 
 
 # --- CVAT ----------------------------------------------------------------------------------------
@@ -312,46 +349,53 @@ def read_cvat(path: Path, timing: Timing, attribute: str | None) -> ToolFile:
     else:
         named = timing
     for image in root.iter("image"):
-        # Frames of a video are named by number alone: the task's source is the video then.
-        of = named if re.fullmatch(r"(?:frame|img|image)?_?\d+\.\w+", image.attrib["name"]) else timing
-        video, time = of.of_image(image.attrib["name"])
-        read.keyframes.add((video, time))
-        size = float(image.attrib["width"]), float(image.attrib["height"])
-        for shape in image:
-            if shape.tag != "box":
-                read.leave_out("of another shape than a rectangle", video, time)
-            elif float(shape.attrib.get("rotation", 0)):
-                read.leave_out("rotated", video, time)
-            else:
-                read.add(_cvat_box(shape, shape.attrib["label"], video, time, size, None, attribute))
+        where = f"image {image.get('id', '')}"
+        with read.noting(where):
+            # Frames of a video are named by number alone: the task's source is the video then.
+            of = named if re.fullmatch(r"(?:frame|img|image)?_?\d+\.\w+", image.attrib["name"]) else timing
+            place = of.of_image(image.attrib["name"])
+            read.keyframes.add(place)
+            size = float(image.attrib["width"]), float(image.attrib["height"])
+            for number, shape in enumerate(image):
+                with read.noting(f"{where}, shape {number}"):
+                    _add_cvat(read, shape, place, size, shape.get("label"), None, attribute)
     tasks = {task.findtext("id") or "": task for task in root.iter("task")} or {"": root}
     for track in root.iter("track"):
-        if len(tasks) > 1 and track.attrib.get("task_id") not in tasks:
-            raise ToolFileError(
-                "it holds several tasks and does not tell of which a track is: export one task"
-            )
-        task = tasks[track.attrib["task_id"]] if len(tasks) > 1 else next(iter(tasks.values()))
-        original = task.find(".//original_size")
-        if original is None:
-            raise ToolFileError("meta has no original_size: export it as CVAT for video 1.1")
-        size = float(original.findtext("width") or 0), float(original.findtext("height") or 0)
-        source = task.findtext(".//source") or root.findtext("meta//source") or task.findtext("name") or ""
-        video = timing.video or Path(source).stem
-        if not video:
-            raise ToolFileError("meta names no source; give the video's name with --video NAME")
-        for shape in track:
-            if shape.attrib.get("outside") == "1" or "frame" not in shape.attrib:
-                continue
-            time = timing.of_frame(int(shape.attrib["frame"]))
-            if shape.tag != "box":
-                read.leave_out("of another shape than a rectangle", video, time)
-            elif float(shape.attrib.get("rotation", 0)):
-                read.leave_out("rotated", video, time)
-            else:
-                track_id = f"{track.attrib.get('task_id', '')}/{track.attrib['id']}"
-                label = track.attrib["label"]
-                read.add(_cvat_box(shape, label, video, time, size, track_id, attribute))
+        with read.noting(f"track {track.get('id', '')}"):
+            if len(tasks) > 1 and track.get("task_id") not in tasks:
+                raise ToolFileError(
+                    "it holds several tasks and does not tell of which a track is: export one task"
+                )
+            task = tasks[track.attrib["task_id"]] if len(tasks) > 1 else next(iter(tasks.values()))
+            _add_cvat_track(read, root, task, track, timing, attribute)
     return read
+
+
+def _add_cvat_track(
+    read: ToolFile,
+    root: ElementTree.Element,
+    task: ElementTree.Element,
+    track: ElementTree.Element,
+    timing: Timing,
+    attribute: str | None,
+) -> None:
+    """Add a track of "CVAT for video 1.1", which belongs to this task."""
+    original = task.find(".//original_size")
+    if original is None:
+        raise ToolFileError("meta has no original_size: export it as CVAT for video 1.1")
+    size = float(original.findtext("width") or 0), float(original.findtext("height") or 0)
+    source = task.findtext(".//source") or root.findtext("meta//source") or task.findtext("name") or ""
+    video = timing.video or Path(source).stem
+    if not video:
+        raise OptionNeeded("meta names no source; give the video's name with --video NAME")
+    number = track.attrib["id"]
+    for shape in track:
+        if shape.get("outside") == "1" or "frame" not in shape.attrib:
+            continue
+        with read.noting(f"track {number}, frame {shape.attrib['frame']}"):
+            place = video, timing.of_frame(int(shape.attrib["frame"]))
+            of_task = f"{track.get('task_id', '')}/{number}"
+            _add_cvat(read, shape, place, size, track.attrib["label"], of_task, attribute)
 
 
 def _cvat_xml(path: Path) -> bytes:
@@ -366,18 +410,26 @@ def _cvat_xml(path: Path) -> bytes:
         return content.read("annotations.xml")
 
 
-def _cvat_box(
-    box: ElementTree.Element,
-    label: str,
-    video: str,
-    time: float,
+def _add_cvat(
+    read: ToolFile,
+    shape: ElementTree.Element,
+    place: tuple[str, float],
     size: tuple[float, float],
+    label: str | None,
     track: str | None,
     attribute: str | None,
-) -> Box:
-    x1, y1, x2, y2 = (float(box.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
-    values = {one.attrib["name"]: one.text or "" for one in box.iter("attribute")}
-    return Box(video, time, (x1, y1, x2 - x1, y2 - y1), size, chosen_actions(label, values, attribute), track)
+) -> None:
+    """Add a shape at a place, if it is a box. KeyError, ValueError: a side is missing or no number."""
+    if shape.tag != "box":
+        return read.leave_out("of another shape than a rectangle", *place)
+    if float(shape.get("rotation", 0)):
+        return read.leave_out("rotated", *place)
+    if label is None:
+        raise KeyError("label")
+    x1, y1, x2, y2 = (float(shape.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
+    values = {one.attrib["name"]: one.text or "" for one in shape.iter("attribute")}
+    actions = chosen_actions(label, values, attribute)
+    read.add(Box(*place, (x1, y1, x2 - x1, y2 - y1), size, actions, track))
 
 
 # --- COCO ----------------------------------------------------------------------------------------
@@ -389,30 +441,44 @@ def read_coco(path: Path, timing: Timing, attribute: str | None) -> ToolFile:
     Raises ToolFileError.
     """
     content = _json(path)
-    names = {one["id"]: str(one["name"]) for one in content["categories"]}
     read = ToolFile()
-    images = {}
-    for image in content["images"]:
-        place = timing.of_image(image["file_name"])
-        sides = image.get("width"), image.get("height")
-        images[image["id"]] = place, None if None in sides else (float(sides[0]), float(sides[1]))
-        read.keyframes.add(place)
-    for one in content["annotations"]:
-        (video, time), size = images[one["image_id"]]
-        if one.get("iscrowd"):
-            read.leave_out("of a crowd", video, time)
-            continue
-        if one["category_id"] not in names:
-            raise ToolFileError(
-                f"an annotation has category {one['category_id']}, which categories do not list"
-            )
-        attributes = dict(one.get("attributes") or {})
-        track = one.get("track_id", attributes.pop("track_id", None))
-        values = {n: v for n, v in attributes.items() if n not in ("occluded", "rotation", "keyframe")}
-        actions = chosen_actions(names[one["category_id"]], values, attribute)
-        identity = None if track is None else str(track)
-        read.add(Box(video, time, _four(one["bbox"]), size, actions, identity))
+    names: dict[Any, str] = {}
+    for i, one in enumerate(content["categories"]):
+        with read.noting(f"categories[{i}]"):
+            names[one["id"]] = str(one["name"])
+    images: dict[Any, tuple[tuple[str, float], tuple[float, float] | None]] = {}
+    for i, image in enumerate(content["images"]):
+        with read.noting(f"images[{i}]"):
+            place = timing.of_image(image["file_name"])
+            sides = image.get("width"), image.get("height")
+            images[image["id"]] = place, None if None in sides else (float(sides[0]), float(sides[1]))
+            read.keyframes.add(place)
+    read.problems.refuse()  # before annotations that refer to what could not be read
+    for i, one in enumerate(content["annotations"]):
+        with read.noting(f"annotations[{i}]"):
+            _add_coco(read, one, images, names, attribute)
     return read
+
+
+def _add_coco(
+    read: ToolFile,
+    one: Mapping[str, Any],
+    images: Mapping[Any, tuple[tuple[str, float], tuple[float, float] | None]],
+    names: Mapping[Any, str],
+    attribute: str | None,
+) -> None:
+    """Add an annotation. images: id -> place and size. names: id -> category."""
+    for key, known, listed in (("image_id", images, "images"), ("category_id", names, "categories")):
+        if one[key] not in known:
+            raise ToolFileError(f"it has {key} {one[key]!r:.40}, which {listed} do not list")
+    place, size = images[one["image_id"]]
+    if one.get("iscrowd"):
+        return read.leave_out("of a crowd", *place)
+    attributes = dict(one.get("attributes") or {})
+    track = one.get("track_id", attributes.pop("track_id", None))
+    values = {n: v for n, v in attributes.items() if n not in ("occluded", "rotation", "keyframe")}
+    actions = chosen_actions(names[one["category_id"]], values, attribute)
+    read.add(Box(*place, _four(one["bbox"]), size, actions, None if track is None else str(track)))
 
 
 # --- Label Studio --------------------------------------------------------------------------------
@@ -425,22 +491,32 @@ def read_labelstudio(path: Path, timing: Timing, attribute: str | None) -> ToolF
     count from 1, boxes between two of a sequence lie on the line between them. Raises ToolFileError.
     """
     read = ToolFile()
-    for task in _json(path, list):
-        if "annotations" not in task:
-            raise ToolFileError("tasks have no annotations: export JSON, not JSON-MIN")
-        done = [one["result"] for one in task["annotations"] if not one.get("was_cancelled")]
-        if not done:  # nobody looked at it, or it was skipped
-            continue
-        results = [one for one in done[0] if "value" in one]  # not relations
-        name = _labelled_file(task["data"])
-        chosen: dict[str, list[str]] = {}
-        for one in results:
-            if "choices" in one["value"] and "id" in one:
-                chosen.setdefault(one["id"], []).extend(map(str, one["value"]["choices"]))
-        is_video = any(one["type"] == "videorectangle" for one in results) or "video" in task["data"]
-        if not is_video:
-            read.keyframes.add(timing.of_image(name))
-        for one in results:
+    for i, task in enumerate(_json(path, list)):
+        where = f"task {str(task['id'])[:40] if isinstance(task, dict) and 'id' in task else f'[{i}]'}"
+        with read.noting(where):
+            if "annotations" not in task:
+                raise ToolFileError("it has no annotations: export JSON, not JSON-MIN")
+            done = [one["result"] for one in task["annotations"] if not one.get("was_cancelled")]
+            if done:  # somebody looked at it, and did not skip it
+                results = [one for one in done[0] if "value" in one]  # not relations
+                _add_labelstudio(read, task["data"], results, timing, where)
+    return read
+
+
+def _add_labelstudio(
+    read: ToolFile, data: Mapping[str, Any], results: list[Mapping[str, Any]], timing: Timing, where: str
+) -> None:
+    """Add the results of a task."""
+    name = _labelled_file(data)
+    chosen: dict[str, list[str]] = {}
+    for one in results:
+        if "choices" in one["value"] and "id" in one:
+            chosen.setdefault(one["id"], []).extend(map(str, one["value"]["choices"]))
+    is_video = any(one["type"] == "videorectangle" for one in results) or "video" in data
+    if not is_video:
+        read.keyframes.add(timing.of_image(name))
+    for one in results:
+        with read.noting(f"{where}, result {one.get('id', '')}"):
             value = one["value"]
             labels = value.get("rectanglelabels") or value.get("labels") or []
             labels = [*labels, *chosen.get(one.get("id", ""), [])]
@@ -456,7 +532,6 @@ def read_labelstudio(path: Path, timing: Timing, attribute: str | None) -> ToolF
                 read.add(Box(*timing.of_image(name), _fractions(value), (1.0, 1.0), actions))
             elif "points" in value or "x" in value:
                 read.leave_out("of another shape than a rectangle", *timing.of_image(name))
-    return read
 
 
 def _labelled_file(data: Mapping[str, Any]) -> str:

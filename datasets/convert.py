@@ -17,6 +17,7 @@ from datasets.ava import file_names
 from datasets.description import FILE, read_description
 from datasets.split import video_file
 from evaluators.ava_csv import read_label_map
+from evaluators.files import Invalid, Problems
 
 USUAL_FPS = 30.0
 """Of a file that tells times and not frames: how near to a whole second a time must be is half a frame."""
@@ -81,7 +82,7 @@ def convert(
         for number, name in classes.items()
         if name in person.actions
     ]
-    _write(out, rows + [f"{_name(video)},{second:04d}" for video, second in sorted(empty)])
+    _write(out, rows + [f"{video},{second:04d}" for video, second in sorted(empty)])
     _write(label_map, [_item(name, number) for number, name in classes.items()])
     if described is None:
         _write(root / FILE, [json.dumps({"start_second": timing.start_second})])
@@ -120,21 +121,28 @@ def _persons_of(
     """-> (video, second, number) -> person; and why how many boxes are none."""
     left_out: Counter[str] = Counter(read.left_out)
     persons: dict[tuple[str, int, int], _Person] = {}
-    numbers = _Numbers()
+    numbers, wrong = _Numbers(), Problems()
+    for video in sorted({video for video, _ in seconds}):
+        with wrong.noting():
+            _check_name(video)
     for box in read.boxes:
         second = seconds[box.video, box.time]
-        if second is None:
-            left_out["between whole seconds"] += 1
-        elif not box.actions:
-            left_out["without an action"] += 1
-        elif (corners := _corners(box, size_of)) is None:
-            left_out["beyond the image or without an area"] += 1
-        else:
-            sides = ",".join(f"{value:.5f}" for value in corners)
-            key = _name(box.video), second, numbers.of(box)
-            if key in persons and persons[key].sides != sides:  # two boxes of a track at once: two persons
-                key = _name(box.video), second, numbers.of(replace(box, track=None))
-            persons.setdefault(key, _Person(sides, set())).actions.update(box.actions)
+        with wrong.noting():
+            if second is None:
+                left_out["between whole seconds"] += 1
+            elif not box.actions:
+                left_out["without an action"] += 1
+            elif (corners := _corners(box, size_of)) is None:
+                left_out["beyond the image or without an area"] += 1
+            else:
+                sides = ",".join(f"{value:.5f}" for value in corners)
+                key = box.video, second, numbers.of(box)
+                if (
+                    key in persons and persons[key].sides != sides
+                ):  # two boxes of a track at once: two persons
+                    key = box.video, second, numbers.of(replace(box, track=None))
+                persons.setdefault(key, _Person(sides, set())).actions.update(box.actions)
+    wrong.refuse(ToolFileError)
     return persons, +left_out
 
 
@@ -194,11 +202,11 @@ def _corners(box: Box, size_of: SizeOf) -> tuple[float, float, float, float] | N
     """Corners as fractions, inside the image; None for a box beyond it or without an area."""
     width, height = size_of(box.video) if box.size is None else box.size
     if width <= 0 or height <= 0:
-        raise ToolFileError(f"{box.video!r}: a size of {width:g} x {height:g}")
+        raise Invalid(f"{box.video!r} at {box.time:g} s: a size of {width:g} x {height:g}")
     x, y, w, h = box.xywh
     sides = (x / width, y / height, (x + w) / width, (y + h) / height)
     if not all(map(math.isfinite, sides)):
-        raise ToolFileError(f"{box.video!r} at {box.time:g} s: a side is not a number")
+        raise Invalid(f"{box.video!r} at {box.time:g} s: a side is not a number")
     x1, y1, x2, y2 = (min(max(side, 0.0), 1.0) for side in sides)
     return (x1, y1, x2, y2) if round(x2 - x1, 5) > 0 and round(y2 - y1, 5) > 0 else None
 
@@ -254,13 +262,10 @@ def _other_rates(root: Path, keyframes: set[tuple[str, int]], timing: Timing) ->
     )
 
 
-def _name(video: str) -> str:
+def _check_name(video: str) -> None:
     if not video.isprintable() or video != video.strip() or not video or set(video) & set(',"'):
-        raise ToolFileError(
-            f"video {video!r}: a name has no commas, quotes, control characters or spaces around it; rename "
-            "the file"
-        )
-    return video
+        advice = "a name has no commas, quotes, control characters or spaces around it; rename the file"
+        raise Invalid(f"video {video!r}", advice)
 
 
 def _item(name: str, number: int) -> str:

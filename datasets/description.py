@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from evaluators.files import MOST_TOLD, Invalid, Problems
+
 FILE = "dataset.json"
 _SIDE = re.compile(
     r"(?<![^\W_])(?:(left|right)(?=(?:wards?|hand|handed)?(?![^\W_]))|((?:anti|counter)-?)?clockwise(?![^\W_]))",
@@ -44,13 +46,22 @@ def read_description(root: Path) -> Description:
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     known = [field.name for field in fields(Description)]
-    if not isinstance(values, dict) or (unknown := sorted(values.keys() - set(known))):
-        found = f"unknown field {unknown[0]!r}" if isinstance(values, dict) else "not an object"
-        raise ValueError(f"{path}: {found}; its fields are {', '.join(known)}")
+    advice = f"its fields are {', '.join(known)}"
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: not an object; {advice}")
+    wrong = Problems()
+    for name in sorted(values.keys() - set(known)):
+        wrong.add(Invalid(f"unknown field {name!r}", advice))
     start = values.get("start_second")
     if start is not None and (type(start) is not int or start < 0):
-        raise ValueError(f"{path}: start_second {start!r}: give a whole number of seconds, at least 0")
-    return Description(start, mirror_pairs(values.get("mirrored", {}), f"{path}: mirrored"))
+        wrong.add(Invalid(f"start_second {start!r}: give a whole number of seconds, at least 0"))
+    pairs: dict[str, str] = {}
+    try:
+        pairs = mirror_pairs(values.get("mirrored", {}), "mirrored")
+    except ValueError as error:
+        wrong.add(Invalid(str(error)))
+    wrong.refuse(ValueError, f"{path}: ")
+    return Description(start, pairs)
 
 
 def mirror_pairs(value: object, where: str) -> dict[str, str]:
@@ -73,10 +84,12 @@ def mirror_pairs(value: object, where: str) -> dict[str, str]:
 def check_known(pairs: Mapping[str, str], classes: Iterable[str], where: str) -> None:
     """Raise ValueError, which begins with `where`, for a name of `mirror_pairs` that is no class."""
     names = list(classes)
-    for name in pairs:
-        if name not in names:
-            shown = ", ".join(names[:5]) + (", .." if len(names) > 5 else "")
-            raise ValueError(f"{where}: {name!r} is none of the classes, which are {shown}")
+    if unknown := [name for name in pairs if name not in names]:
+        shown = ", ".join(names[:5]) + (", .." if len(names) > 5 else "")
+        found = f"{unknown[0]!r} is none of the classes"
+        if len(unknown) > 1:
+            found = f"{', '.join(map(repr, unknown[:MOST_TOLD]))} are none of the classes"
+        raise ValueError(f"{where}: {found}, which are {shown}")
 
 
 def sided(names: Iterable[str]) -> list[str]:

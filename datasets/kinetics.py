@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from actloc_core.clip import clip_times, duration, read_times
 from datasets.cache import read_once
 from datasets.description import FILE
 from datasets.split import VIDEO_SUFFIXES, Split, columns_after_flip, group_by_actor, missing_note
+from evaluators.files import MOST_TOLD, DataFileError, Invalid, Problems, decode, invalid, open_data
 from evaluators.frame_map import GroundTruth
 
 FPS = 30
@@ -145,43 +147,63 @@ def read_labels(root: Path, split: str, *, leave_out_missing: bool = False) -> t
 
 
 def _read_csv(root: Path, file: Path, leave_out_missing: bool) -> tuple[Labels, list[str]]:
+    names = _class_names(root / "classes.txt")
     labels: Labels = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        if not line.strip():
-            continue
-        if not (read := LINE.fullmatch(line.strip())):
-            raise ValueError(
-                f"{file}, line {number}: {line!r:.80} is not a path and its labels, numbers from 0, "
-                "with spaces or commas between them"
-            )
-        video, given = read[1], re.split("[ ,]+", read[2])
-        if not leave_out_missing and not (root / video).is_file():
-            raise FileNotFoundError(
-                f"{file}, line {number}: {root / video} does not exist; --leave-out-missing does without"
-            )
-        if video in labels:
-            raise ValueError(f"{file}, line {number}: {video} is there twice; give its labels in one line")
-        labels[video] = tuple(sorted({int(text) for text in given}))
+    wrong, missing = Problems(), Problems()
+    for number, line in enumerate(_text(file).splitlines(), 1):
+        if line.strip():
+            with wrong.noting():
+                video, of_video = _read_line(f"line {number}", line.strip())
+                if video in labels:
+                    found = f"{video} is there twice"
+                    invalid(f"line {number}", found, "give its labels in one line")
+                if not leave_out_missing and not (root / video).is_file():
+                    found = f"line {number}: {root / video} does not exist"
+                    missing.add(Invalid(found, "--leave-out-missing does without"))
+                if names and of_video[-1] >= len(names):
+                    found = f"label {of_video[-1]}, but {root / 'classes.txt'} has {len(names)} names"
+                    invalid(f"line {number}", found, "labels count from 0")
+                labels[video] = of_video
+    wrong.refuse(DataFileError, f"{file}, ")
+    missing.refuse(FileNotFoundError, f"{file}, ")
     if not labels:
-        raise ValueError(f"{file}: no clips in it")
+        raise DataFileError(f"{file}: no clips in it")
+    if names:
+        return labels, names
+    if file.name != "train.csv":  # the classes are those of the training split
+        return labels, _read_csv(root, root / "train.csv", leave_out_missing)[1]
     highest = max(label for of_video in labels.values() for label in of_video)
-    if not (root / "classes.txt").is_file():
-        if file.name != "train.csv":  # the classes are those of the training split
-            return labels, _read_csv(root, root / "train.csv", leave_out_missing)[1]
-        return labels, [str(i) for i in range(highest + 1)]
-    names = (root / "classes.txt").read_text().split("\n")
-    names = [name.strip() for name in names if name.strip()]
-    if highest >= len(names):
-        raise ValueError(f"{file}: label {highest}, but {root / 'classes.txt'} has {len(names)} names")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{root / 'classes.txt'}: a name is there twice")
-    return labels, names
+    return labels, [str(i) for i in range(highest + 1)]
+
+
+def _read_line(where: str, line: str) -> tuple[str, tuple[int, ...]]:
+    """The path of a video and its labels, in order. Raises Invalid."""
+    if not (read := LINE.fullmatch(line)):
+        found = f"{line!r:.80} is not a path and its labels"
+        invalid(where, found, "labels are numbers from 0, with spaces or commas between them")
+    return read[1], tuple(sorted({int(text) for text in re.split("[ ,]+", read[2])}))
+
+
+def _class_names(file: Path) -> list[str]:
+    """The names of classes.txt; none without the file."""
+    if not file.is_file():
+        return []
+    names = [name.strip() for name in _text(file).split("\n") if name.strip()]
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        found = ", ".join(map(repr, repeated[:MOST_TOLD]))
+        raise DataFileError(f"{file}: a name is there twice: {found}; give every class its own name")
+    return names
+
+
+def _text(file: Path) -> str:
+    with open_data(file, DataFileError, form="text", refused=("pickle", "array", "zip", "JSON")) as opened:
+        return decode(file, opened.read(), DataFileError)
 
 
 def fingerprint(root: Path) -> str:
     """Hash of the names of videos and classes, 16 hex digits; the videos' bytes are not read."""
     digest = hashlib.sha256((root / FILE).read_bytes() if (root / FILE).is_file() else b"")
     for split in ("train", "val"):
-        labels, names = read_labels(root, split)
+        labels, names = read_labels(root, split, leave_out_missing=True)
         digest.update(repr((split, labels, names)).encode())
     return digest.hexdigest()[:16]

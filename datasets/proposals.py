@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluators.act_pickle import load_plain
-from evaluators.frame_map import Detections
+from evaluators.files import DataFileError, Invalid, Problems, invalid
+from evaluators.frame_map import FRAME_LIMIT, Detections
 
 
 def read_proposals(path: Path) -> Detections:
@@ -22,21 +24,16 @@ def read_proposals(path: Path) -> Detections:
             f"{path}: a {type(content).__name__}, but proposals are a dict of 'video,second' -> rows"
         )
     keys, rows = [], []
+    wrong = Problems()
     for key, value in content.items():
-        video, comma, second = str(key).rpartition(",")
-        if not comma or not second.strip().isdigit():
-            raise ValueError(f"{path}: key {key!r}: it should be the video, a comma and the second")
-        try:
-            boxes = np.asarray(value, np.float64)
-        except (TypeError, ValueError):
-            boxes = np.zeros(())  # refused below, as other shapes are
-        boxes = boxes.reshape(0, 5) if boxes.size == 0 and boxes.ndim else boxes
-        if boxes.ndim != 2 or boxes.shape[1] not in (4, 5) or not np.isfinite(boxes).all():
-            raise ValueError(f"{path}: {key!r}: shape {boxes.shape}; rows are x1, y1, x2, y2, score, finite")
-        if len(boxes) and (boxes[:, :4].max() > 1.5 or boxes[:, :4].min() < -0.5):
-            raise ValueError(f"{path}: {key!r}: boxes are fractions of the frame, in [0, 1], not pixels")
-        keys += [(video, int(second))] * len(boxes)
-        rows.append(boxes if boxes.shape[1] == 5 else np.c_[boxes, np.ones(len(boxes))])
+        with wrong.noting():
+            video, comma, second = str(key).rpartition(",")
+            if not comma or not second.strip().isdecimal() or int(second) >= FRAME_LIMIT:
+                raise Invalid(f"key {key!r:.80}: it should be the video, a comma and the second")
+            boxes = _boxes(repr(key), value)
+            keys += [(video, int(second))] * len(boxes)
+            rows.append(boxes)
+    wrong.refuse(DataFileError, f"{path}: ")
     table = np.concatenate(rows)
     videos = tuple(dict.fromkeys(video for video, _ in keys))
     number = {video: i for i, video in enumerate(videos)}
@@ -48,3 +45,18 @@ def read_proposals(path: Path) -> Detections:
         np.zeros(len(keys), np.int64),
         table[:, 4],
     )
+
+
+def _boxes(where: str, value: object) -> NDArray[np.float64]:
+    """The rows of a keyframe, (N, 5), with score 1 where they have none. Raises Invalid."""
+    try:
+        boxes = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        boxes = np.zeros(())  # refused below, as other shapes are
+    boxes = boxes.reshape(0, 5) if boxes.size == 0 and boxes.ndim else boxes
+    if boxes.ndim != 2 or boxes.shape[1] not in (4, 5) or not np.isfinite(boxes).all():
+        invalid(where, f"shape {boxes.shape}", "rows are x1, y1, x2, y2, score, finite")
+    if len(boxes) and (boxes[:, :4].max() > 1.5 or boxes[:, :4].min() < -0.5):
+        found = f"sides of {boxes[:, :4].min():g} to {boxes[:, :4].max():g}"
+        invalid(where, found, "boxes are fractions of the frame, in [0, 1], not pixels")
+    return boxes if boxes.shape[1] == 5 else np.c_[boxes, np.ones(len(boxes))]

@@ -23,6 +23,7 @@ from actloc_core.clip import VideoError, read_frames
 from actloc_core.pixels import to_tensor
 from actloc_core.structures import Targets
 from datasets.description import FILE, check_known, read_description
+from evaluators.files import MOST_TOLD
 from evaluators.frame_map import GroundTruth
 
 Key = tuple[str, int]
@@ -120,22 +121,27 @@ def find_present(
 ) -> tuple[dict[str, VideoSource], tuple[str, ...]]:
     """Find the source of each video; -> video -> source, and the videos that are missing.
 
-    Raises FileNotFoundError for the first one that is missing, unless they may be left out, and for a set of
-    which none is there.
+    Raises FileNotFoundError for those that are missing, unless they may be left out, and for a set of which
+    none is there.
     """
     sources: dict[str, VideoSource] = {}
-    missing: list[str] = []
-    last: FileNotFoundError | None = None
+    missing: dict[str, FileNotFoundError] = {}
     for video in videos:
         try:
             sources[video] = find(video)
         except FileNotFoundError as error:
-            if not leave_out_missing:
-                raise FileNotFoundError(f"{error}; --leave-out-missing does without such videos") from None
-            missing.append(video)
-            last = error
-    if last is not None and not sources:
-        raise FileNotFoundError(f"none of the {len(missing):,} videos is there: {last}")
+            missing[video] = error
+    if not missing:
+        return sources, ()
+    first, *rest = missing.values()
+    if not sources and len(missing) > 1:
+        raise FileNotFoundError(f"none of the {len(missing):,} videos is there: {first}")
+    if not leave_out_missing or not sources:
+        more = ", ".join(map(repr, list(missing)[1:MOST_TOLD]))
+        if len(missing) > MOST_TOLD:
+            more += f" and {len(missing) - MOST_TOLD:,} more"
+        told = f"; so are {more}" if rest else ""
+        raise FileNotFoundError(f"{first}{told}; --leave-out-missing does without such videos")
     return sources, tuple(missing)
 
 

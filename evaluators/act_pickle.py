@@ -17,17 +17,17 @@ import math
 import pickle
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.ava_csv import read_frame_detections
 from evaluators.corrected import is_corrected, to_act
-from evaluators.files import DataFileError, PathLike, open_data
+from evaluators.files import DataFileError, Invalid, PathLike, Problems, invalid, open_data
 from evaluators.frame_map import FRAME_LIMIT, Detections, GroundTruthTubes
 from evaluators.matching import Bools, Floats
 from evaluators.tubes import Tubes
@@ -51,10 +51,6 @@ _INVERTED_SHARE = 0.01  # published files have a few inverted boxes; above this,
 
 class ActFileError(DataFileError):
     """An invalid pickle or array. The message says where and what to do."""
-
-
-class _Invalid(Exception):
-    """What is wrong, and where in the file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +95,12 @@ def read_act(path: PathLike, *, boxes: BoxForm | None = None) -> ActAnnotations:
     if is_corrected(content):
         try:
             content = to_act(path, content)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise ActFileError(f"{path}: {error}") from None
+        except Invalid as reason:
+            raise ActFileError(f"{path}: {reason}") from None
     try:
         return _annotations(str(path), content, boxes)
-    except _Invalid as invalid:
-        raise ActFileError(f"{path}, {invalid}") from None
+    except Invalid as reason:
+        raise ActFileError(f"{path}, {reason}") from None
 
 
 def split_ground_truth(annotations: ActAnnotations, split: int = 1) -> GroundTruthTubes:
@@ -143,8 +139,8 @@ def read_act_detections(path: PathLike, annotations: ActAnnotations, split: int 
     rows = _array(path)
     try:
         return _detections(rows, annotations, split)
-    except _Invalid as invalid:
-        raise ActFileError(f"{path}, {invalid}") from None
+    except Invalid as reason:
+        raise ActFileError(f"{path}, {reason}") from None
 
 
 def read_tubes(path: PathLike, annotations: ActAnnotations) -> Tubes:
@@ -158,8 +154,8 @@ def read_tubes(path: PathLike, annotations: ActAnnotations) -> Tubes:
     content = load_plain(path)
     try:
         return _detected_tubes(content, annotations)
-    except _Invalid as invalid:
-        raise ActFileError(f"{path}, {invalid}") from None
+    except Invalid as reason:
+        raise ActFileError(f"{path}, {reason}") from None
 
 
 # --- the unpickler -------------------------------------------------------------------------------
@@ -289,30 +285,31 @@ for _builtins in ("builtins", "__builtin__"):
 
 def _annotations(path: str, content: object, boxes: BoxForm | None) -> ActAnnotations:
     if not isinstance(content, dict):
-        _fail("the file", f"it holds a {_kind(content)}", "ACT's annotations are a dict")
+        invalid("the file", f"it holds a {_kind(content)}", "ACT's annotations are a dict")
     _check_keys(content)
     labels = _names("labels", content["labels"])
-    nframes = {
-        video: _integer(f"nframes[{video!r}]", number, 1, FRAME_LIMIT - 1)
-        for video, number in _dict("nframes", content["nframes"]).items()
-    }
-    resolution = {
-        video: _size(f"resolution[{video!r}]", size)
-        for video, size in _dict("resolution", content["resolution"]).items()
-    }
+    wrong = Problems()
+    nframes, resolution = dict[str, int](), dict[str, tuple[int, int]]()
+    for video, number in _items("nframes", content["nframes"], wrong):
+        with wrong.noting():
+            nframes[video] = _integer(f"nframes[{video!r}]", number, 1, FRAME_LIMIT - 1)
+    for video, size in _items("resolution", content["resolution"], wrong):
+        with wrong.noting():
+            resolution[video] = _size(f"resolution[{video!r}]", size)
     test_videos = _splits("test_videos", content["test_videos"])
     train_videos: tuple[tuple[str, ...], ...] = ((),) * len(test_videos)
     if "train_videos" in content:
         train_videos = _splits("train_videos", content["train_videos"])
-    ground_truth = _tubes(content["gttubes"], len(labels), boxes)
+    ground_truth = _tubes(content["gttubes"], len(labels), boxes, wrong)
     if boxes is None:
         _check_widths(content["gttubes"], ground_truth, resolution)
     for i, names in enumerate(test_videos):
         for video in names:
-            for key, known in (("gttubes", ground_truth.videos), ("nframes", nframes)):
+            for key in ("gttubes", "nframes"):
                 if video not in content[key]:
-                    found = f"video {video!r} of test_videos[{i}] is not among its {len(known)} videos"
-                    _fail(key, found, "the file is incomplete; get the whole one")
+                    found = f"video {video!r} of test_videos[{i}] is not among its {len(content[key])} videos"
+                    wrong.add(Invalid(f"{key}: {found}", "the file is incomplete; get the whole one"))
+    wrong.refuse()
     return ActAnnotations(path, labels, ground_truth, nframes, resolution, train_videos, test_videos)
 
 
@@ -329,7 +326,7 @@ def _check_widths(
         found = (
             f"read as x, y, width, height, as uint8 has them, {beyond:.0%} of the boxes leave their images"
         )
-        _fail("gttubes", found, 'if they are x1, y1, x2, y2, read the file with boxes "xyxy"')
+        invalid("gttubes", found, 'if they are x1, y1, x2, y2, read the file with boxes "xyxy"')
 
 
 def _check_keys(content: dict[Any, Any]) -> None:
@@ -338,33 +335,36 @@ def _check_keys(content: dict[Any, Any]) -> None:
         return
     present = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
     found = f"it has no {', '.join(missing)}; it has {present[:80]}"
-    _fail("the file", found, "is it ACT's annotation pickle?")
+    invalid("the file", found, "is it ACT's annotation pickle?")
 
 
 def _splits(key: str, lists: object) -> tuple[tuple[str, ...], ...]:
     if isinstance(lists, np.ndarray) and lists.ndim == 2:
         lists = list(lists)
     if not isinstance(lists, (list, tuple)) or not lists:
-        _fail(key, f"found {_kind(lists)}", "it is a list with one list of videos per split")
+        invalid(key, f"found {_kind(lists)}", "it is a list with one list of videos per split")
     least = int(key == "test_videos")  # there may be nothing to train on
     return tuple(_names(f"{key}[{i}]", names, least=least) for i, names in enumerate(lists))
 
 
-def _tubes(gttubes: object, num_labels: int, boxes: BoxForm | None) -> GroundTruthTubes:
-    """All tubes of all videos as rows."""
+def _tubes(gttubes: object, num_labels: int, boxes: BoxForm | None, wrong: Problems) -> GroundTruthTubes:
+    """All tubes of all videos as rows. Raises Invalid of these and all that is wrong already."""
     videos: list[str] = []
     tubes: list[Floats] = []
     index: list[tuple[int, int]] = []  # per tube: video, label
-    for video, of_video in _dict("gttubes", gttubes).items():
-        for label, of_label in _dict(f"gttubes[{video!r}]", of_video, key=int).items():
+    for video, of_video in _items("gttubes", gttubes, wrong):
+        for label, of_label in _items(f"gttubes[{video!r}]", of_video, wrong, key=int):
             where = f"gttubes[{video!r}][{label}]"
-            _integer(where, label, 0, num_labels - 1, f"the {num_labels} labels count from 0")
-            if not isinstance(of_label, (list, tuple)):
-                _fail(where, f"found {_kind(of_label)}", "it is a list of tubes")
-            for number, tube in enumerate(of_label):
-                tubes.append(_tube(f"{where}[{number}]", tube, boxes))
-                index.append((len(videos), label))
+            with wrong.noting():
+                _integer(where, label, 0, num_labels - 1, f"the {num_labels} labels count from 0")
+                if not isinstance(of_label, (list, tuple)):
+                    invalid(where, f"found {_kind(of_label)}", "it is a list of tubes")
+                for number, tube in enumerate(of_label):
+                    with wrong.noting():
+                        tubes.append(_tube(f"{where}[{number}]", tube, boxes))
+                        index.append((len(videos), label))
         videos.append(video)
+    wrong.refuse()
     sizes = [len(tube) for tube in tubes]
     rows = np.concatenate([np.empty((0, 5)), *tubes])
     video_of, label_of = np.array(index, dtype=np.int64).reshape(-1, 2).T
@@ -372,7 +372,7 @@ def _tubes(gttubes: object, num_labels: int, boxes: BoxForm | None) -> GroundTru
     if inverted.sum() > _INVERTED_SHARE * len(rows):
         found = f"{int(inverted.sum())} of {len(rows)} boxes have x2 < x1 or y2 < y1"
         advice = 'if the columns are x, y, width, height, read the file with boxes "xywh"'
-        _fail("gttubes", found, advice)
+        invalid("gttubes", found, advice)
     return GroundTruthTubes(
         videos=tuple(videos),
         video=np.repeat(video_of, sizes),
@@ -387,21 +387,21 @@ def _tube(where: str, tube: object, boxes: BoxForm | None) -> Floats:
     """(N, 5) float64, checked, boxes as xyxy."""
     tube = _as_array(tube)
     if not isinstance(tube, np.ndarray) or tube.dtype.kind not in "fiu":
-        _fail(where, f"found {_kind(tube)}", "a tube is an array of numbers, (N, 5)")
+        invalid(where, f"found {_kind(tube)}", "a tube is an array of numbers, (N, 5)")
     if tube.ndim != 2 or tube.shape[1] != 5 or not len(tube):
         found = f"its shape is {tube.shape} and not (N, 5)"
-        _fail(where, found, "a tube has a row per frame: frame, x1, y1, x2, y2")
+        invalid(where, found, "a tube has a row per frame: frame, x1, y1, x2, y2")
     rows = np.array(tube, dtype=np.float64)  # before any sum
     if not np.isfinite(rows).all():
         row = int(np.argwhere(~np.isfinite(rows))[0, 0])
-        _fail(where, f"row {row} is {rows[row].tolist()}", "finite numbers are needed")
+        invalid(where, f"row {row} is {rows[row].tolist()}", "finite numbers are needed")
     frame = rows[:, 0]
     wrong = (frame != np.floor(frame)) | (frame < 1) | (frame >= FRAME_LIMIT)
     wrong[1:] |= frame[1:] <= frame[:-1]
     if wrong.any():
         row = int(np.argmax(wrong))
         advice = "frames are whole numbers, count from 1 and increase from row to row"
-        _fail(where, f"row {row} is of frame {frame[row]:g}", advice)
+        invalid(where, f"row {row} is of frame {frame[row]:g}", advice)
     if boxes == "xywh" or (boxes is None and tube.dtype == np.uint8):
         rows[:, 3:] += rows[:, 1:3]
     return rows
@@ -453,13 +453,15 @@ def _detections(rows: NDArray[Any], annotations: ActAnnotations, split: int) -> 
     last = _last_frames(annotations)
     if rows.ndim != 2 or rows.shape[1] != 8:
         advice = f"it is one row per detection: {', '.join(_COLUMNS)}"
-        _fail("the array", f"its shape is {rows.shape} and not (M, 8)", advice)
+        invalid("the array", f"its shape is {rows.shape} and not (M, 8)", advice)
     if rows.dtype.kind not in "fiu":
-        _fail("the array", f"its dtype is {rows.dtype}", "numbers are needed")
+        invalid("the array", f"its dtype is {rows.dtype}", "numbers are needed")
     rows = rows.astype(np.float64)
+    wrong = Problems()
     for column, name in enumerate(_COLUMNS):
         bad = ~np.isfinite(rows[:, column])
-        _check_rows(rows, column, bad, f"the {name} must be a finite number; was it 0 / 0?")
+        _check_rows(rows, column, bad, f"the {name} must be a finite number; was it 0 / 0?", wrong)
+    wrong.refuse()
     last_frame = np.array([last[name] for name in names], dtype=np.float64)
     for column, least, most, advice in (
         (0, 0, len(names) - 1, f"split {split} has {len(names)} test videos, counted from 0"),
@@ -468,38 +470,34 @@ def _detections(rows: NDArray[Any], annotations: ActAnnotations, split: int) -> 
     ):
         value = rows[:, column]
         bad = (value != np.floor(value)) | (value < least) | (value > most)
-        _check_rows(rows, column, bad, advice)
+        _check_rows(rows, column, bad, advice, wrong)
+    wrong.refuse()
     video, frame, label = rows[:, :3].astype(np.int64).T
     late = frame > last_frame[video] if len(frame) else np.zeros(0, dtype=np.bool_)
     if late.any():
         name = names[video[np.argmax(late)]]
         advice = f"{name} ends with frame {last[name]}; does the array belong to split {split}?"
-        _check_rows(rows, 1, late, advice)
+        _check_rows(rows, 1, late, advice, wrong)
+        wrong.refuse()
     return Detections(names, video, frame, rows[:, 4:], label, rows[:, 3])
 
 
 def _detected_tubes(content: object, annotations: ActAnnotations) -> Tubes:
+    wrong = Problems()
     videos: dict[str, int] = {name: i for i, name in enumerate(annotations.ground_truth.videos)}
     video, label, score, rows = [], [], [], [np.empty((0, 5))]
-    for number, of_label in _dict("the file", content, key=int).items():
-        _integer(f"[{number}]", number, 0, len(annotations.labels) - 1, "labels count from 0")
-        if not isinstance(of_label, (list, tuple)):
-            _fail(f"[{number}]", f"found {_kind(of_label)}", "it is a list of tubes")
-        for i, tube in enumerate(of_label):
-            where = f"[{number}][{i}]"
-            if not isinstance(tube, (list, tuple)) or len(tube) != 3 or not isinstance(tube[0], str):
-                _fail(where, f"found {_shown(tube)}", "a tube is its video, its score and its rows")
-            if isinstance(tube[1], bool) or not isinstance(tube[1], (int, float, np.number)):
-                _fail(where, f"its score is {_shown(tube[1])}", "a number is needed")
-            if not math.isfinite(float(tube[1])):
-                _fail(where, f"its score is {tube[1]}", "a finite number is needed; was it 0 / 0?")
-            boxes = _as_array(tube[2])
-            if isinstance(boxes, np.ndarray) and boxes.ndim == 2 and boxes.shape[1] == 6:
-                boxes = boxes[:, :5]
-            rows.append(_tube(where, boxes, "xyxy"))
-            video.append(videos.setdefault(str(tube[0]), len(videos)))
-            label.append(int(number))
-            score.append(float(tube[1]))
+    for number, of_label in _items("the file", content, wrong, key=int):
+        with wrong.noting():
+            _integer(f"[{number}]", number, 0, len(annotations.labels) - 1, "labels count from 0")
+            if not isinstance(of_label, (list, tuple)):
+                invalid(f"[{number}]", f"found {_kind(of_label)}", "it is a list of tubes")
+            for i, tube in enumerate(of_label):
+                with wrong.noting():
+                    rows.append(_detected_tube(f"[{number}][{i}]", tube))
+                    video.append(videos.setdefault(str(tube[0]), len(videos)))
+                    label.append(int(number))
+                    score.append(float(tube[1]))
+    wrong.refuse()
     table = np.concatenate(rows)
     return Tubes(
         tuple(videos),
@@ -512,34 +510,51 @@ def _detected_tubes(content: object, annotations: ActAnnotations) -> Tubes:
     )
 
 
-def _check_rows(rows: Floats, column: int, wrong: Bools, advice: str) -> None:
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        _fail(f"row {row}, column {column} ({_COLUMNS[column]})", f"found {rows[row, column]:g}", advice)
+def _detected_tube(where: str, tube: Any) -> Floats:
+    """The rows of a detected tube, (N, 5), checked."""
+    if not isinstance(tube, (list, tuple)) or len(tube) != 3 or not isinstance(tube[0], str):
+        invalid(where, f"found {_shown(tube)}", "a tube is its video, its score and its rows")
+    if isinstance(tube[1], bool) or not isinstance(tube[1], (int, float, np.number)):
+        invalid(where, f"its score is {_shown(tube[1])}", "a number is needed")
+    if not math.isfinite(float(tube[1])):
+        invalid(where, f"its score is {tube[1]}", "a finite number is needed; was it 0 / 0?")
+    boxes = _as_array(tube[2])
+    if isinstance(boxes, np.ndarray) and boxes.ndim == 2 and boxes.shape[1] == 6:
+        boxes = boxes[:, :5]
+    return _tube(where, boxes, "xyxy")
+
+
+def _check_rows(rows: Floats, column: int, bad: Bools, advice: str, wrong: Problems) -> None:
+    for row in np.flatnonzero(bad).tolist():
+        where = f"row {row}, column {column} ({_COLUMNS[column]})"
+        wrong.add(Invalid(f"{where}: found {rows[row, column]:g}", advice))
 
 
 def _names(where: str, names: object, *, least: int = 1) -> tuple[str, ...]:
     if isinstance(names, np.ndarray) and names.ndim == 1:
         names = names.tolist()
     if not isinstance(names, (list, tuple)) or len(names) < least:
-        _fail(where, f"found {_kind(names)}", "it is a list of names")
+        invalid(where, f"found {_kind(names)}", "it is a list of names")
     for i, name in enumerate(names):
         if not isinstance(name, str):
-            _fail(f"{where}[{i}]", f"found {_shown(name)}", "a name is needed")
+            invalid(f"{where}[{i}]", f"found {_shown(name)}", "a name is needed")
     if len(set(names)) != len(names):
         repeated = next(name for i, name in enumerate(names) if name in names[:i])
-        _fail(where, f"{repeated!r} is listed twice", "every name is listed once")
+        invalid(where, f"{repeated!r} is listed twice", "every name is listed once")
     return tuple(names)
 
 
-def _dict(where: str, value: object, key: type = str) -> Mapping[Any, Any]:
+def _items(where: str, value: object, wrong: Problems, key: type = str) -> Iterator[tuple[Any, Any]]:
+    """The entries of a dict whose keys are of a type; what is something else is noted."""
     if not isinstance(value, dict):
-        _fail(where, f"found {_kind(value)}", "it is a dict")
-    for name in value:
-        if not isinstance(name, key):
+        wrong.add(Invalid(f"{where}: found {_kind(value)}", "it is a dict"))
+        return
+    for name, entry in value.items():
+        if isinstance(name, key):
+            yield name, entry
+        else:
             what = "a video's name" if key is str else "a label index"
-            _fail(where, f"its key {_shown(name)} is a {_kind(name)}", f"{what} is needed")
-    return value
+            wrong.add(Invalid(f"{where}: its key {_shown(name)} is a {_kind(name)}", f"{what} is needed"))
 
 
 def _integer(where: str, value: object, least: int, most: int, advice: str = "") -> int:
@@ -548,13 +563,13 @@ def _integer(where: str, value: object, least: int, most: int, advice: str = "")
     if isinstance(number, float) and number.is_integer():
         number = int(number)
     if not isinstance(number, int) or not least <= number <= most:
-        _fail(where, f"found {_shown(value)}", advice or f"a whole number from {least} is needed")
+        invalid(where, f"found {_shown(value)}", advice or f"a whole number from {least} is needed")
     return number
 
 
 def _size(where: str, size: object) -> tuple[int, int]:
     if not isinstance(size, (tuple, list, np.ndarray)) or len(size) != 2:
-        _fail(where, f"found {_shown(size)}", "it is the pair (height, width)")
+        invalid(where, f"found {_shown(size)}", "it is the pair (height, width)")
     height, width = (_integer(where, side, 1, 10**6) for side in size)
     return height, width
 
@@ -568,7 +583,3 @@ def _shown(value: object) -> str:
 
 def _kind(value: object) -> str:
     return "array" if isinstance(value, np.ndarray) else type(value).__name__
-
-
-def _fail(where: str, found: str, advice: str) -> NoReturn:
-    raise _Invalid(f"{where}: {found}; {advice}")

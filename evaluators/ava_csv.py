@@ -31,7 +31,16 @@ from typing import IO, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators.files import DataFileError, PathLike, atomic_write, open_data
+from evaluators.files import (
+    MOST_TOLD,
+    DataFileError,
+    Invalid,
+    PathLike,
+    Problems,
+    atomic_write,
+    decode,
+    open_data,
+)
 from evaluators.frame_map import FRAME_LIMIT, Detections, GroundTruth
 from evaluators.matching import Bools, Floats, Ints, lookup
 
@@ -61,7 +70,6 @@ _BOX = ("x1", "y1", "x2", "y2")
 _NUMBERS = (*_BOX, "score")
 _MARK = b"\xef\xbb\xbf"  # the byte order mark of UTF-8
 _BLOCK = 2**20  # bytes that are looked at at a time
-MOST_TOLD = 20  # errors of a file that are told in words
 _ROWS_PER_WRITE = 1_000_000  # bounds the memory of the columns being written
 
 _EXCLUSION = ("video", "second")
@@ -102,8 +110,7 @@ def read_label_map(path: PathLike) -> dict[int, str]:
     path = Path(path)
     with _open(path) as file:
         data = file.read()
-    _refuse_utf_16(path, data)
-    text = _decode(path, data.removeprefix(_MARK).rstrip()).replace("\r\n", "\n")
+    text = decode(path, data, AvaFileError).rstrip().replace("\r\n", "\n")
     at = _after_gap(text, 0)
     if at == len(text):
         _fail(path, None, "the file is empty", "a label map lists the classes to evaluate")
@@ -466,11 +473,6 @@ def _open(path: Path) -> IO[bytes]:
     return open_data(path, AvaFileError, form=form, refused=("pickle", "array", "zip", "JSON"))
 
 
-def _refuse_utf_16(path: Path, data: bytes) -> None:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        _fail(path, 1, "the text is UTF-16, not UTF-8", "save the file as UTF-8")
-
-
 def _read_buffer(path: Path) -> Any:
     """The file as a buffer of Arrow's, without byte order mark and without blank lines at the end.
 
@@ -486,7 +488,8 @@ def _read_buffer(path: Path) -> Any:
     if rest or read < size:  # a pipe has no size
         data = _own(data[:read].to_pybytes() + rest)
     head = data[:3].to_pybytes()
-    _refuse_utf_16(path, head)
+    if head[:1] in (b"\xff", b"\xfe"):  # of UTF-16, or of no text
+        decode(path, head, AvaFileError)
     begin, end = len(_MARK) if head == _MARK else 0, data.size
     while end > begin:
         window = max(begin, end - 2**12)
@@ -682,7 +685,7 @@ def _python_columns(
     wrong = _Wrong(path)
     kept: list[int] = []
     for row, (line, raw) in enumerate(zip(lines, data.splitlines(), strict=False)):
-        text = _decode(path, raw, line)
+        text = decode(path, raw, AvaFileError, line)
         fields = text.split(",")
         if not rows and len(fields) in widths:
             width = len(fields)
@@ -738,16 +741,6 @@ def _first_line(data: Any) -> bytes:
         if ends or len(head) < size:
             return head[: min(ends, default=len(head))]
         size *= 16
-
-
-def _decode(path: Path, raw: bytes, line: int = 1) -> str:
-    """UTF-8 text that begins at the given line of the file."""
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line += raw.count(b"\n", 0, error.start)
-        found = f"the byte 0x{raw[error.start]:02x} is not UTF-8"
-        _fail(path, line, found, "save the file as UTF-8")
 
 
 # --- from columns to checked arrays --------------------------------------------------------------
@@ -890,8 +883,8 @@ class _Wrong:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.noted: dict[tuple[int, int], tuple[str, str]] = {}
-        """(line, column) -> what was found there, and what to do."""
+        self.noted: dict[tuple[int, int], Invalid] = {}
+        """(line, column) -> what is wrong there."""
         self.count = 0
         """Of all, those that are not noted in words, too."""
         self.rows: dict[str, Bools] = {}
@@ -901,20 +894,15 @@ class _Wrong:
         """Note what is wrong in a line, at a column, from 0, or with an empty name in all of it."""
         where = f"line {line}, column {column + 1} ({name})" if name else f"line {line}"
         self.count += (line, column) not in self.noted
-        self.noted[line, column] = f"{where}: {found}", advice
+        self.noted[line, column] = Invalid(f"{where}: {found}", advice)
 
     def refuse(self) -> None:
         """AvaFileError of the first MOST_TOLD, in the order of the file, if there are any."""
-        if not self.noted:
-            return
-        lines, given = [], set[str]()
-        for key in sorted(self.noted)[:MOST_TOLD]:
-            found, advice = self.noted[key]
-            lines.append(found if advice in given else f"{found}; {advice}")
-            given.add(advice)
-        if rest := self.count - len(lines):
-            lines.append(f".. and {rest:,} more")
-        raise AvaFileError(f"{self.path}, " + "\n".join(lines))
+        problems = Problems()
+        for key in sorted(self.noted):
+            problems.add(self.noted[key])
+        problems.count = self.count
+        problems.refuse(AvaFileError, f"{self.path}, ")
 
 
 def _described(field: str, advice: str) -> tuple[str, str]:

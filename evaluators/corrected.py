@@ -7,11 +7,13 @@ names only as the videos' folders. Splits are UCF101's lists, testlist01.txt and
 read from beside the pickle, or from a folder splitfiles or ucfTrainTestlist there.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from evaluators.files import Invalid, Problems, invalid
 
 FOLDERS = (".", "splitfiles", "ucfTrainTestlist")
 SIZE = (240, 320)
@@ -27,22 +29,31 @@ def is_corrected(content: object) -> bool:
 def to_act(path: Path, content: Mapping[Any, Any]) -> dict[str, Any]:
     """Bring corrected annotations into ACT's schema, tubes as float64.
 
-    Raises ValueError saying what is missing or wrong, and where.
+    Raises Invalid saying what is missing or wrong, and where.
     """
+    wrong = Problems()
     names: dict[int, str] = {}
     tubes: dict[str, dict[int, list[Any]]] = {}
     nframes = {}
     for video, entry in content.items():
         tubes[video] = {}
-        nframes[video] = _field(video, entry, "numf")
-        for label, tube in _tubes(video, entry):
-            folder = str(video).partition("/")[0]
-            if names.setdefault(label, folder) != folder:
-                raise ValueError(f"label {label} is {names[label]!r} and {folder!r} (in {video!r})")
-            tubes[video].setdefault(label, []).append(tube)
+        with wrong.noting():
+            nframes[video] = _field(str(video), entry, "numf")
+        with wrong.noting():
+            annotations = _field(str(video), entry, "annotations")
+            if not isinstance(annotations, (list, tuple)):
+                invalid(f"{video!r}, annotations", f"a {type(annotations).__name__}", "a list is needed")
+            for number, one in enumerate(annotations):
+                with wrong.noting():
+                    label, tube = _tube(f"{video!r}, annotation {number}", one)
+                    folder = str(video).partition("/")[0]
+                    if names.setdefault(label, folder) != folder:
+                        raise Invalid(f"label {label} is {names[label]!r} and {folder!r} (in {video!r})")
+                    tubes[video].setdefault(label, []).append(tube)
+    wrong.refuse()
     missing = next((label for label in range(len(names)) if label not in names), None)
     if missing is not None:
-        raise ValueError(f"no video has label {missing}, so that its name is unknown")
+        raise Invalid(f"no video has label {missing}, so that its name is unknown")
     return {
         "labels": [names[label] for label in sorted(names)],
         "gttubes": tubes,
@@ -53,20 +64,22 @@ def to_act(path: Path, content: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _tubes(video: str, entry: Mapping[str, Any]) -> Iterator[tuple[int, Any]]:
-    for number, one in enumerate(_field(video, entry, "annotations")):
-        where = f"{video!r}, annotation {number}"
+def _tube(where: str, one: object) -> tuple[int, Any]:
+    """The label of an annotation, and its rows of frame, x1, y1, x2, y2."""
+    try:
         label, first, end = (int(_field(where, one, name)) for name in ("label", "sf", "ef"))
         boxes = np.asarray(_field(where, one, "boxes"), np.float64)  # x + width overflows in uint8
-        if boxes.shape != (end - first, 4):
-            raise ValueError(f"{where}: boxes of shape {boxes.shape} for frames {first} to {end}")
-        frames = np.arange(first, end)[:, None] + 1
-        yield label, np.hstack([frames, boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Invalid(f"{where}: {error}") from None
+    if boxes.shape != (end - first, 4):
+        invalid(where, f"boxes of shape {boxes.shape} for frames {first} to {end}", "(frames, 4) are needed")
+    frames = np.arange(first, end)[:, None] + 1
+    return label, np.hstack([frames, boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
 
 
 def _field(where: str, value: Any, name: str) -> Any:
     if not isinstance(value, Mapping) or name not in value:
-        raise ValueError(f"{where}: it has no {name!r}")
+        raise Invalid(f"{where}: it has no {name!r}")
     return value[name]
 
 
@@ -77,7 +90,7 @@ def _listed(path: Path, name: str, content: Mapping[Any, Any], *, least: int) ->
     if file is None:
         if least == 0:
             return []
-        raise ValueError(
+        raise Invalid(
             f"these are the corrected annotations (sf, ef, boxes), which have no splits: put UCF101's {name} "
             f"beside the file"
         )
@@ -85,5 +98,5 @@ def _listed(path: Path, name: str, content: Mapping[Any, Any], *, least: int) ->
     videos = [line.removesuffix(".avi") for line in lines]
     chosen = [video for video in videos if video in content]
     if len(chosen) < least:
-        raise ValueError(f"{file} lists none of its videos; the first listed is {(videos or ['none'])[0]!r}")
+        raise Invalid(f"{file} lists none of its videos; the first listed is {(videos or ['none'])[0]!r}")
     return chosen

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 from uuid import uuid4
 
 PathLike = str | os.PathLike[str]
@@ -15,6 +15,58 @@ PathLike = str | os.PathLike[str]
 
 class DataFileError(ValueError):
     """An invalid data file. The message says where, what was found and what to do."""
+
+
+MOST_TOLD = 20
+"""Errors of a file that are told in words."""
+
+
+class Invalid(Exception):
+    """One thing that is wrong in a file: where and what was found, and what to do."""
+
+    def __init__(self, found: str, advice: str = "") -> None:
+        super().__init__(f"{found}; {advice}" if advice else found)
+        self.found, self.advice = found, advice
+
+
+class Problems:
+    """What is wrong in a file, collected, so that one error tells all of it."""
+
+    def __init__(self) -> None:
+        self.told: list[Invalid] = []
+        """The first MOST_TOLD, in the order of the file."""
+        self.count = 0
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """In the context: an Invalid ends the block and is noted."""
+        try:
+            yield
+        except Invalid as invalid:
+            self.add(invalid)
+
+    def add(self, invalid: Invalid) -> None:
+        """Note what is wrong."""
+        self.count += 1
+        if len(self.told) < MOST_TOLD:
+            self.told.append(invalid)
+
+    def refuse(self, error: type[Exception] = Invalid, prefix: str = "") -> None:
+        """Raise `error` of all that was noted, behind a prefix, each advice once; nothing if nothing was."""
+        if not self.count:
+            return
+        lines, given = [], {""}
+        for one in self.told:
+            lines.append(one.found if one.advice in given else str(one))
+            given.add(one.advice)
+        if rest := self.count - len(lines):
+            lines.append(f".. and {rest:,} more")
+        raise error(prefix + "\n".join(lines))
+
+
+def invalid(where: str, found: str, advice: str) -> NoReturn:
+    """Raise Invalid."""
+    raise Invalid(f"{where}: {found}", advice)
 
 
 ELSE = (
@@ -56,6 +108,18 @@ def open_data(
             file.close()
             raise error(f"{path}: this is {what}, whatever its name says; {advice}")
     return file
+
+
+def decode(path: Path, raw: bytes, error: type[DataFileError], line: int = 1) -> str:
+    """UTF-8 text, without a byte order mark, that begins at the given line of the file. Raises `error`."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise error(f"{path}, line 1: the text is UTF-16, not UTF-8; save the file as UTF-8")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as reason:
+        line += raw.count(b"\n", 0, reason.start)
+        found = f"the byte 0x{raw[reason.start]:02x} is not UTF-8"
+        raise error(f"{path}, line {line}: {found}; save the file as UTF-8") from None
 
 
 STANDARD_OUTPUT = Path("-")

@@ -388,6 +388,98 @@ def test_files_of_another_kind_are_refused_in_words(tool, content, message, tmp_
     assert str(error.value).startswith(str(path))
 
 
+NO_NUMBER = "its name does not end in the number of a second or frame"
+
+
+@pytest.mark.parametrize(
+    ("tool", "content", "changes", "lines"),
+    [
+        (
+            "via",
+            via_2,
+            {
+                '"filename": "shop_0002.jpg"': '"filename": "shop.jpg"',
+                '"x": 0, ': "",
+                '"regions": []': '"r": 1',
+            },
+            [
+                f"image 'shop_0002.jpg-1': image 'shop.jpg': {NO_NUMBER}",
+                "image 'shop_0003.jpg-1', region 1: field 'x' is missing",
+                "image 'shop_0004.jpg-1': field 'regions' is missing",
+            ],
+        ),
+        (
+            "via",
+            via_3,
+            {"[2, 0, 60, 40, 60]": "[2, 0, 60, 40]", "[2.01]": '["two"]'},
+            [
+                "metadata 1_20: could not convert string to float: 'two'",
+                "metadata 1_31: not enough values to unpack (expected 4, got 3)",
+            ],
+        ),
+        (
+            "cvat",
+            cvat_images,
+            {"000002.png": "two.png", 'xtl="0" ': "", 'label="wave" ': ""},
+            [
+                f"image 2: image 'shop/two.png': {NO_NUMBER}",
+                "image 3, shape 1: field 'label' is missing",
+                "image 3, shape 2: field 'xtl' is missing",
+            ],
+        ),
+        (
+            "coco",
+            coco,
+            {'"category_id": 9': '"category_id": 12', '"image_id": 99': '"image_id": 98'},
+            [
+                "annotations[3]: it has category_id 12, which categories do not list",
+                "annotations[4]: it has image_id 98, which images do not list",
+            ],
+        ),
+        (
+            "coco",
+            coco,
+            {"shop_000021.jpg": "shop.jpg", '"id": 4, ': "", '"id": 9, "name"': '"id": 9, "n"'},
+            [
+                "categories[2]: field 'name' is missing",
+                f"images[0]: image 'shop.jpg': {NO_NUMBER}",
+                "images[2]: field 'id' is missing",
+            ],
+        ),
+        (
+            "labelstudio",
+            labelstudio,
+            {"-shop_0002.jpg": "-shop.jpg", '"x": 0.0, ': "", "/data/upload/1/0a1b2c3d-shop_0004.jpg": ""},
+            [
+                f"task 2: image 'shop.jpg': {NO_NUMBER}",
+                "task 3, result r1: field 'x' is missing",
+                "task 4: a task's data names no image or video: image",
+            ],
+        ),
+    ],
+)
+def test_all_that_is_wrong_in_a_tools_file_is_told_at_once(tool, content, changes, lines, tmp_path):
+    path, text = tmp_path / "file", content()
+    for old, new in changes.items():
+        assert text.count(old) >= 1, old
+        text = text.replace(old, new)
+    path.write_text(text)
+    with pytest.raises(ToolFileError) as error:
+        read_tool_file(tool, path, Timing(fps=10) if tool == "coco" else Timing())
+    assert str(error.value).removeprefix(f"{path}: ").splitlines() == lines
+
+
+def test_an_option_that_is_missing_is_told_once(tmp_path):
+    """Not once for each of the forty boxes whose frame it has to date."""
+    path = tmp_path / "annotations.xml"
+    path.write_text(cvat_video())
+    with pytest.raises(ToolFileError) as error:
+        read_tool_file("cvat", path, Timing())
+    assert str(error.value) == (
+        f"{path}: it counts frames of a video: give the video's frame rate with --fps"
+    )
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -42,6 +42,17 @@ def test_what_is_no_pair_is_refused(tmp_path, value, message):
         described(tmp_path, mirrored=value)
 
 
+def test_all_that_is_wrong_in_a_description_is_told_at_once(tmp_path):
+    with pytest.raises(ValueError, match="unknown field") as error:
+        described(tmp_path, start=0, start_second=-1, mirrored=["left"], fps=25)
+    assert str(error.value).removeprefix(f"{tmp_path / 'dataset.json'}: ").splitlines() == [
+        "unknown field 'fps'; its fields are start_second, mirrored",
+        "unknown field 'start'",
+        "start_second -1: give a whole number of seconds, at least 0",
+        'mirrored: [\'left\']: give pairs of class names, such as {"to the left": "to the right"}',
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "other"),
     [

@@ -100,6 +100,39 @@ def test_a_broken_list_is_named_with_its_line(listed, file, text, message):
         kinetics.load(listed, "train", **CLIP)
 
 
+def test_all_that_is_wrong_in_a_list_is_told_at_once(listed):
+    (listed / "train.csv").write_text("v/c.mp4\nv/c.mp4 1\nv/gone.mp4 1\nv/c.mp4 2\nv/d.mp4 0 3\n")
+    with pytest.raises(ValueError, match="line 1") as error:
+        kinetics.load(listed, "train", **CLIP)
+    assert str(error.value).removeprefix(f"{listed / 'train.csv'}, ").splitlines() == [
+        "line 1: 'v/c.mp4' is not a path and its labels; labels are numbers from 0, with spaces or commas "
+        "between them",
+        "line 4: v/c.mp4 is there twice; give its labels in one line",
+        f"line 5: label 3, but {listed / 'classes.txt'} has 3 names; labels count from 0",
+    ]
+    (listed / "train.csv").write_text("v/c.mp4 1\n" + "".join(f"v/{i}.mp4 1\n" for i in range(1030)))
+    with pytest.raises(FileNotFoundError) as error:
+        kinetics.load(listed, "train", **CLIP)
+    lines = str(error.value).splitlines()
+    assert lines[1] == f"line 3: {listed / 'v' / '1.mp4'} does not exist"
+    assert (len(lines), lines[-1]) == (21, ".. and 1,010 more")
+
+
+def test_a_list_may_have_a_byte_order_mark_and_is_utf_8(listed):
+    (listed / "train.csv").write_bytes("\ufeffv/c.mp4 1\r\n".encode())
+    assert kinetics.load(listed, "train", **CLIP).keyframes == (("v/c.mp4", 0),)
+    (listed / "train.csv").write_bytes("v/d.mp4 1\nv/\xe9.mp4 1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"train\.csv, line 2: the byte 0xe9 is not UTF-8; save the file as"):
+        kinetics.load(listed, "train", **CLIP)
+
+
+def test_a_set_with_clips_that_are_gone_has_a_fingerprint(listed):
+    """The names of the list, whatever of it is there."""
+    whole = kinetics.fingerprint(listed)
+    (listed / "v" / "c.mp4").unlink()
+    assert kinetics.fingerprint(listed) == whole
+
+
 def test_a_missing_or_empty_tree_says_what_is_expected(folders, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such data folder; give it as --data kinetics=FOLDER"):
         kinetics.load(tmp_path / "none", "train", **CLIP)

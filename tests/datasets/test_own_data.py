@@ -132,6 +132,21 @@ def test_proposals_of_another_form_are_refused(tmp_path, content, message):
         read_proposals(path)
 
 
+def test_all_wrong_proposals_are_told_at_once(tmp_path):
+    path = tmp_path / "dense_proposals_val.pkl"
+    huge = "9" * 30
+    content = {"movie": [], "movie,0902": [[0, 0, 1, 1]], f"a,{huge}": [], "a,0902": [[0, 0, 9, 9]], "b,1": 3}
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match="key 'movie'") as error:
+        read_proposals(path)
+    assert str(error.value).removeprefix(f"{path}: ").splitlines() == [
+        "key 'movie': it should be the video, a comma and the second",
+        f"key 'a,{huge}': it should be the video, a comma and the second",
+        "'a,0902': sides of 0 to 9; boxes are fractions of the frame, in [0, 1], not pixels",
+        "'b,1': shape (); rows are x1, y1, x2, y2, score, finite",
+    ]
+
+
 def test_a_keyframe_without_proposals_has_none(tmp_path):
     path = tmp_path / "p.pkl"
     path.write_bytes(pickle.dumps({"a,0902": np.zeros((0, 5)), "a,0903": [], "a,0904": [[0, 0, 1, 1]]}))
@@ -270,8 +285,11 @@ def test_ava_without_the_movies_that_are_gone(video, capsys):
     capsys.readouterr()
     assert main([*options, "--leave-out-missing"]) == 0
     assert "warning: train: 1 videos are missing and left out, first 'gone'" in capsys.readouterr().out
+    write(video, rows + rows.replace("movie", "gone") + rows.replace("movie", "lost"), labels=MAP)
+    with pytest.raises(FileNotFoundError, match=r"video 'gone', .*; so are 'lost'; --leave-out-missing"):
+        load(video)
     shutil.rmtree(video / "videos")
-    with pytest.raises(FileNotFoundError, match="none of the 2 videos is there"):
+    with pytest.raises(FileNotFoundError, match="none of the 3 videos is there"):
         load(video, leave_out_missing=True)
     assert main([*options, "--leave-out-missing"]) == 1, "nothing is there"
 

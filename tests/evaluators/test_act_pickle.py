@@ -560,6 +560,65 @@ def test_another_schema_is_refused_naming_the_entry(pickled, content, message):
     assert message in str(caught.value)
 
 
+def told(error, path):
+    """The lines of an error, without the file's name."""
+    return str(error.value).replace(f"{path}, ", "").splitlines()
+
+
+def test_all_that_is_wrong_in_annotations_is_told_at_once(pickled):
+    content = annotations()
+    content["nframes"] |= {"run/a": 0, "run/b": "five"}
+    del content["nframes"]["sit/c"]
+    content["gttubes"]["run/b"][0][1][2, 0] = 9.5
+    content["gttubes"]["sit/c"] = {1: [tube(0, 2), None], 2: []}
+    path = pickled(content)
+    with pytest.raises(ActFileError) as error:
+        read_act(path)
+    lost = "is not among its 2 videos"
+    assert told(error, path) == [
+        "nframes['run/a']: found 0; a whole number from 1 is needed",
+        "nframes['run/b']: found 'five'",
+        "gttubes['run/b'][0][1]: row 2 is of frame 9.5; frames are whole numbers, count from 1 and increase "
+        "from row to row",
+        "gttubes['sit/c'][1][0]: row 0 is of frame 0",
+        "gttubes['sit/c'][1][1]: found NoneType; a tube is an array of numbers, (N, 5)",
+        "gttubes['sit/c'][2]: found 2; the 2 labels count from 0",
+    ]
+    content["gttubes"] = annotations()["gttubes"]
+    content["nframes"] = {"run/a": 4, "run/b": 5}
+    path = pickled(content)
+    with pytest.raises(ActFileError) as error:
+        read_act(path)
+    assert told(error, path) == [
+        f"nframes: video 'sit/c' of test_videos[0] {lost}; the file is incomplete; get the whole one",
+        f"nframes: video 'sit/c' of test_videos[1] {lost}",
+    ]
+
+
+def test_of_many_errors_the_first_twenty_are_told_and_the_rest_counted(pickled):
+    content = annotations()
+    content["nframes"] |= {f"video {i}": -i for i in range(1034)}
+    path = pickled(content)
+    with pytest.raises(ActFileError) as error:
+        read_act(path)
+    lines = told(error, path)
+    assert lines[0] == "nframes['video 0']: found 0; a whole number from 1 is needed"
+    assert lines[19:] == ["nframes['video 19']: found -19", ".. and 1,014 more"]
+
+
+def test_all_wrong_corrected_annotations_are_told_at_once(pickled):
+    content = corrected()
+    content["Sit/v_Sit_g01_c01"] = {"annotations": [{"label": 0}, {"label": "x"}]}
+    path = pickled(content)
+    with pytest.raises(ActFileError) as error:
+        read_act(path)
+    assert str(error.value).removeprefix(f"{path}: ").splitlines() == [
+        "Sit/v_Sit_g01_c01: it has no 'numf'",
+        "'Sit/v_Sit_g01_c01', annotation 0: it has no 'sf'",
+        "'Sit/v_Sit_g01_c01', annotation 1: invalid literal for int() with base 10: 'x'",
+    ]
+
+
 def test_missing_file_and_folder_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere.pkl: file not found; check the path"):
         read_act(tmp_path / "nowhere.pkl")
@@ -659,6 +718,18 @@ def test_malformed_row_of_an_array_is_named(act, tmp_path, change, message):
     with pytest.raises(ActFileError) as caught:
         read_act_detections(path, act)
     assert str(caught.value).startswith(f"{path}, {message}")
+
+
+def test_all_malformed_rows_of_an_array_are_told_at_once(act, tmp_path):
+    rows = [row(), row(video=7), row(), row(label=2.5), row(label=-1)]
+    path = saved(tmp_path / "detections.npy", rows)
+    with pytest.raises(ActFileError) as error:
+        read_act_detections(path, act)
+    assert told(error, path) == [
+        "row 1, column 0 (video index): found 7; split 1 has 2 test videos, counted from 0",
+        "row 3, column 2 (label): found 2.5; the 2 labels count from 0",
+        "row 4, column 2 (label): found -1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -768,6 +839,20 @@ def test_broken_tubes_are_refused_by_entry(pickled, tmp_path, content, message):
         read_tubes(path, act)
     assert str(error.value).startswith(f"{path}, ")
     assert message in str(error.value)
+
+
+def test_all_broken_tubes_are_told_at_once(pickled, tmp_path):
+    act = read_act(pickled(annotations()))
+    content = {0: [("run/a", 0.9), ("run/a", 0.9, tube(1, 4)), ("run/a", "high", [])], "run": []}
+    path = tmp_path / "tubes.pkl"
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ActFileError) as error:
+        read_tubes(path, act)
+    assert told(error, path) == [
+        "[0][0]: found ('run/a', 0.9); a tube is its video, its score and its rows",
+        "[0][2]: its score is 'high'; a number is needed",
+        "the file: its key 'run' is a str; a label index is needed",
+    ]
 
 
 def test_uint8_boxes_that_leave_their_images_as_widths_are_refused(pickled):
