@@ -341,7 +341,7 @@ def read_cvat(path: Path, timing: Timing, attribute: str | None) -> ToolFile:
         raise ToolFileError("xml with a DOCTYPE or entities of its own, which CVAT does not write")
     try:
         root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # of its encoding, the last two
         raise ToolFileError(f"not xml ({error}); export it as CVAT for images or video 1.1") from None
     read = ToolFile()
     if timing.video is None and len(sources := {one.text for one in root.iter("source") if one.text}) == 1:

@@ -30,9 +30,11 @@ FPS = 30
 """Frame rate that a clip's stride counts in, as in PySlowFast, whatever a file's own."""
 PLACES = 5
 """Training clips of a video, evenly spaced; published recipes take one at random each time."""
+MOST_CLASSES = 100_000
+"""A label beyond is a slip: without classes.txt, every number below the highest label is a class."""
 FULL_FRAME = (0.0, 0.0, 1.0, 1.0)
 
-LINE = re.compile(r"(.*?)[ ,]+(\d+(?:[ ,]+\d+)*)")
+LINE = re.compile(r"(.*?)[ ,]+(\d{1,18}(?:[ ,]+\d{1,18})*)")
 """A line of a csv: the path, which may have spaces in it, and the labels behind it."""
 
 Labels = dict[str, tuple[int, ...]]
@@ -160,6 +162,12 @@ def _read_csv(root: Path, file: Path, leave_out_missing: bool) -> tuple[Labels, 
                 if not leave_out_missing and not (root / video).is_file():
                     found = f"line {number}: {root / video} does not exist"
                     missing.add(Invalid(found, "--leave-out-missing does without"))
+                if of_video[-1] >= MOST_CLASSES:
+                    invalid(
+                        f"line {number}",
+                        f"label {of_video[-1]}",
+                        f"at most {MOST_CLASSES:,} classes are read",
+                    )
                 if names and of_video[-1] >= len(names):
                     found = f"label {of_video[-1]}, but {root / 'classes.txt'} has {len(names)} names"
                     invalid(f"line {number}", found, "labels count from 0")

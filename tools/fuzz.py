@@ -21,9 +21,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import reduce
 from pathlib import Path
@@ -250,6 +251,76 @@ def pickle_kinds() -> list[Kind]:
     ]  # fmt: skip
 
 
+def data_kinds() -> list[Kind]:
+    """Readers of what lies in data folders beside annotations, and of annotation tools' files."""
+    from datasets import description, kinetics, proposals
+    from evaluators.files import DataFileError
+    from tests.datasets import test_convert as made
+
+    def listed(path: Path) -> object:
+        (path.parent / "train.csv").write_bytes(path.read_bytes())
+        with _naming(path):
+            return kinetics.read_labels(path.parent, "train", leave_out_missing=True)
+
+    def described(path: Path) -> object:
+        (path.parent / description.FILE).write_bytes(path.read_bytes())
+        with _naming(path):
+            return description.read_description(path.parent)
+
+    clips = b"".join(b"train/a clip %d.mp4 %d\n" % (i, i % 3) for i in range(6))
+    folder = b'{"start_second": 900, "mirrored": {"to the left": "to the right"}}'
+    boxes = {"v,0902": np.array([[0.1, 0.2, 0.5, 0.75, 0.9]]), "v,0903": [[0, 0, 1, 1]], "w,1000": []}
+    own = (DataFileError,)
+    tools: dict[str, list[bytes]] = {tool: [] for tool, *_ in made.CASES.values()}
+    for tool, _, content, _ in made.CASES.values():
+        text: str | bytes = content()  # type: ignore[no-untyped-call]
+        tools[tool].append(text if isinstance(text, bytes) else text.encode())
+    return [
+        Kind("list of clips", ".csv", [clips, clips.replace(b" 1", b",1,2")], listed, own),
+        Kind("dataset.json", ".json", [folder], described, (ValueError,)),
+        Kind("proposals", ".pkl", [pickle.dumps(boxes, 2)], proposals.read_proposals, (ValueError,)),
+        *(
+            Kind(tool, ".x", seeds, _converted(tool), (DataFileError,), weight=2)
+            for tool, seeds in tools.items()
+        ),
+    ]
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """In the context: an error that names a file of the same folder names this one, too."""
+    try:
+        yield
+    except ValueError as error:
+        if str(path.parent) not in str(error):
+            raise Finding(f"the message names no file: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _converted(tool: str) -> Callable[[Path], object]:
+    """A reader that converts a tool's file to AVA's csv, which has to be read back with as many rows."""
+    from datasets import annotation_tools, convert
+    from evaluators import ava_csv
+
+    def read(path: Path) -> object:
+        timing = annotation_tools.Timing(fps=10 if tool in ("coco", "ucf", "cvat") else None)
+        content = annotation_tools.read_tool_file(tool, path, timing)
+        with tempfile.TemporaryDirectory() as name:
+            csv = Path(name, "annotations", "ava_train_v2.2.csv")
+            csv.parent.mkdir()
+            try:
+                written = convert.convert(content, csv, timing, size=(160, 120))
+            except annotation_tools.ToolFileError as error:  # of all files that were given, and names none
+                raise annotation_tools.ToolFileError(f"{path}: {error}") from error
+            classes = ava_csv.read_label_map(convert.beside(csv)[0])
+            rows = ava_csv.read_groundtruth(csv, known_ids=classes)
+            if len(rows.label) != written.rows + written.empty:
+                raise Finding(f"{written.rows} rows were written, and {len(rows.label)} read")
+        return content
+
+    return read
+
+
 def model_kinds() -> list[Kind]:
     """Readers of checkpoints and results."""
     import torch
@@ -333,10 +404,11 @@ def _read_video(path: Path) -> None:
 KINDS: dict[str, Callable[[], list[Kind]]] = {
     "text": text_kinds,
     "pickle": pickle_kinds,
+    "data": data_kinds,
     "model": model_kinds,
     "video": video_kinds,
 }
-WEIGHTS = {"text": 0.7, "pickle": 0.2, "model": 0.05, "video": 0.05}
+WEIGHTS = {"text": 0.6, "pickle": 0.2, "data": 0.1, "model": 0.05, "video": 0.05}
 """Group -> its share of the inputs."""
 CALLS: list[str] = []
 """Audit events of calls that run something, since the last input."""

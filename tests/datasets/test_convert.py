@@ -375,6 +375,8 @@ def test_actions_of_a_box():
             "names no image or video: n",
         ),
         ("cvat", "PK\x03\x04", "not xml"),
+        ("cvat", '<?xml version="1.0" encoding="utf-88"?><a/>', "not xml .unknown encoding: utf-88"),
+        ("cvat", '<?xml version="1.0" encoding="gb2312"?><a/>', "not xml .multi-byte encodings are not supp"),
         ("cvat", '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "a DOCTYPE or entities"),
         ("cvat", '<annotations><track id="0" label="x"></track></annotations>', "no original_size"),
         ("ucf", "not a pickle", "cannot be unpickled"),

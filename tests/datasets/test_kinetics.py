@@ -90,6 +90,7 @@ def test_a_flip_exchanges_classes_with_a_direction(listed):
         ("train.csv", "v/c.mp4 1\nv/x.mp4 1\n", r"train\.csv, line 2: .*x\.mp4 does not exist"),
         ("train.csv", "v/c.mp4 1\nv/c.mp4 2\n", r"line 2: v/c\.mp4 is there twice"),
         ("train.csv", "v/c.mp4 3\n", r"label 3, but .*classes\.txt has 3 names"),
+        ("train.csv", "v/c.mp4 5000000000\n", "line 1: label 5000000000; at most 100,000 classes are read"),
         ("train.csv", "\n", "no clips in it"),
         ("classes.txt", "eat\neat\nrun\n", "a name is there twice"),
     ],
