@@ -65,7 +65,10 @@ class Timing:
     """Video -> what the names of its images begin with: two that differ would be one by mistake."""
 
     def of_image(self, name: str) -> tuple[str, float]:
-        """The video of an image and its time, seconds from the video's start. Raises ToolFileError."""
+        """The video of an image and its time, seconds from the video's start.
+
+        Raises ToolFileError for a name without a number, OptionNeeded for what the name does not tell.
+        """
         path = urlsplit(name).path if "://" in name else name.partition("?")[0]
         path = unquote(path).replace("\\", "/")
         stem = ROBOFLOW.sub("", re.sub(r"\.[a-z]\w{1,4}$", "", path, flags=re.IGNORECASE))

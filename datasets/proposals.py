@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from evaluators.act_pickle import load_plain
 from evaluators.files import DataFileError, Invalid, Problems, invalid
-from evaluators.frame_map import FRAME_LIMIT, Detections
+from evaluators.frame_map import Detections
 
 
 def read_proposals(path: Path) -> Detections:
@@ -27,11 +28,8 @@ def read_proposals(path: Path) -> Detections:
     wrong = Problems()
     for key, value in content.items():
         with wrong.noting():
-            video, comma, second = str(key).rpartition(",")
-            if not comma or not second.strip().isdecimal() or int(second) >= FRAME_LIMIT:
-                raise Invalid(f"key {key!r:.80}: it should be the video, a comma and the second")
-            boxes = _boxes(repr(key), value)
-            keys += [(video, int(second))] * len(boxes)
+            keyframe, boxes = _keyframe(key), _boxes(repr(key), value)
+            keys += [keyframe] * len(boxes)
             rows.append(boxes)
     wrong.refuse(DataFileError, f"{path}: ")
     table = np.concatenate(rows)
@@ -45,6 +43,14 @@ def read_proposals(path: Path) -> Detections:
         np.zeros(len(keys), np.int64),
         table[:, 4],
     )
+
+
+def _keyframe(key: object) -> tuple[str, int]:
+    """The video and second of a key. Raises Invalid."""
+    video, comma, second = str(key).rpartition(",")
+    if not comma or not re.fullmatch(r"\s*\d{1,6}\s*", second):
+        raise Invalid(f"key {key!r:.80}: it should be the video, a comma and the second")
+    return video, int(second)
 
 
 def _boxes(where: str, value: object) -> NDArray[np.float64]:

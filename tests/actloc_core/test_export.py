@@ -211,7 +211,7 @@ def test_bad_options_are_one_line(tmp_path, capsys, monkeypatch, options, messag
     assert os.listdir(tmp_path) == ["FILE"]
 
 
-@pytest.mark.takes_long("traces a model")
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_the_files_of_before(tmp_path, capsys):
     """torch's own writing would end the process. A limit of the size of files stands for the disk."""
     file, out = write_checkpoint(tmp_path / "c.pt"), tmp_path / "out"

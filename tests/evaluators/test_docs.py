@@ -24,6 +24,7 @@ def test_every_command_prints_the_output_on_the_page(folder):
         assert printed(command, folder) == expected, command
 
 
+@pytest.mark.slow
 def test_script_prints_the_output_on_the_page(folder):
     (folder / "score.py").write_text(blocks(PAGE, "python")[1])
     assert shell("python score.py", folder, warnings="error").stdout == blocks(PAGE, "text")[0]

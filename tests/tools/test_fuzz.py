@@ -8,14 +8,6 @@ from tools import fuzz
 from tools.fuzz import REPEATS, Finding, Kind, Mutation, judge
 
 
-@pytest.mark.takes_long("100 inputs in processes of their own")
-def test_damaged_text_and_pickles_are_read_correctly_or_refused(tmp_path, capsys):
-    status = fuzz.main(
-        ["--inputs", "100", "--seed", "11", "--keep", str(tmp_path), "--only", "text", "pickle"]
-    )
-    assert status == 0, capsys.readouterr().out
-
-
 @pytest.mark.slow
 def test_five_thousand_damaged_files_of_all_kinds(tmp_path, capsys):
     status = fuzz.main(["--inputs", "5000", "--seed", "12", "--keep", str(tmp_path)])
