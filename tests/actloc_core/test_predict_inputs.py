@@ -100,6 +100,7 @@ def test_a_video_of_nothing_but_damage_is_an_error(tmp_path, checkpoint, capsys)
     assert "packets are damaged; get the video again" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_start_and_end_give_the_rows_of_the_whole_video(tmp_path, checkpoint, video):
     """Also in containers without random access. The annotated video begins at --start."""
     transport = write_numbered(tmp_path / "ten seconds.ts", 160, size=(64, 48), options={"g": "16"})
@@ -127,6 +128,7 @@ def test_start_after_the_end_and_wrong_times_are_errors(tmp_path, checkpoint, vi
     assert [parse_time(text) for text in ("83.5", "1:23.5", "0:01:23.5")] == [83.5] * 3
 
 
+@pytest.mark.slow
 def test_several_videos_have_a_folder_each_and_an_error_stops_no_other(tmp_path, checkpoint, capsys, video):
     folder = tmp_path / "films"
     (folder / "a").mkdir(parents=True)

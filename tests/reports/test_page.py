@@ -192,6 +192,7 @@ def test_clips_of_an_unknown_run_or_dataset_are_errors(out, capsys):
     )
 
 
+@pytest.mark.slow
 def test_compare_draws_the_ap_of_each_class_of_two_runs(out, capsys):
     rows = rows_at("tiny")
     hashes = [rows[name].hash for name in ("2a/two_stage", "2b/tubelet")]

@@ -29,6 +29,7 @@ def test_an_extra_layer_is_seen_in_parameters_gflops_and_memory(monkeypatch):
     assert [f.what for f in compared(before, after) if f.fails] == ["gflops", "parameters", "peak_mib"]
 
 
+@pytest.mark.slow
 def test_peak_memory_is_what_one_counts_by_hand():
     """y = relu(x W^T): the product, the relu, and backward a gradient of their size, and the weight's."""
     model = nn.Sequential(nn.Linear(64, 4096, bias=False), nn.ReLU()).to("meta")

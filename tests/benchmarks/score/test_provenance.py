@@ -116,7 +116,7 @@ CHANGES = {
 """Changed file -> whose fingerprints change: rows' trainings, and scoring."""
 
 
-@pytest.mark.takes_long("fingerprints of every row after each of thirty changes")
+@pytest.mark.slow
 def test_a_changed_file_changes_the_fingerprints_of_those_that_go_through_it(copy):
     before = fingerprints()
     for file, concerned in CHANGES.items():

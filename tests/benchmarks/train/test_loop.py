@@ -86,6 +86,7 @@ def test_training_with_scale_augmentation_takes_clips_of_several_sizes(small_spl
     assert all(step.problems == () for step in steps)
 
 
+@pytest.mark.slow
 def test_a_worker_replaces_an_unreadable_clip_in_training_and_stops_an_evaluation(
     small_split, tmp_path, monkeypatch
 ):

@@ -181,6 +181,7 @@ def test_best_pt_is_the_model_of_the_best_validation(data, uninterrupted):
     assert mAPs[best["step"]] == max(mAPs.values()) == pytest.approx(best["val_mAP"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_for_the_lock_and_loads_the_finished_training(data, uninterrupted):
     _, folder = uninterrupted
     with subprocess.Popen(
