@@ -21,7 +21,7 @@ from benchmarks.train.loop import batches, validation_steps
 from benchmarks.train.models import build_model
 from tests.benchmarks.shared import TINY, Recorder, Stopped, context_of, equal_weights, fit_new
 
-EXP = replace(TINY, epochs=1)
+EXP = replace(TINY, backbone="hiera_tiny", epochs=1)  # 2.5 times as fast as the MViT
 CLASSES = 10
 
 

@@ -19,7 +19,7 @@ from tests.benchmarks.shared import CHECKOUT, TINY, Recorder, StopAt, Stopped, c
 
 PROGRAMS = CHECKOUT / "tests" / "benchmarks" / "programs"
 # Stochastic depth draws from torch's generator, whose state has to be saved as well.
-EXP = replace(TINY, epochs=0.5, drop_path=0.5)
+EXP = replace(TINY, backbone="hiera_tiny", epochs=0.5, drop_path=0.5)  # 2.5 times as fast as the MViT
 
 
 @pytest.fixture(scope="module")
