@@ -59,6 +59,8 @@ class Step:
     """Of training so far, those before an interruption included."""
     mAP: float | None = None
     """Validation frame-mAP; None where the model was not validated after this step."""
+    chance: float | None = None
+    """Of the same keyframes: frame-mAP of ground-truth boxes with random classes; None as `mAP`."""
     problems: tuple[str, ...] = ()
     """Errors of the unreadable clips that were replaced."""
 

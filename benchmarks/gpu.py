@@ -72,7 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         torch.backends.cudnn.benchmark = False
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        print(f"{name}: {time.perf_counter() - clock:.0f} s", flush=True)
+        if not args.quiet:
+            print(f"{name}: {time.perf_counter() - clock:.0f} s", flush=True)
         _write(path, figures)
     print(page.markdown(figures))
     return 1 if failed else 0
@@ -110,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
         "--train-seconds", type=float, default=180.0, metavar="S", help="of `trains` (default: 180)"
     )
     p.add_argument("--out", type=Path, default=Path("out"), help="output directory (default: out)")
+    p.add_argument("--quiet", action="store_true", help="show no progress")
     return p
 
 

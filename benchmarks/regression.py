@@ -180,10 +180,12 @@ def main(argv: list[str] | None = None) -> int:
             numbers |= {k: v for k, v in before[name].items() if k.removesuffix(NOISE) in MAPS}
         now[name] = numbers
         shown = ", ".join(f"{what} {value:.6g}" for what, value in numbers.items())
-        print(f"{name}: contract {'BROKEN' if broken else 'kept'}; {shown}", flush=True)
+        if not args.quiet:
+            print(f"{name}: contract {'BROKEN' if broken else 'kept'}; {shown}", flush=True)
     files: dict[str, tuple[dict[str, Numbers], dict[str, Numbers]]] = {"models": (before, now)}
     if not args.backbone:
-        print("evaluators, and counting the tests ...", flush=True)
+        if not args.quiet:
+            print("evaluators, and counting the tests ...", flush=True)
         files["evaluators"] = (read("evaluators"), measure.evaluators())
         files["tests"] = (read("tests"), collected_tests())
     for old, new in files.values():
@@ -252,6 +254,7 @@ def parser() -> argparse.ArgumentParser:
         "--seeds", type=int, default=5, help="seeds of an mAP's baseline, for its noise (default: 5)"
     )
     p.add_argument("--out", type=Path, default=Path("out"), help="output directory (default: out)")
+    p.add_argument("--quiet", action="store_true", help="show no progress, only what differs")
     return p
 
 

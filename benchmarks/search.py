@@ -65,16 +65,18 @@ def main(argv: list[str] | None = None) -> int:
     initial_weights = weights_file(exp, weights, args.out / "trainings")
     if initial_weights is not None and not initial_weights.exists():  # a small row's pre-training
         [(name, initial)] = initial_rows([exp], args.scale).items()
-        print(f"{name}: {row} is initialised from it; training it first", flush=True)
+        if not args.quiet:
+            print(f"{name}: {row} is initialised from it; training it first", flush=True)
         initial_roots = with_synthetic({}, {name: initial}, args.out / "data")
         run([initial], initial_roots, RunContext(resolve_device(None), args.out))
     from benchmarks.sweep.search import TrialLog  # with Ray, which takes seconds to import
 
     folder = args.out / "search" / f"{row.replace('/', '_')}_{args.scale}_{exp.hash}"
     folder.mkdir(parents=True, exist_ok=True)
-    log = TrialLog(folder / "trials.csv", space_of(exp))
+    log = TrialLog(folder / "trials.csv", space_of(exp), quiet=args.quiet)
     left = max(args.trials - len(log.trials), 0)
-    print(f"{row} at scale {args.scale}: {len(log.trials)} trials done, {left} to run", flush=True)
+    if not args.quiet:
+        print(f"{row} at scale {args.scale}: {len(log.trials)} trials done, {left} to run", flush=True)
     if left:
         _search(exp, roots, initial_weights, log, left, args)
     if not log.trials:
@@ -95,7 +97,8 @@ def _search(
     trials: int,
     args: argparse.Namespace,
 ) -> None:
-    print("starting Ray ...", flush=True)
+    if not args.quiet:
+        print("starting Ray ...", flush=True)
     from benchmarks.sweep.cluster import cluster, resources_per_process
     from benchmarks.sweep.search import SearchSpec, search
 
@@ -118,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="of the proposals and the trainings (default: 0)")
     p.add_argument("--scale", choices=SCALES, default="tiny", help="size of every run (default: tiny)")
     add_common_options(p)
+    p.add_argument("--quiet", action="store_true", help="show no progress, only all trials and the winner")
     return p
 
 

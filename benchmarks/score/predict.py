@@ -20,7 +20,7 @@ from benchmarks.distributed import all_gather, rank, world_size
 from benchmarks.experiments import Experiment
 from benchmarks.loading import loader_options
 from benchmarks.score.detections import SplitDetections
-from benchmarks.score.evaluate import frame_ap, protocol_of
+from benchmarks.score.evaluate import frame_ap, protocol_of, random_classes
 from benchmarks.score.results import CURVE_THETA
 from datasets.split import Key, Split, subsample
 from datasets.transforms import EvaluationView, collate
@@ -140,12 +140,22 @@ def validation_mAP(
 
     A two-stage model is given the annotated boxes.
     """
-    small = exp.dataset.startswith("synthetic_")
-    subset = subsample(split, SMALL_VALIDATION_CLIPS if small else VALIDATION_CLIPS)
+    subset = _validated(split, exp)
     asked = replace(exp, theta=CURVE_THETA, score="product", nms_iou=None)
     boxes = annotated_boxes(subset) if exp.method == "two_stage" else None
     detections = predict(model, subset, asked, context, boxes, callbacks)
     return frame_ap(subset, detections, protocol_of(exp)).mAP
+
+
+def validation_chance(split: Split, exp: Experiment) -> float:
+    """The chance level of `validation_mAP`: that of annotated boxes with random classes."""
+    return random_classes(_validated(split, exp), protocol_of(exp)).mAP
+
+
+def _validated(split: Split, exp: Experiment) -> Split:
+    """The subset of a split that validations in training are on."""
+    small = exp.dataset.startswith("synthetic_")
+    return subsample(split, SMALL_VALIDATION_CLIPS if small else VALIDATION_CLIPS)
 
 
 def annotated_boxes(split: Split) -> dict[Key, GivenBoxes]:

@@ -101,7 +101,7 @@ class SweepDisplay:
         """The trials and the remaining time of each."""
         spent = time.monotonic() - self.start
         title = f"{_clock(spent)} elapsed" + (f", about {_clock(left)} left" if (left := self.left()) else "")
-        table = Table("trial", "state", "step", "loss", "val mAP", "left", title=title)
+        table = Table("trial", "state", "step", "loss", "val mAP", "chance", "left", title=title)
         for line in self.lines.values():
             table.add_row(line.name, *_cells(line).values())
         return table
@@ -127,13 +127,14 @@ class SweepDisplay:
 def _cells(line: Line) -> dict[str, str]:
     step = line.step
     if step is None:
-        return {"state": line.state, "step": "", "loss": "", "val mAP": "", "left": ""}
+        return {"state": line.state} | dict.fromkeys(("step", "loss", "val mAP", "chance", "left"), "")
     over = line.state in ("done", "FAILED")
     return {
         "state": line.state,
         "step": f"{step.step}/{step.steps}",
         "loss": f"{step.loss:.2f}",
         "val mAP": "" if step.mAP is None else f"{100 * step.mAP:.1f}",
+        "chance": "" if step.chance is None else f"{100 * step.chance:.1f}",
         "left": "" if over else _clock(step.seconds / step.step * (step.steps - step.step)),
     }
 

@@ -40,8 +40,9 @@ CLIPS = 240
 class TrialLog:
     """trials.csv: finished trials; a value of each field of the space, then reports, theta, mAP."""
 
-    def __init__(self, path: Path, space: Mapping[str, tuple[float, float]]) -> None:
-        self.path, self.space = path, dict(space)
+    def __init__(self, path: Path, space: Mapping[str, tuple[float, float]], *, quiet: bool = False) -> None:
+        """quiet: print no line for each trial. Raises ValueError naming the line that is no trial."""
+        self.path, self.space, self.quiet = path, dict(space), quiet
         self.columns = [*space, "looks", "theta", "mAP"]  # "looks": reports, as files have it since the first
         self.trials: list[dict[str, float]] = []
         if path.exists():
@@ -58,11 +59,12 @@ class TrialLog:
         """Save a finished trial at once. One without all its reports was stopped early."""
         self.trials.append({name: float(trial[name]) for name in self.columns})
         last = self.trials[-1]
-        values = ", ".join(f"{name} {last[name]:.3g}" for name in self.space)
-        print(
-            f"trial {len(self.trials)}: mAP {100 * last['mAP']:.1f} "
-            f"after validation {last['looks']:g} ({values})"
-        )
+        if not self.quiet:
+            values = ", ".join(f"{name} {last[name]:.3g}" for name in self.space)
+            print(
+                f"trial {len(self.trials)}: mAP {100 * last['mAP']:.1f} "
+                f"after validation {last['looks']:g} ({values})"
+            )
 
         def write(part: Path) -> None:
             with open(part, "w", newline="") as file:

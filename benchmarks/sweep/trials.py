@@ -287,14 +287,15 @@ class _Reporter(Callbacks):
 
     def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
         self.report, self.reported, self.last = report, False, -1.0
-        self.mAP: float | None = None
+        self.validated: dict[str, float | None] = {"mAP": None, "chance": None}
 
     def on_step(self, step: Step) -> None:
         """All processes of a run see the same numbers, so all report the same steps, as Ray Train wants."""
-        self.mAP = self.mAP if step.mAP is None else step.mAP
+        if step.mAP is not None:
+            self.validated = {"mAP": step.mAP, "chance": step.chance}
         if step.seconds - self.last >= 1 or step.step == step.steps:
             self.last, self.reported = step.seconds, True
-            self.report({**asdict(step), "mAP": self.mAP, "problems": len(step.problems)})
+            self.report({**asdict(step), **self.validated, "problems": len(step.problems)})
 
 
 class _RemoteSync(Callbacks):

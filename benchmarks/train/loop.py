@@ -64,7 +64,7 @@ def fit(
         *earlier, last = read_steps(unread, steps, time.monotonic() - started, train, exp, context.device)
         unread = []
         if validation and state.step in validated_at:
-            last = replace(last, mAP=validation.mAP())
+            last = replace(last, mAP=validation.mAP(), chance=validation.chance)
             for callback in callbacks:
                 callback.on_validation(last)
         for step in (*earlier, last):
@@ -85,6 +85,8 @@ class Validation(NamedTuple):
     """After which."""
     mAP: Callable[[], float]
     """-> the frame-mAP of the model as it is."""
+    chance: float | None = None
+    """The chance level of that mAP."""
 
 
 def quarters(steps: int) -> frozenset[int]:

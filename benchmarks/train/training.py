@@ -29,7 +29,7 @@ from actloc_core.detector import pack_checkpoint
 from benchmarks.context import Callbacks, RunContext
 from benchmarks.distributed import barrier, rank, world_size
 from benchmarks.experiments import Experiment
-from benchmarks.score.predict import validation_mAP
+from benchmarks.score.predict import validation_chance, validation_mAP
 from benchmarks.score.provenance import training_code
 from benchmarks.score.results import save
 from benchmarks.train import checkpoints
@@ -113,6 +113,7 @@ def _fit(
     validation = Validation(
         validation_steps(exp, len(data.train)),
         lambda: validation_mAP(state.model, data.val, exp, context, callbacks),
+        validation_chance(data.val, exp),
     )
     with TrainingLog(folder / "log.csv", resumed_at=state.step) as log:
         best = BestCheckpoint(folder / "best.pt", record, state.model, exp, data.train.classes, origin)

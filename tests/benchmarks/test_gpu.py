@@ -86,9 +86,11 @@ def test_a_section_that_fails_is_reported_and_the_others_are_measured(tmp_path, 
     assert "failed" in capsys.readouterr().out
 
 
-def test_measuring_one_section_keeps_the_figures_of_the_others(tmp_path):
+def test_measuring_one_section_keeps_the_figures_of_the_others(tmp_path, capsys):
     options = ["--device", "cpu", "--quick", "--out", str(tmp_path), "--only"]
     assert gpu.main([*options, "kernels"]) == 0
-    assert gpu.main([*options, "ceilings"]) == 0
+    assert capsys.readouterr().out.startswith("kernels: 0 s\n")
+    assert gpu.main([*options, "ceilings", "--quiet"]) == 0
+    assert capsys.readouterr().out.startswith("#"), "the page alone"
     figures = json.loads((tmp_path / "gpu" / "gpu.json").read_text())
     assert {"kernels", "ceilings"} <= set(figures)

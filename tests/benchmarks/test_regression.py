@@ -127,7 +127,9 @@ def test_the_command_from_no_baseline_to_a_regression(quick, capsys):
     quick.scores["next"] = 0.2
     assert main([]) == 1
     assert "FAILS backbone/factorised_tiny mAP: 30.0 -> 20.0 mAP, noise 3.0" in capsys.readouterr().out
-    assert main(["--no-training"]) == 0
+    capsys.readouterr()
+    assert main(["--no-training", "--quiet"]) == 0
+    assert capsys.readouterr().out == "no regression\n"
     with pytest.raises(ValueError, match="unknown backbone 'no_such'; known are factorised_tiny"):
         main(["--backbone", "no_such"])
 

@@ -59,6 +59,14 @@ def test_the_best_theta_is_the_one_with_the_highest_mAP(small_benchmark, monkeyp
     assert mAP > 0.5
 
 
+def test_a_quiet_log_prints_no_trial(tmp_path, capsys):
+    trial = {"l1": 2.0, "lr": 0.004, "looks": 4, "theta": 0.1, "mAP": 0.25}
+    TrialLog(tmp_path / "trials.csv", SPACE).add(trial)
+    assert capsys.readouterr().out == "trial 1: mAP 25.0 after validation 4 (l1 2, lr 0.004)\n"
+    TrialLog(tmp_path / "trials.csv", SPACE, quiet=True).add(trial)
+    assert capsys.readouterr().out == ""
+
+
 def test_the_log_is_read_back_and_a_damaged_line_is_named(tmp_path):
     log = TrialLog(tmp_path / "trials.csv", SPACE)
     log.add({"l1": 2.0, "lr": 0.004, "looks": 4, "theta": 0.1, "mAP": 0.25, "more": "left out"})

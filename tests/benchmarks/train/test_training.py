@@ -10,6 +10,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from benchmarks.score.evaluate import random_classes
 from benchmarks.train import checkpoints
 from benchmarks.train.checkpoints import finished, latest
 from benchmarks.train.data import load_data
@@ -29,10 +30,16 @@ def data(small_benchmark):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data, tmp_path_factory):
+def seen():
+    """Records the events of `uninterrupted`."""
+    return Recorder()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, seen, tmp_path_factory):
     """A finished training, and its folder."""
     context = context_of(tmp_path_factory.mktemp("out"))
-    return train(EXP, data, context), context.trainings / EXP.training_hash
+    return train(EXP, data, context, [seen]), context.trainings / EXP.training_hash
 
 
 def folder_of(out):
@@ -170,6 +177,13 @@ def test_a_fresh_request_trains_anew_and_resumes_its_own_checkpoints(data, tmp_p
         steps += interrupt(data, tmp_path, stop, fresh=request)
         assert not (folder / "checkpoint.pt").exists()
     assert steps == [1, 2, 2, 3, 1], "the second resumes from the checkpoint of step 1"
+
+
+def test_a_validation_has_the_chance_level_of_its_keyframes(data, seen, uninterrupted):
+    """All of the split's, which are fewer than a validation takes at most; other steps have none."""
+    chance = random_classes(data.val, "standard").mAP
+    assert [step.chance for step in seen.validations] == [chance] * 4
+    assert {step.chance for step in seen.steps if step.mAP is None} == {None}
 
 
 def test_best_pt_is_the_model_of_the_best_validation(data, uninterrupted):
