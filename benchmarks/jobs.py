@@ -196,7 +196,8 @@ def run_missing(
         raise ValueError(f"--workers {args.workers}: give at least 0")
     _check_loggers(args.log_to)
     if not args.quiet:
-        print(f"starting Ray for {len(missing)} trainings ...", flush=True)
+        some = "1 training" if len(missing) == 1 else f"{len(missing)} trainings"
+        print(f"starting Ray for {some} ...", flush=True)
     # Ray takes seconds to import: not for --list or errors.
     from benchmarks.sweep.cluster import check_storage, cluster
     from benchmarks.sweep.trials import SweepOptions, sweep

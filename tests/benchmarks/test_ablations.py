@@ -217,7 +217,7 @@ def test_another_row_of_a_finished_training_is_only_scored(with_ray):
         *lines[:2],  # the data
         f"pretraining/mvitv2_s [{INITIAL.hash}]: up to date",
         f"{name} [{SMOKE[name].hash}]: to run (trained, not scored)",
-        "starting Ray for 1 trainings ...",
+        "starting Ray for 1 training ...",
         f"{name}: started",
         f"{name}: done",
         f"2 of 2 runs have a result in {out / 'runs'}",
