@@ -137,10 +137,12 @@ def _summary(sweep: Sweep, scale: str, judged: Sequence[hypotheses.Verdict]) -> 
         return [f"No row of the paper's tables was run at scale {scale}."]
     seeds = {run.experiment.seed for run in sweep.runs}
     methods = {label(run.names[0].partition(" seed ")[0]) for run in sweep.runs}
-    data = sorted({run.result.origin.get("data") or "" for run in sweep.runs})
+    versions = {(run.experiment.dataset, run.result.origin.get("data")) for run in sweep.runs}
+    data = Counter(dataset for dataset, _ in versions)
+    told_data = [name + (f" in {n} versions" if n > 1 else "") for name, n in sorted(data.items())]
     sentences = [
         f"{len(sweep.runs)} runs of {len(methods)} methods at scale {scale}, "
-        f"{len(seeds)} seed{'s' * (len(seeds) != 1)}" + (f", on data {', '.join(data)}." if data else ".")
+        f"{len(seeds)} seed{'s' * (len(seeds) != 1)}" + (f", on {', '.join(told_data)}." if data else ".")
     ]
     words = [verdict.word for verdict in judged]
     counts = [(words.count(word), word) for word in ("agrees", "disagrees", "undetermined", "not run")]

@@ -267,7 +267,7 @@ def test_the_first_screen_says_what_was_run_and_what_failed(add_run, tmp_path, w
     (tmp_path / "trainings" / other.training_hash).mkdir()
     html = render(tmp_path)
     top = html[: html.index('id="tables"')]
-    assert "2 runs of 2 methods at scale tiny, 1 seed" in top
+    assert "2 runs of 2 methods at scale tiny, 1 seed, on synthetic_ava." in top
     assert re.search(r"claims that small runs can show: \d undetermined, \d+ not run", top)
     assert "Trainings without a result: 2b/c_t" in top
 
