@@ -5,7 +5,7 @@
     python -m datasets convert --from via project.json --fps 30 --out mine/annotations/ava_train_v2.2.csv
                                                                 an annotation tool's boxes as AVA's csv
 
-Exit code: 0; 1 where `check` finds the data unusable; 2 for bad input, with one line that says why; 130 for
+Exit code: 0; 1 where `check` finds the data unusable; 2 for bad input, with lines that say why; 130 for
 Ctrl-C.
 """
 
@@ -27,12 +27,13 @@ from rich.progress import Progress as Bar
 from actloc_core import cli
 from actloc_core.files import atomic_path, text_beside
 from datasets import kinetics, scenes, synthetic, synthetic_clips, synthetic_tubes
-from datasets.annotation_tools import READERS, Timing, ToolFile, read_tool_file
+from datasets.annotation_tools import READERS, OptionNeeded, Timing, ToolFile, ToolFileError, read_tool_file
 from datasets.check import PUBLISHED_COUNTS, contact_sheet, inspect, summary
 from datasets.convert import convert, describe
 from datasets.description import FILE
 from evaluators.act_pickle import read_act
 from evaluators.ava_csv import read_groundtruth
+from evaluators.files import Invalid
 
 SHAPES = ("ava", *synthetic_tubes.SHAPES, "kinetics")
 """The formats that `make` writes."""
@@ -248,7 +249,7 @@ def add_convert(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def convert_files(args: argparse.Namespace) -> int:
-    """Convert tools' files; -> 0. ValueError: a wrong option, a file that is not the tool's."""
+    """Convert tools' files; -> 0. ValueError: a wrong option, files that are not the tool's."""
     if args.fps is not None and not 0 < args.fps < 1000:
         raise ValueError(f"--fps {args.fps}: give frames a second, such as 30")
     if args.first_frame < 0 or args.start_second < 0:
@@ -262,10 +263,17 @@ def convert_files(args: argparse.Namespace) -> int:
     timing = Timing(args.fps, args.first_frame, args.start_second, args.video)
     whole = ToolFile()
     for number, path in enumerate(args.files):
-        read = read_tool_file(args.tool, path, timing, args.attribute)
+        try:
+            read = read_tool_file(args.tool, path, timing, args.attribute)
+        except OptionNeeded:
+            raise
+        except ToolFileError as error:  # the other files are read all the same: their errors are told, too
+            whole.problems.add(Invalid(str(error)))
+            continue
         if args.split is None and read.splits:
             print(f"note: {path}: the videos of all its splits; --split takes those of one", file=sys.stderr)
         whole.extend(read if args.split is None else read.of_split(args.split), number)
+    whole.problems.refuse(ToolFileError)
     print(describe(convert(whole, args.out, timing, size=size), args.out))
     return 0
 

@@ -180,7 +180,7 @@ class ToolFile:
 def read_tool_file(tool: str, path: Path, timing: Timing, attribute: str | None = None) -> ToolFile:
     """Read a tool's file. tool: a key of READERS. attribute: the one that holds the actions; None: all.
 
-    Raises ToolFileError naming file and place, FileNotFoundError.
+    Raises ToolFileError naming file and place, OptionNeeded, FileNotFoundError.
     """
     open_data(path, ToolFileError).close()  # which names what is plainly something else
     try:
@@ -189,6 +189,8 @@ def read_tool_file(tool: str, path: Path, timing: Timing, attribute: str | None 
         if attribute is not None and read.boxes and not any(box.actions for box in read.boxes):
             raise ToolFileError(f"no box has an attribute {attribute!r} with a value")
         return read
+    except OptionNeeded as error:
+        raise OptionNeeded(f"{path}: {error}") from None
     except (ToolFileError, Invalid) as error:
         raise ToolFileError(f"{path}: {error}") from None
     except MALFORMED as error:

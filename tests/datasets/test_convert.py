@@ -471,6 +471,18 @@ def test_all_that_is_wrong_in_a_tools_file_is_told_at_once(tool, content, change
     assert str(error.value).removeprefix(f"{path}: ").splitlines() == lines
 
 
+def test_errors_of_several_files_are_told_at_once(tmp_path, capsys):
+    for name, text in (("a", "{"), ("b", labelstudio()), ("c", '[{"id": 7, "data": {}}]')):
+        (tmp_path / name).write_text(text)
+    out = tmp_path / "annotations" / "ava_train_v2.2.csv"
+    files = [str(tmp_path / name) for name in "abc"]
+    assert main(["convert", *files, "--from", "labelstudio", "--out", str(out)]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"error: {files[0]}: not JSON")
+    assert second == f"{files[2]}: task 7: it has no annotations: export JSON, not JSON-MIN"
+    assert not out.exists()
+
+
 def test_an_option_that_is_missing_is_told_once(tmp_path):
     """Not once for each of the forty boxes whose frame it has to date."""
     path = tmp_path / "annotations.xml"
