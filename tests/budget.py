@@ -12,8 +12,16 @@ import torch
 
 PRODUCTS = {"tests": 110, "slow": 655}
 """Session -> how many reference computations it may take."""
-LONGEST = ("test_interrupted.py", "test_cluster.py", "test_trials.py", "test_docs.py")
-"""Files that are started first: they take minutes, and the processes of a session are to end together."""
+LONGEST = (
+    "test_cluster.py",
+    "test_interrupted.py",
+    "test_trials.py",
+    "test_docs.py",
+    "test_ablations.py",
+    "test_search.py",
+    "test_export.py",
+)
+"""Files that are started first, in this order: they take minutes, and processes are to end together."""
 LONG = 1.46  # 2 s
 """Reference computations from which a test is long."""
 
