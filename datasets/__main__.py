@@ -101,6 +101,9 @@ def add_check(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def check(args: argparse.Namespace) -> int:
     """Validate a dataset and print a summary; -> 0 usable, 1 unusable. ValueError: a wrong option."""
+    if not args.root.is_dir():
+        what = "is a file; give the folder that it is in" if args.root.exists() else "no such folder"
+        raise ValueError(f"--root {args.root}: {what}")
     if args.sample < 0:
         raise ValueError(f"--sample {args.sample}: give at least 0")
     if args.start_second is not None and (args.dataset != "ava" or args.start_second < 0):

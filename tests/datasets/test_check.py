@@ -160,7 +160,8 @@ def test_invalid_annotations_exit_with_code_2(made, capsys, tmp_path):
     assert "error: " in err
     assert "ava_val_v2.2.csv" in err
     assert "1.3" in err
-    assert check(capsys, tmp_path, "ucf24", tmp_path / "none")[0] == 2
+    none = tmp_path / "none"
+    assert check(capsys, tmp_path, "ucf24", none)[::2] == (2, f"error: --root {none}: no such folder\n")
     assert check(capsys, tmp_path, "ava", root, "--sample", "-1")[0] == 2
 
 
