@@ -60,11 +60,14 @@ def main(argv: list[str] | None = None) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = json.loads(path.read_text()) if path.exists() and args.only else {}
     figures["machine"] = machine(device, args.quick)
+    seconds = args.train_seconds
+    if seconds is None:
+        seconds = 10.0 if args.quick else 180.0
     failed = 0
     for name in args.only or [name for name in SECTIONS if name not in ON_REQUEST]:
         clock = time.perf_counter()
         try:
-            figures[name] = SECTIONS[name](device, args.quick, args.train_seconds)
+            figures[name] = SECTIONS[name](device, args.quick, seconds)
         except Exception:  # the sections behind it are measured all the same
             figures[name] = {"error": traceback.format_exc()}
             failed += 1
@@ -108,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quick", action="store_true", help="small models and few repetitions")
     p.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=", ".join(SECTIONS))
     p.add_argument(
-        "--train-seconds", type=float, default=180.0, metavar="S", help="of `trains` (default: 180)"
+        "--train-seconds", type=float, metavar="S", help="of `trains` (default: 180; 10 with --quick)"
     )
     p.add_argument("--out", type=Path, default=Path("out"), help="output directory (default: out)")
     p.add_argument("--quiet", action="store_true", help="show no progress")
